@@ -1,0 +1,1 @@
+"""The part of detent that acts: ports, the engine loop, adapters."""

@@ -1,0 +1,89 @@
+"""What the engine knows of user code: a task goes in, an outcome comes out. The SDK implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from detent_state_machine.definition import Definition, StepDefinition
+from detent_state_machine.records import ErrorInfo
+from detent_state_machine.writes import Write
+
+from detent_infra.ports import LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the workflow's failure handler runs."""
+
+    step: str
+    error: ErrorInfo
+
+
+@dataclass
+class Control:
+    """The engine's side of a running body: says when to stop, takes log lines."""
+
+    log: Callable[[LogLine], None]
+    now: Callable[[], int]
+    deadline: int
+    """When the attempt times out, in milliseconds since the epoch."""
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One attempt of one step run. Input and outputs are JSON texts."""
+
+    run_id: str
+    workflow: str
+    path: str
+    step: StepDefinition
+    attempt: int
+    input: str
+    outputs: Mapping[str, str | None]
+    """Of the steps in `step.reads`; None where one did not complete."""
+    control: Control
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The body returned. `writes` land in the same transaction as the step's completion."""
+
+    output: str
+    writes: tuple[Write, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The body raised, or its input or output did not fit."""
+
+    error: ErrorInfo
+
+
+Outcome: TypeAlias = Completed | Failed
+
+
+class Executor(Protocol):
+    """Runs bodies. Must not raise, except `UnknownStep` and cancellation."""
+
+    def definitions(self) -> Mapping[str, Definition]:
+        """The workflows this code declares, by name."""
+        ...
+
+    async def execute(self, task: Task) -> Outcome:
+        """Runs the body. Raises `UnknownStep` if this code does not have it."""
+        ...
+
+
+class Application(Protocol):
+    """What `DETENT_APP` names: something with an executor and the URL of its backend."""
+
+    @property
+    def executor(self) -> Executor: ...
+
+    @property
+    def url(self) -> str: ...

@@ -1,0 +1,214 @@
+"""The four ports: what detent needs of a cloud. Small enough that a new one is an afternoon.
+
+Every adapter passes the suite in `tests/conformance`. Vendor errors are translated once, at the adapter's edge, into
+the tree of `detent_state_machine.errors`: `Unavailable` may be tried again, `ConfigurationError` may not.
+Every method may be called from several tasks of one event loop at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from detent_state_machine.errors import DetentError
+from detent_state_machine.writes import Item, Key, Write
+
+Clock: TypeAlias = Callable[[], int]
+"""Milliseconds since the epoch."""
+
+Ids: TypeAlias = Callable[[], str]
+"""A new unique token: 20 to 32 characters of [0-9a-v]."""
+
+MAX_TRANSACTION = 100
+"""Writes in one transaction, each to another item (DynamoDB's limit)."""
+
+
+class Conflict(DetentError):
+    """A condition was false. Carries what is stored, so that nobody reads it again.
+
+    `item` is the item as it is (None: missing); `index` says which write of a transaction was refused.
+    """
+
+    def __init__(self, item: Item | None, *, index: int = 0) -> None:
+        super().__init__("A conditional write was refused.")
+        self.item = item
+        self.index = index
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Items of a query in order of their sort key, and where to go on (None: that was all)."""
+
+    items: tuple[tuple[Key, Item], ...]
+    next: str | None = None
+
+
+class Table(Protocol):
+    """Items under (partition key, sort key). Reads are strongly consistent, writes atomic per item."""
+
+    async def get(self, key: Key) -> Item | None:
+        """The item as of the last acknowledged write, or None."""
+        ...
+
+    async def get_many(self, keys: Sequence[Key]) -> list[Item | None]:
+        """The items in the order of the keys; not one snapshot. Any number of keys, no key twice."""
+        ...
+
+    async def write(self, write: Write) -> Item | None:
+        """Applies the write if its condition holds, and returns the item as it is then (None after a delete).
+
+        Raises `Conflict` otherwise, with what is stored. After `Unavailable` the write may or may not be applied.
+        """
+        ...
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        """Applies all writes or none. At most `MAX_TRANSACTION`, each to another key.
+
+        Raises `Conflict` with the index of the first refused write and that item.
+        """
+        ...
+
+    async def query(
+        self,
+        pk: str,
+        *,
+        start: str = "",
+        end: str | None = None,
+        forward: bool = True,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        """Items of a partition with `start <= sort key < end`, at most `limit`, from `after` (a `Page.next`) on."""
+        ...
+
+    async def query_index(
+        self,
+        ipk: str,
+        *,
+        start: str = "",
+        end: str | None = None,
+        forward: bool = True,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        """The same over items that have the attributes `ipk` and `isk`, ordered by `isk`.
+
+        Items carry only the attributes in `records.INDEXED`, and may lag behind the writes (eventually consistent).
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as delivered. `count` is 1 on the first delivery (as far as the queue knows)."""
+
+    body: str
+    receipt: str
+    count: int
+
+
+class Queue(Protocol):
+    """At-least-once delivery, in no order. A received message is invisible for a while, then delivered again.
+
+    After `max_receives` deliveries the adapter moves it to its dead-letter queue.
+    """
+
+    max_delay: float
+    """Longest delay of a message in seconds; a longer one is an `InputError`."""
+
+    async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
+        """Returns when every message is stored; raises if any is not (some may be)."""
+        ...
+
+    async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
+        """Up to `limit` messages (the adapter may cap it), waiting up to `wait` seconds for the first."""
+        ...
+
+    async def extend(self, receipt: str, visibility: float) -> None:
+        """The message becomes visible `visibility` seconds from now (0: at once). A stale receipt changes nothing."""
+        ...
+
+    async def delete(self, receipt: str) -> None:
+        """Acknowledges the message. A stale receipt may or may not delete it: only call it when the work is done."""
+        ...
+
+
+class Blobs(Protocol):
+    """Immutable bytes by content: the same bytes have the same reference."""
+
+    async def put(self, data: bytes) -> str:
+        """Stores the bytes and returns their reference (`sha256` in hex). Raises `PayloadTooLarge`."""
+        ...
+
+    async def get(self, ref: str) -> bytes:
+        """Raises `CorruptRecord` if nothing, or something else, is stored under the reference."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One structured line. `fields` are further JSON values by name, as JSON text."""
+
+    time: int
+    level: str
+    message: str
+    run_id: str
+    path: str = ""
+    attempt: int = 0
+    fields: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    lines: tuple[LogLine, ...]
+    next: str
+    """Pass it as `after` to read on: following a run's log is reading in a loop."""
+
+
+class Logs(Protocol):
+    """Lines by run, in order of time."""
+
+    async def append(self, lines: Sequence[LogLine]) -> None:
+        """Best effort: lines may be lost when the process dies, or appear twice."""
+        ...
+
+    async def read(
+        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
+    ) -> LogPage:
+        """Lines of the run that match the CloudWatch filter pattern (empty: all). Raises `InputError` for a bad one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One place where workflows live: the ports, bound to a URL."""
+
+    url: str
+    table: Table
+    queue: Queue
+    dead_letters: Queue
+    blobs: Blobs
+    logs: Logs
+    clock: Clock
+    ids: Ids
+    timing: Timing
+    close: Callable[[], None] = field(default=lambda: None)
+    sweep: Callable[[], None] = field(default=lambda: None)
+    """Drops what is past its `expires` (retention), where the store does not do it by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """The engine's times in seconds. Each backend has defaults; a test may choose others."""
+
+    first_heartbeat: float = 1.0
+    """A step shorter than this pays for no heartbeat."""
+    heartbeat: float = 5.0
+    """Between two heartbeats; also how stale a look at the run's status may be. Bounds how late a cancel is seen."""
+    lease: float = 30.0
+    """How long a step run stays with a worker that has fallen silent."""
+    visibility: float = 30.0
+    """How long a message stays with a worker that dies before its first heartbeat."""
+    reap_after: float = 900.0
+    """A live run without progress for this long is looked at by the reaper."""

@@ -1,0 +1,121 @@
+"""What follows from a definition's edges: successors, joins, sinks. Computed once per definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from detent_state_machine.definition import Definition, StepDefinition
+from detent_state_machine.errors import UnknownStep
+
+START = "@start"
+END = "@end"
+"""The join of a workflow's last steps; complete when the run is."""
+HANDLED = "@handled"
+"""The join of the failure handlers' last steps."""
+GROUP = 100
+"""Members of one arrival set: about 0.5 KB, so that an arrival costs one DynamoDB write unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Add `member` to a set of the join's tree; when the set holds `size` members, go on to the next one up."""
+
+    join: str
+    group: int | None
+    member: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """What may follow a step run: a step (or END, HANDLED), once the arrivals on the way to it are complete."""
+
+    target: str
+    arrivals: tuple[Arrival, ...]
+
+
+StepLookup: TypeAlias = Callable[[str], StepDefinition]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The edges of a definition, from both ends."""
+
+    definition: Definition
+    steps: Mapping[str, StepDefinition]
+    successors: Mapping[str, tuple[Successor, ...]]
+    sinks: tuple[str, ...]
+    handler_roots: tuple[str, ...]
+    """First steps of the failure handler; empty if the workflow has none."""
+
+    def step(self, name: str) -> StepDefinition:
+        found = self.steps.get(name)
+        if found is None:
+            raise UnknownStep(
+                f"Workflow {self.definition.name!r} version {self.definition.version} has no step {name!r}.",
+                advice=f"It has: {', '.join(self.steps)}.",
+            )
+        return found
+
+    def is_handler(self, name: str) -> bool:
+        return self.step(name).scope == "on_failure"
+
+
+def graph_of(definition: Definition) -> Graph:
+    steps = {step.name: step for step in definition.steps}
+    main = [step for step in definition.steps if step.scope == "main"]
+    handlers = [step for step in definition.steps if step.scope == "on_failure"]
+    following: dict[str, list[Successor]] = {name: [] for name in (START, *steps)}
+    for step in definition.steps:
+        names = [parent.step for parent in step.parents]
+        for index, parent in enumerate(names):
+            following[parent].append(Successor(step.name, arrivals(step.name, index, len(names))))
+        if not names and step.scope == "main":
+            following[START].append(Successor(step.name, ()))
+    sinks = _sinks(main)
+    for end, last in ((END, sinks), (HANDLED, _sinks(handlers))):
+        for index, name in enumerate(last):
+            following[name].append(Successor(end, arrivals(end, index, len(last))))
+    return Graph(
+        definition=definition,
+        steps=steps,
+        successors={name: tuple(found) for name, found in following.items()},
+        sinks=tuple(sinks),
+        handler_roots=tuple(step.name for step in handlers if not step.parents),
+    )
+
+
+def arrivals(join: str, index: int, count: int) -> tuple[Arrival, ...]:
+    """The sets, leaf to root, that parent `index` of `count` joins. None for a single parent: nothing to join."""
+    if count <= 1:
+        return ()
+    if count <= GROUP:
+        return (Arrival(join, None, index, count),)
+    group = index // GROUP
+    members = min(GROUP, count - group * GROUP)
+    return (
+        Arrival(join, group, index % GROUP, members),
+        Arrival(join, None, group, -(-count // GROUP)),
+    )
+
+
+def topological(steps: Iterable[StepDefinition]) -> list[StepDefinition]:
+    """The steps, each after its parents, otherwise in the order of declaration."""
+    waiting = list(steps)
+    placed: set[str] = set()
+    ordered: list[StepDefinition] = []
+    while waiting:
+        ready = [s for s in waiting if all(p.step in placed for p in s.parents)]
+        if not ready:
+            return ordered + waiting
+        ordered += ready
+        placed |= {s.name for s in ready}
+        waiting = [s for s in waiting if s.name not in placed]
+    return ordered
+
+
+def _sinks(steps: Sequence[StepDefinition]) -> list[str]:
+    parents = {parent.step for step in steps for parent in step.parents}
+    return [step.name for step in steps if step.name not in parents]

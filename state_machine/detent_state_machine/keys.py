@@ -1,0 +1,69 @@
+"""Where every record lives. The only module that spells partition and sort keys.
+
+A name chosen by a user is always the last part of a key and keys are never split, so no name can be taken for
+another record, whatever characters it holds.
+
+    run#<run id>              run                       the run
+    run#<run id>              step#<path>               a step run
+    run#<run id>              join#<group>#<step>       who arrived at a join ("" is the root of its tree)
+    definitions#<workflow>    <version>                 a definition, stored with the runs it drives
+    workflows                 <workflow>                the newest definition of each workflow
+    data#<collection>         <key>                     what users commit with `ctx.commit`
+
+Index, over runs only:
+
+    runs#<shard>#<workflow>   live#<created>#<run id>   or   ended#<created>#<run id>
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+from detent_state_machine.writes import Key
+
+RUN = "run"
+STEP_PREFIX = "step#"
+WORKFLOWS = "workflows"
+SHARDS = 8
+"""Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes."""
+
+
+def run_partition(run_id: str) -> str:
+    return f"run#{run_id}"
+
+
+def run_key(run_id: str) -> Key:
+    return Key(f"run#{run_id}", RUN)
+
+
+def step_key(run_id: str, path: str) -> Key:
+    return Key(f"run#{run_id}", STEP_PREFIX + path)
+
+
+def join_key(run_id: str, step: str, group: int | None = None) -> Key:
+    return Key(f"run#{run_id}", f"join#{'' if group is None else group}#{step}")
+
+
+def definition_key(workflow: str, version: str) -> Key:
+    return Key(f"definitions#{workflow}", version)
+
+
+def workflow_key(workflow: str) -> Key:
+    return Key(WORKFLOWS, workflow)
+
+
+def data_key(collection: str, key: str) -> Key:
+    return Key(f"data#{collection}", key)
+
+
+def shard_of(run_id: str) -> int:
+    return blake2b(run_id.encode(), digest_size=1).digest()[0] % SHARDS
+
+
+def index_partition(workflow: str, shard: int) -> str:
+    return f"runs#{shard}#{workflow}"
+
+
+def index_sort(*, live: bool, created: int, run_id: str) -> str:
+    """Orders a workflow's runs by creation; live runs apart, so that finding them reads no ended one."""
+    return f"{'live' if live else 'ended'}#{created:015d}#{run_id}"

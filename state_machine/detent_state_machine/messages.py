@@ -1,0 +1,70 @@
+"""What the queue carries. Small on purpose: a message says what to drive; the truth is in the table."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never, cast
+
+from detent_state_machine.errors import CorruptRecord, NewerRecord
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Drive the virtual step whose successors are the workflow's first steps.
+
+    `fresh` is true only for the message sent with a newly put run record; every later one walks instead of running.
+    """
+
+    run_id: str
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """Drive this step run: claim it and go on from there, or, if it has ended, see that its successors are driven."""
+
+    run_id: str
+    path: str
+
+
+Message: TypeAlias = Start | Drive
+
+
+def encode(message: Message) -> str:
+    match message:
+        case Start(run_id, fresh):
+            body: dict[str, object] = {"v": FORMAT, "kind": "start", "run": run_id, "fresh": fresh}
+        case Drive(run_id, path):
+            body = {"v": FORMAT, "kind": "drive", "run": run_id, "path": path}
+        case _:
+            assert_never(message)
+    return json.dumps(body, separators=(",", ":"))
+
+
+def decode(body: str) -> Message:
+    """The message in a queue's body.
+
+    Raises `NewerRecord` for a newer format (leave it for a newer worker) and `CorruptRecord` for anything else.
+    """
+    try:
+        parsed: object = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecord(f"The queue holds a message that is not JSON: {body[:80]!r}.") from error
+    if not isinstance(parsed, dict):
+        raise CorruptRecord(f"The queue holds a message that is not an object: {body[:80]!r}.")
+    fields = cast("dict[str, object]", parsed)
+    version = fields.get("v")
+    if isinstance(version, int) and version > FORMAT:
+        raise NewerRecord(
+            f"A message has format {version}; this worker reads up to {FORMAT}.", advice="Upgrade this worker."
+        )
+    match fields:
+        case {"v": 1, "kind": "start", "run": str(run_id), "fresh": bool(fresh)}:
+            return Start(run_id, fresh)
+        case {"v": 1, "kind": "drive", "run": str(run_id), "path": str(path)}:
+            return Drive(run_id, path)
+        case _:
+            raise CorruptRecord(f"The queue holds a message of an unknown kind: {body[:80]!r}.")

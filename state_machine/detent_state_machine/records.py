@@ -1,0 +1,237 @@
+"""The stored records of a run and of a step run, and their one translation from and to table items.
+
+Times are milliseconds since the epoch. A record of a newer format is refused, never guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
+
+from detent_state_machine import keys
+from detent_state_machine.errors import CorruptRecord, NewerRecord
+from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.writes import Item, Value
+
+FORMAT = 1
+MAX_HISTORY = 10
+"""Attempts kept on a step record. Older ones are dropped, so that no item grows with its retries."""
+MAX_MESSAGE = 1_000
+MAX_TRACE = 4_000
+
+INDEXED = ("ipk", "isk", "workflow", "version", "status", "created", "ended", "metadata", "key")
+"""What an index query returns besides the key: enough for a list of runs."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """JSON text, or a reference to where it is stored (claim check)."""
+
+    text: str | None = None
+    ref: str | None = None
+
+
+NULL = Payload("null")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorInfo:
+    """What went wrong in an attempt. `kinds` are the class and its bases, for the retry policy."""
+
+    type: str
+    message: str
+    trace: str = ""
+    kinds: tuple[str, ...] = ()
+    retryable: bool = True
+    retry_after: float | None = None
+
+    def to_json(self) -> str:
+        kept = {"type": self.type, "message": _cut(self.message, MAX_MESSAGE), "trace": _tail(self.trace, MAX_TRACE)}
+        return json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """An attempt that failed."""
+
+    started: int
+    ended: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    path: str
+    status: StepStatus
+    owner: str
+    inline: bool
+    errors: int = 0
+    takeovers: int = 0
+    started: int = 0
+    ended: int | None = None
+    lease: int = 0
+    due: int = 0
+    expires: int = 0
+    output: Payload | None = None
+    error: ErrorInfo | None = None
+    history: tuple[PastAttempt, ...] = ()
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest attempt, from 1."""
+        return self.errors + self.takeovers + (0 if self.status in (StepStatus.RETRYING, StepStatus.FAILED) else 1)
+
+    @staticmethod
+    def from_item(path: str, item: Item) -> StepRecord:
+        def build() -> StepRecord:
+            error = item.get("error")
+            return StepRecord(
+                path=path,
+                status=StepStatus(str(item["status"])),
+                owner=_str(item, "owner"),
+                inline=bool(item["inline"]),
+                errors=_int(item, "errors", 0),
+                takeovers=_int(item, "takeovers", 0),
+                started=_int(item, "started", 0),
+                ended=_int(item, "ended") if "ended" in item else None,
+                lease=_int(item, "lease", 0),
+                due=_int(item, "due", 0),
+                expires=_int(item, "expires", 0),
+                output=_payload(item, "output"),
+                error=_error(error) if isinstance(error, str) else None,
+                history=_history(item.get("history")),
+            )
+
+        return _read(f"step run {path!r}", item, build)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    run_id: str
+    workflow: str
+    version: str
+    status: RunStatus
+    created: int
+    input: Payload
+    ended: int | None = None
+    key: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    failed_step: str | None = None
+    error: ErrorInfo | None = None
+    retry_of: str | None = None
+
+    @staticmethod
+    def from_item(run_id: str, item: Item) -> RunRecord:
+        """Reads a whole record, or an index entry (which has no input and no error)."""
+
+        def build() -> RunRecord:
+            error = item.get("error")
+            return RunRecord(
+                run_id=run_id,
+                workflow=_str(item, "workflow"),
+                version=_str(item, "version"),
+                status=RunStatus(str(item["status"])),
+                created=_int(item, "created"),
+                input=_payload(item, "input") or NULL,
+                ended=_int(item, "ended") if "ended" in item else None,
+                key=_str(item, "key") if "key" in item else None,
+                metadata=cast("dict[str, str]", json.loads(_str(item, "metadata"))) if "metadata" in item else {},
+                failed_step=_str(item, "failed_step") if "failed_step" in item else None,
+                error=_error(error) if isinstance(error, str) else None,
+                retry_of=_str(item, "retry_of") if "retry_of" in item else None,
+            )
+
+        return _read(f"run {run_id!r}", item, build)
+
+    def to_item(self) -> Item:
+        """The record as `start` puts it."""
+        item: dict[str, Value] = {
+            "v": FORMAT,
+            "workflow": self.workflow,
+            "version": self.version,
+            "status": self.status.value,
+            "created": self.created,
+            "ipk": keys.index_partition(self.workflow, keys.shard_of(self.run_id)),
+            "isk": keys.index_sort(live=self.status.live, created=self.created, run_id=self.run_id),
+            **payload_attributes("input", self.input),
+        }
+        if self.key is not None:
+            item["key"] = self.key
+        if self.metadata:
+            item["metadata"] = json.dumps(dict(self.metadata), ensure_ascii=False, separators=(",", ":"))
+        if self.retry_of is not None:
+            item["retry_of"] = self.retry_of
+        return item
+
+
+def payload_attributes(name: str, payload: Payload) -> dict[str, Value]:
+    if payload.ref is not None:
+        return {f"{name}_ref": payload.ref}
+    return {name: payload.text or "null"}
+
+
+def history_json(history: tuple[PastAttempt, ...]) -> str:
+    rows = [[past.started, past.ended, _cut(past.error, 200)] for past in history[-MAX_HISTORY:]]
+    return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+
+def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
+    version = item.get("v", FORMAT)
+    if isinstance(version, int) and version > FORMAT:
+        raise NewerRecord(
+            f"The record of {what} has format {version}; this worker reads up to {FORMAT}.",
+            advice="Upgrade this worker.",
+        )
+    try:
+        return build()
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CorruptRecord(
+            f"The record of {what} cannot be read: {type(error).__name__}: {error}.",
+            advice="It was not written by detent, or was changed by hand.",
+        ) from error
+
+
+def _str(item: Item, name: str) -> str:
+    value = item[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {type(value).__name__}, not text")
+    return value
+
+
+def _int(item: Item, name: str, default: int | None = None) -> int:
+    value = item[name] if default is None else item.get(name, default)
+    if not isinstance(value, int):
+        raise TypeError(f"{name} is {type(value).__name__}, not a number")
+    return value
+
+
+def _payload(item: Item, name: str) -> Payload | None:
+    if name in item:
+        return Payload(_str(item, name))
+    if f"{name}_ref" in item:
+        return Payload(ref=_str(item, f"{name}_ref"))
+    return None
+
+
+def _error(text: str) -> ErrorInfo:
+    fields = cast("dict[str, str]", json.loads(text))
+    return ErrorInfo(fields["type"], fields["message"], fields.get("trace", ""))
+
+
+def _history(stored: Value | None) -> tuple[PastAttempt, ...]:
+    if not isinstance(stored, str):
+        return ()
+    rows = cast("list[tuple[int, int, str]]", json.loads(stored))
+    return tuple(PastAttempt(started, ended, error) for started, ended, error in rows)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _tail(text: str, limit: int) -> str:
+    return text if len(text) <= limit else "…" + text[-(limit - 1) :]

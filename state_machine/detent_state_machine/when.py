@@ -1,0 +1,188 @@
+"""Skip conditions: a closed, tiny language over the run's input and the outputs of steps, as data.
+
+A definition stores conditions, any SDK writes them, and any worker evaluates them the same way. A field that is
+not there, or an output of a skipped step, has the value null. Ordering against null is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Literal, TypeAlias, assert_never, cast
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from detent_state_machine.errors import InputError
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ref(_Node):
+    """A value of the run: a path into its input (`step` is null) or into a step's output."""
+
+    kind: Literal["ref"] = "ref"
+    step: str | None
+    path: tuple[str | int, ...] = ()
+
+
+class Compare(_Node):
+    """`left op right`. Numbers compare as numbers, also when JSON carries one of them as a string (decimals)."""
+
+    kind: Literal["compare"] = "compare"
+    op: Literal["==", "!=", "<", "<=", ">", ">="]
+    left: Ref
+    right: Ref | Scalar
+
+
+class Truthy(_Node):
+    """The value is neither null, false, 0, nor empty."""
+
+    kind: Literal["truthy"] = "truthy"
+    ref: Ref
+
+
+class Not(_Node):
+    kind: Literal["not"] = "not"
+    part: Condition
+
+
+class All(_Node):
+    kind: Literal["all"] = "all"
+    parts: tuple[Condition, ...]
+
+
+class Either(_Node):
+    kind: Literal["either"] = "either"
+    parts: tuple[Condition, ...]
+
+
+Condition: TypeAlias = Annotated[Compare | Truthy | Not | All | Either, Field(discriminator="kind")]
+for _model in (Not, All, Either):
+    _model.model_rebuild()
+
+Lookup: TypeAlias = Callable[[str | None], JsonValue]
+"""The run's input for None, a step's output for its name (null if it was skipped)."""
+
+
+def evaluate(condition: Condition, lookup: Lookup) -> bool:
+    """Whether the condition holds. Raises `InputError` where two values cannot be put in order."""
+    match condition:
+        case Compare(op=op, left=left, right=right):
+            other = _value(right, lookup) if isinstance(right, Ref) else right
+            return _compare(op, _value(left, lookup), other, left)
+        case Truthy(ref=ref):
+            return bool(_value(ref, lookup))
+        case Not(part=part):
+            return not evaluate(part, lookup)
+        case All(parts=parts):
+            return all(evaluate(part, lookup) for part in parts)
+        case Either(parts=parts):
+            return any(evaluate(part, lookup) for part in parts)
+        case _:
+            assert_never(condition)
+
+
+def references(condition: Condition) -> Iterator[Ref]:
+    """Every value the condition looks at."""
+    match condition:
+        case Compare(left=left, right=right):
+            yield left
+            if isinstance(right, Ref):
+                yield right
+        case Truthy(ref=ref):
+            yield ref
+        case Not(part=part):
+            yield from references(part)
+        case All(parts=parts) | Either(parts=parts):
+            for part in parts:
+                yield from references(part)
+        case _:
+            assert_never(condition)
+
+
+def describe(condition: Condition) -> str:
+    """The condition in one line, as drawings and errors show it."""
+    match condition:
+        case Compare(op=op, left=left, right=right):
+            shown = name_of(right) if isinstance(right, Ref) else repr(right)
+            return f"{name_of(left)} {op} {shown}"
+        case Truthy(ref=ref):
+            return name_of(ref)
+        case Not(part=part):
+            return f"not ({describe(part)})"
+        case All(parts=parts):
+            return " and ".join(f"({describe(part)})" for part in parts)
+        case Either(parts=parts):
+            return " or ".join(f"({describe(part)})" for part in parts)
+        case _:
+            assert_never(condition)
+
+
+def name_of(ref: Ref) -> str:
+    steps = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in ref.path)
+    return (ref.step or "input") + steps
+
+
+def _value(ref: Ref, lookup: Lookup) -> JsonValue:
+    value = lookup(ref.step)
+    for part in ref.path:
+        if isinstance(value, Mapping):
+            value = value.get(str(part))
+        elif isinstance(value, Sequence) and not isinstance(value, str) and isinstance(part, int):
+            value = value[part] if -len(value) <= part < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _compare(op: str, left: JsonValue, right: JsonValue, ref: Ref) -> bool:
+    numbers = _numbers(left, right)
+    if op in ("==", "!="):
+        if numbers:
+            equal = numbers[0] == numbers[1]
+        else:
+            equal = left == right and isinstance(left, bool) == isinstance(right, bool)
+        return equal == (op == "==")
+    if left is None or right is None:
+        return False
+    pair: tuple[Decimal, Decimal] | tuple[str, str]
+    if numbers:
+        pair = numbers
+    elif isinstance(left, str) and isinstance(right, str):
+        pair = (left, right)
+    else:
+        raise InputError(
+            f"The condition on {name_of(ref)} cannot order {left!r} and {right!r}.",
+            advice="Compare numbers with numbers and strings with strings.",
+        )
+    low, high = cast("tuple[Decimal, Decimal]", pair)
+    match op:
+        case "<":
+            return low < high
+        case "<=":
+            return low <= high
+        case ">":
+            return low > high
+        case _:
+            return low >= high
+
+
+def _numbers(left: JsonValue, right: JsonValue) -> tuple[Decimal, Decimal] | None:
+    if isinstance(left, str) and isinstance(right, str):
+        return None
+    first, second = _number(left), _number(right)
+    return None if first is None or second is None else (first, second)
+
+
+def _number(value: JsonValue) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
