@@ -68,14 +68,18 @@ Outcome: TypeAlias = Completed | Failed
 
 
 class Executor(Protocol):
-    """Runs bodies. Must not raise, except `UnknownStep` and cancellation."""
+    """Runs bodies. Must not raise, except when it is cancelled."""
 
     def definitions(self) -> Mapping[str, Definition]:
         """The workflows this code declares, by name."""
         ...
 
+    def knows(self, workflow: str, step: str) -> bool:
+        """Whether this code has the step's body. If not, its message is left for a worker that does."""
+        ...
+
     async def execute(self, task: Task) -> Outcome:
-        """Runs the body. Raises `UnknownStep` if this code does not have it."""
+        """Runs the body of a step it knows."""
         ...
 
 

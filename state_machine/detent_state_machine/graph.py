@@ -50,6 +50,11 @@ class Graph:
     handler_roots: tuple[str, ...]
     """First steps of the failure handler; empty if the workflow has none."""
 
+    @property
+    def retention(self) -> int:
+        """Seconds that records are kept."""
+        return self.definition.retention_days * 86_400
+
     def step(self, name: str) -> StepDefinition:
         found = self.steps.get(name)
         if found is None:

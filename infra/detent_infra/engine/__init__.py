@@ -1,0 +1,5 @@
+"""The engine: drives one message at a time, and is the one place that both reads and acts."""
+
+from detent_infra.engine.loop import Engine
+
+__all__ = ["Engine"]

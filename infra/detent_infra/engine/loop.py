@@ -1,0 +1,162 @@
+"""The engine loop: load, claim, execute, commit, propagate, acknowledge.
+
+A crash anywhere leaves the message undeleted. It comes back, finds what was committed, and walks from there: every
+link is idempotent (arrivals are sets, a claimed step run refuses a second claim, a commit is fenced by its owner), so
+redelivery is the whole recovery. docs/internals/execution.md tells the crash story call by call.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import assert_never
+
+from detent_state_machine import keys
+from detent_state_machine.errors import CorruptRecord
+from detent_state_machine.graph import START
+from detent_state_machine.messages import Drive, Message, Start, decode
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import StepStatus
+
+from detent_infra.engine import body
+from detent_infra.engine.definitions import Definitions
+from detent_infra.engine.propagate import Propagation, send
+from detent_infra.engine.session import Session
+from detent_infra.engine.step import TIME_MARGIN, Driven, Ended, HandedOver, Lost, Steps
+from detent_infra.executor import Executor
+from detent_infra.ports import Backend, Received
+
+log = logging.getLogger("detent")
+
+MAX_HOPS = 25
+"""Steps driven inline by one delivery. Bounds what a walk reads after a crash, and cascades of skips."""
+
+
+class Engine:
+    """Drives messages of one backend with one executor. Safe to share between tasks of an event loop.
+
+    `max_hops` bounds inline continuation; `jitter` draws a number from 0 up to 1 for retry pauses.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        executor: Executor,
+        *,
+        max_hops: int = MAX_HOPS,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.backend = backend
+        self.executor = executor
+        self.definitions = Definitions(backend)
+        for definition in executor.definitions().values():
+            self.definitions.know(definition)
+        self._max_hops = max_hops
+        self._steps = Steps(backend, executor, jitter)
+
+    async def handle(self, received: Received, *, dead: bool = False, deadline: int | None = None) -> bool:
+        """Drives one delivery. True: acknowledge (delete) the message. False: leave it to be delivered again.
+
+        `dead` says that it comes from the dead-letter queue, `deadline` when this invocation must have ended
+        (milliseconds since the epoch). Raises `DetentError`, after which the message must be left.
+        """
+        session = await self._load(received, dead=dead, deadline=deadline)
+        if isinstance(session, bool):
+            return session
+        try:
+            return await self._drive_message(session)
+        finally:
+            await session.flush()
+
+    # ---- load ---------------------------------------------------------------------------------------------
+
+    async def _load(self, received: Received, *, dead: bool, deadline: int | None) -> Session | bool:
+        try:
+            message = decode(received.body)
+        except CorruptRecord as error:
+            # In the main queue it is left, and becomes a dead letter; there it ends, loudly.
+            log.error("%s", error)
+            return dead
+        now = self.backend.clock()
+        item = await self.backend.table.get(keys.run_key(message.run_id))
+        if item is None:
+            # The run record is written before its first message: a run that is missing was deleted, or is a fault.
+            log.warning("message for run %s, which is not stored", message.run_id)
+            return dead
+        run = RunRecord.from_item(message.run_id, item)
+        if not run.status.live:
+            return True
+        graph = await self.definitions.graph(run.workflow, run.version)
+        if isinstance(message, Drive) and message.path not in graph.steps:
+            log.error("message for step %r, which run %s does not have", message.path, run.run_id)
+            return dead
+        return Session(
+            backend=self.backend,
+            run=run,
+            graph=graph,
+            received=received,
+            token=self.backend.ids(),
+            dead=dead,
+            deadline=deadline,
+            looked=now,
+        )
+
+    # ---- one message --------------------------------------------------------------------------------------
+
+    async def _drive_message(self, session: Session) -> bool:
+        propagation = Propagation(session)
+        driven = await self._first(session, decode(session.received.body))
+        while True:
+            match driven:
+                case Lost():
+                    return False
+                case HandedOver():
+                    return True
+                case Ended(path, fresh=False):
+                    await propagation.walk(path)
+                    return True
+                case Ended(path):
+                    pass
+                case _:
+                    assert_never(driven)
+            ready = [path for path in await propagation.after(path) if session.may_start(path)]
+            inline = self._choose(session, ready)
+            # All arrivals and all other sends come first: if this worker dies in the inline step, nothing else waits.
+            await send(session, [path for path in ready if path != inline])
+            if inline is None:
+                return True
+            if not await self._still_live(session, inline):
+                return True
+            session.hops += 1
+            driven = await self._steps.drive(session, inline, inline=True)
+
+    async def _first(self, session: Session, message: Message) -> Driven:
+        match message:
+            case Start(fresh=fresh):
+                done = StepRecord(START, StepStatus.COMPLETED, "", True)
+                session.ended[START] = done
+                return Ended(START, done, fresh and session.received.count == 1 and not session.dead)
+            case Drive(path=path):
+                if session.may_start(path):
+                    return await self._steps.drive(session, path, inline=False)
+                record = (await session.records([path])).get(path)
+                if record is not None and record.status.terminal:
+                    return Ended(path, record, False)
+                return HandedOver()
+            case _:
+                assert_never(message)
+
+    def _choose(self, session: Session, ready: list[str]) -> str | None:
+        """The successor to go on with in this delivery: the first one there is time for."""
+        if session.hops >= self._max_hops:
+            return None
+        if session.deadline is None:
+            return ready[0] if ready else None
+        left = (session.deadline - self.backend.clock() - TIME_MARGIN) / 1000
+        return next((path for path in ready if session.graph.step(path).timeout <= left), None)
+
+    async def _still_live(self, session: Session, path: str) -> bool:
+        if self.backend.clock() - session.looked < self.backend.timing.heartbeat * 1000:
+            return True
+        return await body.look(session) and session.may_start(path)

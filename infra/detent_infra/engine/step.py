@@ -1,0 +1,293 @@
+"""Drives one step run: decide, claim, execute, commit."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from detent_state_machine import decide, retry, transitions
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.errors import InputError, PayloadTooLarge, UnknownStep
+from detent_state_machine.records import ErrorInfo, StepRecord
+from detent_state_machine.status import Delivery, StepStatus
+from detent_state_machine.transitions import Writer
+from detent_state_machine.writes import Item
+
+from detent_infra import payloads
+from detent_infra.engine import body
+from detent_infra.engine.body import LeaseLost, RunOver
+from detent_infra.engine.propagate import later, send
+from detent_infra.engine.session import Session
+from detent_infra.executor import Completed, Control, Executor, Failed, Failure, Task
+from detent_infra.ports import Backend, Conflict
+
+log = logging.getLogger("detent")
+
+TIME_MARGIN = 2_000
+"""Milliseconds kept free before an invocation's end, for the commit and what follows it."""
+RACES = 5
+"""How often a claim that lost a race looks again before it leaves the message to its next delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The step run is terminal. `fresh`: by a commit of mine, so its successors have no record yet."""
+
+    path: str
+    record: StepRecord
+    fresh: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Another message owns the work now: acknowledge."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Somebody else works on it: touch nothing, delete nothing."""
+
+
+Driven: TypeAlias = Ended | HandedOver | Lost
+
+
+class Steps:
+    """Drives step runs with one executor; holds no state of its own."""
+
+    def __init__(self, backend: Backend, executor: Executor, jitter: Callable[[], float]) -> None:
+        self.backend = backend
+        self.executor = executor
+        self._jitter = jitter
+
+    async def drive(self, session: Session, path: str, *, inline: bool) -> Driven:
+        step = session.graph.step(path)
+        me = session.writer(path, inline=inline)
+        parents = await session.records(decide.parents_to_read(step))
+        missing = [parent.step for parent in step.parents if parent.need == "completed" and parent.step not in parents]
+        if missing:
+            log.error("step %r of run %s was driven before %s ended", path, session.run_id, ", ".join(missing))
+            return HandedOver() if session.dead else Lost()
+        try:
+            runs = await self._runs(session, step, parents)
+        except InputError as error:
+            return await self._commit(session, me, None, Failed(_final(error)), self.backend.clock())
+        if not runs:
+            return await self._skip(session, me)
+        if not session.dead and not self.executor.knows(session.graph.definition.name, path):
+            raise UnknownStep(
+                f"This worker's code has no step {path!r} of workflow {session.graph.definition.name!r}.",
+                advice="The message is left for a worker that has it; deploy one, or cancel the run.",
+            )
+        seen: StepRecord | None = None
+        if not inline or session.dead or step.delivery is not Delivery.AT_LEAST_ONCE:
+            claimed = await self._claim(session, me, step)
+            if not isinstance(claimed, StepRecord):
+                return claimed
+            seen, me = claimed, replace(me, held=True)
+        return await self._attempt(session, me, step, parents, seen)
+
+    async def _runs(self, session: Session, step: StepDefinition, parents: dict[str, StepRecord]) -> bool:
+        if step.when is None or decide.blocked(step, parents):
+            return not decide.blocked(step, parents)
+        named: dict[str | None, str | None] = {None: await session.input_text()}
+        for name, record in parents.items():
+            named[name] = await session.output_text(record)
+        return decide.runs(step, parents, lambda name: json.loads(named.get(name) or "null"))
+
+    async def _skip(self, session: Session, me: Writer) -> Driven:
+        now = self.backend.clock()
+        write = transitions.skip(me, now=now, expires=session.expires)
+        try:
+            item = await self.backend.table.write(write)
+        except Conflict as conflict:
+            return self._found(session, me, StepStatus.SKIPPED, conflict)
+        return self._committed(session, me, item)
+
+    async def _claim(self, session: Session, me: Writer, step: StepDefinition) -> StepRecord | Driven:
+        """The record as claimed by me, or what to do instead."""
+        now = self.backend.clock()
+        lease = now + int(self.backend.timing.lease * 1000)
+        write = transitions.claim(me, now=now, lease=lease)
+        if session.dead:
+            write = transitions.interrupt(me, None, now=now, expires=session.expires, error=transitions.DEAD_LETTER)
+        for _ in range(RACES):
+            try:
+                item = await self.backend.table.write(write)
+            except Conflict as conflict:
+                if conflict.item is None:
+                    continue
+                item = conflict.item
+                if not transitions.wrote(me, StepStatus.FAILED, item):
+                    now = self.backend.clock()
+                    refused = transitions.after_refusal(
+                        me, step, item, now=now, lease=lease, expires=session.expires, dead=session.dead
+                    )
+                    match refused:
+                        case transitions.Claim(again) | transitions.Interrupt(again):
+                            write = again
+                            continue
+                        case transitions.Mine(record):
+                            return record
+                        case transitions.Ended(record):
+                            session.remember(record)
+                            return Ended(me.path, record, False)
+                        case transitions.Later(at):
+                            # Perhaps this is the owner's own message, delivered twice: deleting it without a copy
+                            # would delete the owner's recovery.
+                            await later(session, me.path, at)
+                            return HandedOver()
+                        case _:
+                            assert_never(refused)
+            assert item is not None
+            record = session.remember(StepRecord.from_item(me.path, item))
+            if record.status is StepStatus.FAILED and record.error is not None:
+                session.log_error("ERROR", "failed", me.path, record.attempt, record.error)
+                return Ended(me.path, record, True)
+            return record
+        return Lost()
+
+    async def _attempt(
+        self,
+        session: Session,
+        me: Writer,
+        step: StepDefinition,
+        parents: dict[str, StepRecord],
+        seen: StepRecord | None,
+    ) -> Driven:
+        started = self.backend.clock()
+        deadline = started + int(step.timeout * 1000)
+        if session.deadline is not None:
+            deadline = max(started, min(deadline, session.deadline - TIME_MARGIN))
+        task = Task(
+            run_id=session.run_id,
+            workflow=session.run.workflow,
+            path=me.path,
+            step=step,
+            attempt=seen.attempt if seen else 1,
+            input=await session.input_text(),
+            outputs={name: await session.output_text(parents.get(name)) for name in step.reads},
+            control=Control(session.lines.append, self.backend.clock, deadline),
+            metadata=session.run.metadata,
+            failure=_failure(session) if step.scope == "on_failure" else None,
+        )
+        outcome, me = await body.execute(self.executor, session, me, task, started)
+        match outcome:
+            case LeaseLost():
+                return Lost()
+            case RunOver():
+                await self._mark_cancelled(session, me, started)
+                return HandedOver()
+            case Completed() | Failed():
+                return await self._commit(session, me, seen, outcome, started)
+            case _:
+                assert_never(outcome)
+
+    async def _mark_cancelled(self, session: Session, me: Writer, started: int) -> None:
+        now = self.backend.clock()
+        # Its record belongs to somebody else: the run has ended, and nothing follows from this step.
+        with contextlib.suppress(Conflict):
+            await self.backend.table.write(transitions.cancel(me, started=started, ended=now, expires=session.expires))
+
+    # ---- commit -------------------------------------------------------------------------------------------
+
+    async def _commit(
+        self, session: Session, me: Writer, seen: StepRecord | None, outcome: Completed | Failed, started: int
+    ) -> Driven:
+        if isinstance(outcome, Completed):
+            try:
+                return await self._complete(session, me, outcome, started)
+            except Conflict as conflict:
+                outcome = Failed(_refused(conflict))
+            except PayloadTooLarge as error:
+                outcome = Failed(_final(error))
+        return await self._fail(session, me, seen, outcome.error, started)
+
+    async def _complete(self, session: Session, me: Writer, outcome: Completed, started: int) -> Driven:
+        """Raises `Conflict` only for a write of the user's own: the step itself is then not complete."""
+        output = await payloads.store(self.backend.blobs, outcome.output)
+        ended = self.backend.clock()
+        write = transitions.complete(me, started=started, ended=ended, output=output, expires=session.expires)
+        session.texts[me.path] = outcome.output
+        try:
+            if outcome.writes:
+                await self.backend.table.transact([write, *outcome.writes])
+                item: Item | None = {**write.set, "inline": me.inline}
+            else:
+                item = await self.backend.table.write(write)
+        except Conflict as conflict:
+            if conflict.index > 0:
+                session.texts.pop(me.path)
+                raise
+            return self._found(session, me, StepStatus.COMPLETED, conflict)
+        return self._committed(session, me, item)
+
+    async def _fail(
+        self, session: Session, me: Writer, seen: StepRecord | None, error: ErrorInfo, started: int
+    ) -> Driven:
+        step = session.graph.step(me.path)
+        attempt = seen.attempt if seen else 1
+        verdict = retry.decide(
+            step.retry,
+            errors=(seen.errors if seen else 0) + 1,
+            kinds=error.kinds,
+            retryable=error.retryable and step.delivery is not Delivery.AT_MOST_ONCE,
+            retry_after=error.retry_after,
+            jitter=self._jitter(),
+        )
+        ended = self.backend.clock()
+        if isinstance(verdict, retry.Again):
+            due = ended + int(verdict.delay * 1000)
+            write = transitions.retry(me, seen, started=started, ended=ended, due=due, error=error)
+            status = StepStatus.RETRYING
+            session.log_error(
+                "WARN", f"attempt {attempt} failed, next in {verdict.delay:.1f} s", me.path, attempt, error
+            )
+        else:
+            write = transitions.fail(me, seen, started=started, ended=ended, expires=session.expires, error=error)
+            status = StepStatus.FAILED
+            session.log_error("ERROR", f"failed ({verdict.reason})", me.path, attempt, error)
+        try:
+            item = await self.backend.table.write(write)
+        except Conflict as conflict:
+            if not transitions.wrote(me, status, conflict.item):
+                return Lost()
+            item = conflict.item
+        if isinstance(verdict, retry.Again):
+            await send(session, [me.path], delay=verdict.delay)
+            return HandedOver()
+        return self._committed(session, me, item)
+
+    def _committed(self, session: Session, me: Writer, item: Item | None) -> Ended:
+        assert item is not None
+        return Ended(me.path, session.remember(StepRecord.from_item(me.path, item)), True)
+
+    def _found(self, session: Session, me: Writer, status: StepStatus, conflict: Conflict) -> Driven:
+        """A commit was refused: by my own earlier write, or because somebody else was first."""
+        if transitions.wrote(me, status, conflict.item):
+            return self._committed(session, me, conflict.item)
+        return Lost()
+
+
+def _failure(session: Session) -> Failure | None:
+    run = session.run
+    if run.failed_step is None or run.error is None:
+        return None
+    return Failure(run.failed_step, run.error)
+
+
+def _final(error: InputError) -> ErrorInfo:
+    return ErrorInfo(type(error).__name__, str(error), retryable=False)
+
+
+def _refused(conflict: Conflict) -> ErrorInfo:
+    stored = "nothing" if conflict.item is None else f"{len(conflict.item)} attributes"
+    return ErrorInfo(
+        "CommitConflict",
+        f"Write {conflict.index} of ctx.commit was refused: its condition does not hold ({stored} stored). "
+        "Nothing of this attempt was written.",
+        kinds=("CommitConflict", "Exception"),
+    )

@@ -1,0 +1,358 @@
+"""Runs from outside: start, look, wait for, cancel, retry, list. What clients, the command line and the API call.
+
+Everything here works by names and JSON, without the workflow's code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import json
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from detent_state_machine import keys, transitions
+from detent_state_machine.definition import Definition
+from detent_state_machine.errors import (
+    InputError,
+    KeyConflict,
+    RunCancelled,
+    RunFailed,
+    UnknownRun,
+    WrongState,
+)
+from detent_state_machine.graph import Graph, topological
+from detent_state_machine.messages import Message, Start, encode
+from detent_state_machine.records import FORMAT, NULL, Payload, RunRecord, StepRecord
+from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.writes import Item, Put
+
+from detent_infra import payloads
+from detent_infra.engine.definitions import Definitions
+from detent_infra.ids import base32
+from detent_infra.ports import Backend, Conflict
+
+MAX_KEY = 512
+MAX_METADATA = 2_048
+"""Bytes of a run's metadata as JSON: it is copied into the index."""
+CHUNK = 100
+"""Runs that `start_many` has on the way at once."""
+FIRST_POLL, LAST_POLL = 0.002, 1.0
+"""Seconds between two looks while waiting for a result; grows by half each time."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """A run to start. `input` is JSON text that fits the workflow's input model."""
+
+    input: str
+    key: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+class Lifecycle:
+    """Starts and looks after runs of one backend."""
+
+    def __init__(self, backend: Backend, definitions: Definitions | None = None) -> None:
+        self.backend = backend
+        self.definitions = definitions or Definitions(backend)
+
+    async def register(self, definitions: Iterable[Definition]) -> None:
+        """Stores the definitions, so that runs can be started by name and driven whatever code is deployed."""
+        for definition in definitions:
+            await self.definitions.register(definition)
+
+    # ---- start --------------------------------------------------------------------------------------------
+
+    async def start(self, definition: Definition, new: NewRun) -> str:
+        """Starts a run and returns its id. When it returns, the run is stored and its first message sent.
+
+        With a key, the same key and input always name the same run. Raises `KeyConflict` if the key started a run
+        with another input.
+        """
+        await self.definitions.register(definition)
+        start = await self._put_run(definition, new)
+        await self._send([start])
+        return start.run_id
+
+    async def start_by_name(
+        self, workflow: str, input_json: str, *, key: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> str:
+        """`start` of the newest registered definition. Raises `UnknownWorkflow`; `InputError` if it is not JSON.
+
+        The input is held to the workflow's model by the first worker that has its code.
+        """
+        try:
+            json.loads(input_json)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"The input is not JSON: {error}.", advice="Quote it, as in '{\"id\": 7}'.") from error
+        return await self.start(await self.definitions.newest(workflow), NewRun(input_json, key, metadata))
+
+    async def start_many(self, definition: Definition, runs: Sequence[NewRun]) -> list[str]:
+        """Starts the runs in chunks, each with its messages in batches. If it raises, some may have started:
+        with keys it is safe to call it again.
+        """
+        await self.definitions.register(definition)
+        started: list[str] = []
+        for index in range(0, len(runs), CHUNK):
+            chunk = runs[index : index + CHUNK]
+            starts = await asyncio.gather(*(self._put_run(definition, new) for new in chunk))
+            await self._send(starts)
+            started += [start.run_id for start in starts]
+        return started
+
+    async def _put_run(self, definition: Definition, new: NewRun) -> Start:
+        """Stores the run and returns the message that starts it.
+
+        A run that exists gets a message too, one that only walks: its starter may have died before sending its own.
+        """
+        backend = self.backend
+        _check(new)
+        record = RunRecord(
+            run_id=backend.ids() if new.key is None else keyed_id(definition.name, new.key),
+            workflow=definition.name,
+            version=definition.version,
+            status=RunStatus.RUNNING,
+            created=backend.clock(),
+            input=await payloads.store(backend.blobs, new.input),
+            key=new.key,
+            metadata=new.metadata or {},
+        )
+        try:
+            # The race it wins: two starts with one key. The second is refused, and sees the first one's run.
+            await backend.table.write(Put(keys.run_key(record.run_id), record.to_item()))
+        except Conflict as conflict:
+            stored = RunRecord.from_item(record.run_id, conflict.item or {})
+            if stored.input != record.input:
+                raise KeyConflict(
+                    f"Key {new.key!r} already started run {stored.run_id} of {definition.name!r} with another input.",
+                    advice="Use another key, or start it with the same input.",
+                ) from None
+            return Start(record.run_id)
+        return Start(record.run_id, fresh=True)
+
+    async def _send(self, messages: Sequence[Message]) -> None:
+        await self.backend.queue.send([encode(message) for message in messages])
+
+    # ---- look ---------------------------------------------------------------------------------------------
+
+    async def get(self, run_id: str) -> RunRecord:
+        """Raises `UnknownRun`."""
+        item = await self.backend.table.get(keys.run_key(run_id))
+        if item is None:
+            raise UnknownRun(
+                f"No run {run_id!r} is stored on {self.backend.url}.",
+                advice="List the runs with `detent runs`; ended ones are dropped after their retention.",
+            )
+        return RunRecord.from_item(run_id, item)
+
+    async def steps(self, run_id: str) -> list[StepRecord]:
+        """The step runs that have a record, in no particular order."""
+        found: list[StepRecord] = []
+        after: str | None = None
+        prefix = keys.STEP_PREFIX
+        while True:
+            page = await self.backend.table.query(
+                keys.run_partition(run_id), start=prefix, end=prefix[:-1] + "$", after=after
+            )
+            found += [StepRecord.from_item(key.sk.removeprefix(prefix), item) for key, item in page.items]
+            after = page.next
+            if after is None:
+                return found
+
+    async def output(self, payload: Payload | None) -> str | None:
+        """The JSON text behind a payload."""
+        return None if payload is None else await payloads.load(self.backend.blobs, payload)
+
+    async def graph(self, run: RunRecord) -> Graph:
+        """The definition that drives the run."""
+        return await self.definitions.graph(run.workflow, run.version)
+
+    async def result(self, run_id: str) -> str | None:
+        """The run's output as JSON text; None while it is live. Raises `RunFailed` or `RunCancelled`.
+
+        The output of its last step; with several last steps, an object of their outputs by name. A skipped step's
+        output is null.
+        """
+        run = await self.get(run_id)
+        if run.status.live:
+            return None
+        if run.status is RunStatus.CANCELLED:
+            raise RunCancelled(f"Run {run_id} was cancelled.", run_id=run_id)
+        if run.status is RunStatus.FAILED:
+            error = run.error
+            raise RunFailed(
+                f"Run {run_id} failed at step {run.failed_step!r}"
+                + (f" with {error.type}: {error.message}" if error else "."),
+                run_id=run_id,
+                step=run.failed_step or "",
+                error_type=error.type if error else "",
+                advice=f"See `detent show {run_id}`.",
+            )
+        sinks = (await self.graph(run)).sinks
+        items = await self.backend.table.get_many([keys.step_key(run_id, sink) for sink in sinks])
+        texts = [await self._output_of(sink, item) for sink, item in zip(sinks, items, strict=True)]
+        if len(texts) == 1:
+            return texts[0]
+        return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in zip(sinks, texts, strict=True)) + "}"
+
+    async def _output_of(self, path: str, item: Item | None) -> str:
+        if item is None:
+            return "null"
+        record = StepRecord.from_item(path, item)
+        return await payloads.load(self.backend.blobs, record.output or NULL)
+
+    async def wait(self, run_id: str) -> str:
+        """The run's output once it has ended. Raises as `result` does. Bound it with `asyncio.timeout`."""
+        pause = FIRST_POLL
+        while True:
+            text = await self.result(run_id)
+            if text is not None:
+                return text
+            await asyncio.sleep(pause)
+            pause = min(LAST_POLL, pause * 1.5)
+
+    async def list(
+        self,
+        workflows: Sequence[str] | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        since: int = 0,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+    ) -> list[RunRecord]:
+        """Runs, newest first, created at or after `since` (milliseconds since the epoch).
+
+        The index may lag behind a start by a moment.
+        """
+        names = workflows if workflows is not None else await self.definitions.names()
+        wanted = set(statuses or RunStatus)
+        groups = {status.live for status in wanted}
+        streams = [
+            self._index(name, shard, live=live, since=since)
+            for name in names
+            for live in groups
+            for shard in range(keys.SHARDS)
+        ]
+        found: list[RunRecord] = []
+        async for run in _newest_first(streams):
+            if run.status in wanted and _has(run.metadata, metadata):
+                found.append(run)
+                if len(found) == limit:
+                    break
+        return found
+
+    async def _index(self, workflow: str, shard: int, *, live: bool, since: int) -> AsyncIterator[RunRecord]:
+        partition = keys.index_partition(workflow, shard)
+        start = keys.index_sort(live=live, created=since, run_id="")
+        end = keys.index_sort(live=live, created=10**15 - 1, run_id="")
+        after: str | None = None
+        while True:
+            page = await self.backend.table.query_index(
+                partition, start=start, end=end, forward=False, limit=50, after=after
+            )
+            for key, item in page.items:
+                yield RunRecord.from_item(key.pk.removeprefix("run#"), item)
+            after = page.next
+            if after is None:
+                return
+
+    # ---- end ----------------------------------------------------------------------------------------------
+
+    async def cancel(self, run_id: str) -> RunRecord:
+        """Ends a live run as CANCELLED. Steps in progress hear of it at their next heartbeat; no new one starts
+        later than one heartbeat plus the step in progress. Cancelling it again is fine.
+
+        Raises `WrongState` if the run has ended otherwise.
+        """
+        run = await self.get(run_id)
+        now = self.backend.clock()
+        expires = now // 1000 + (await self.graph(run)).retention
+        try:
+            item = await self.backend.table.write(transitions.cancel_run(run, now=now, expires=expires))
+        except Conflict as conflict:
+            item = conflict.item
+        ended = RunRecord.from_item(run_id, item or {})
+        if ended.status is not RunStatus.CANCELLED:
+            raise WrongState(f"Run {run_id} is {ended.status}: there is nothing to cancel.")
+        return ended
+
+    async def retry(self, run_id: str) -> str:
+        """Starts a new run that goes on from where a FAILED or CANCELLED one ended, and returns its id.
+
+        Completed and skipped steps are carried over with their outputs and do not run again; a terminal status never
+        changes, so the old run stays as it is. Retrying the same run twice returns the same new run.
+        """
+        old = await self.get(run_id)
+        if old.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+            raise WrongState(
+                f"Run {run_id} is {old.status}: only a failed or cancelled run can be retried.",
+                advice="Start a new run with the same input instead.",
+            )
+        graph = await self.graph(old)
+        new_id = keyed_id(f"retry of {old.workflow}", run_id)
+        now = self.backend.clock()
+        for step in await self.steps(run_id):
+            done = step.status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
+            if not done or graph.is_handler(step.path):
+                continue
+            item = await self.backend.table.get(keys.step_key(run_id, step.path))
+            # Inline, so that the start message walks through what was carried over to the first step without a record.
+            copy = {**(item or {}), "inline": True, "v": FORMAT, "expires": now // 1000 + graph.retention}
+            with contextlib.suppress(Conflict):  # An earlier try of this retry wrote it.
+                await self.backend.table.write(Put(keys.step_key(new_id, step.path), copy))
+        record = RunRecord(
+            run_id=new_id,
+            workflow=old.workflow,
+            version=old.version,
+            status=RunStatus.RUNNING,
+            created=now,
+            input=old.input,
+            metadata=old.metadata,
+            retry_of=run_id,
+        )
+        # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them.
+        with contextlib.suppress(Conflict):
+            await self.backend.table.write(Put(keys.run_key(new_id), record.to_item()))
+        await self._send([Start(new_id)])
+        return new_id
+
+
+def keyed_id(scope: str, key: str) -> str:
+    """The run id of an idempotency key: the same on every machine, and apart for every workflow."""
+    digest = sha256(json.dumps([scope, key]).encode()).digest()
+    return "k" + base32(int.from_bytes(digest[:16], "big"), 26)
+
+
+def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, StepRecord | None]]:
+    """Every step of the definition in the order of the graph, with its record if it has one."""
+    found = {record.path: record for record in records}
+    return [(step.name, found.get(step.name)) for step in topological(graph.definition.steps)]
+
+
+def _check(new: NewRun) -> None:
+    if new.key is not None and not 0 < len(new.key) <= MAX_KEY:
+        raise InputError(f"An idempotency key has 1 to {MAX_KEY} characters, not {len(new.key)}.")
+    if new.metadata and len(json.dumps(dict(new.metadata)).encode()) > MAX_METADATA:
+        raise InputError(
+            f"A run's metadata takes at most {MAX_METADATA:,} bytes of JSON.", advice="Put large values into the input."
+        )
+
+
+def _has(metadata: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:
+    return all(metadata.get(name) == value for name, value in (wanted or {}).items())
+
+
+async def _newest_first(streams: Sequence[AsyncIterator[RunRecord]]) -> AsyncIterator[RunRecord]:
+    """Merges streams that are each newest first."""
+    heads = await asyncio.gather(*(anext(stream, None) for stream in streams))
+    heap = [(-run.created, run.run_id, index, run) for index, run in enumerate(heads) if run is not None]
+    heapq.heapify(heap)
+    while heap:
+        _, _, index, run = heapq.heappop(heap)
+        yield run
+        following = await anext(streams[index], None)
+        if following is not None:
+            heapq.heappush(heap, (-following.created, following.run_id, index, following))

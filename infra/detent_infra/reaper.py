@@ -1,0 +1,116 @@
+"""The reaper: finds live runs that made no progress for long, and sends what would drive them again.
+
+Redelivery is the recovery; the reaper is for what redelivery cannot repair: a message lost or purged, a dead letter
+deleted by hand, a run record written by a starter that died before its message. Each message it sends is refused by a
+claim if somebody works on the step after all, so it costs, but never harms.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from detent_state_machine import keys
+from detent_state_machine.graph import END, HANDLED, Graph
+from detent_state_machine.messages import Drive, Message, Start, encode
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import RunStatus
+from detent_state_machine.writes import Item, Key, LessThan, Update
+
+from detent_infra.engine.definitions import Definitions
+from detent_infra.lifecycle import Lifecycle
+from detent_infra.ports import Backend, Conflict
+
+PAGE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class ReapReport:
+    """How many live runs were looked at, how many had stopped, and the messages sent for them."""
+
+    looked: int = 0
+    stalled: int = 0
+    sent: int = 0
+
+
+async def reap(backend: Backend, definitions: Definitions | None = None, *, limit: int = 500) -> ReapReport:
+    """Looks at up to `limit` live runs older than `timing.reap_after`, oldest first in each index partition."""
+    lifecycle = Lifecycle(backend, definitions)
+    now = backend.clock()
+    before = now - int(backend.timing.reap_after * 1000)
+    looked = stalled = sent = 0
+    for workflow in await lifecycle.definitions.names():
+        for shard in range(keys.SHARDS):
+            after: str | None = None
+            while looked < limit:
+                page = await backend.table.query_index(
+                    keys.index_partition(workflow, shard),
+                    start=keys.index_sort(live=True, created=0, run_id=""),
+                    end=keys.index_sort(live=True, created=max(0, before), run_id=""),
+                    limit=PAGE,
+                    after=after,
+                )
+                for key, _ in page.items:
+                    looked += 1
+                    messages = await _check(lifecycle, key.pk.removeprefix("run#"), before)
+                    if messages:
+                        stalled += 1
+                        sent += len(messages)
+                        await backend.queue.send([encode(message) for message in messages])
+                after = page.next
+                if after is None:
+                    break
+    return ReapReport(looked, stalled, sent)
+
+
+async def _check(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message]:
+    item = await lifecycle.backend.table.get(keys.run_key(run_id))
+    run = RunRecord.from_item(run_id, item) if item is not None else None
+    if run is None or not run.status.live:
+        return []  # The index lags.
+    graph = await lifecycle.graph(run)
+    items = await _partition(lifecycle.backend, run_id)
+    await _keep(lifecycle.backend, graph, items)
+    prefix = keys.STEP_PREFIX
+    records = [
+        StepRecord.from_item(key.sk.removeprefix(prefix), item) for key, item in items if key.sk.startswith(prefix)
+    ]
+    return stalled(run, graph, records, before)
+
+
+async def _partition(backend: Backend, run_id: str) -> list[tuple[Key, Item]]:
+    found: list[tuple[Key, Item]] = []
+    after: str | None = None
+    while True:
+        page = await backend.table.query(keys.run_partition(run_id), after=after)
+        found += page.items
+        after = page.next
+        if after is None:
+            return found
+
+
+def stalled(run: RunRecord, graph: Graph, records: list[StepRecord], before: int) -> list[Message]:
+    """What to send for a run without progress since `before`; nothing for one that moved."""
+    newest = max((max(r.started, r.ended or 0, r.lease, r.due) for r in records), default=run.created)
+    if newest > before:
+        return []
+    have = {record.path for record in records}
+    found: list[Message] = [Start(run.run_id)]
+    for record in records:
+        following = [s.target for s in graph.successors[record.path] if s.target not in (END, HANDLED)]
+        failing = run.status is RunStatus.FAILING and record.path == run.failed_step
+        following += graph.handler_roots if failing else ()
+        if not record.status.terminal or not following or any(target not in have for target in following):
+            found.append(Drive(run.run_id, record.path))
+    return found
+
+
+async def _keep(backend: Backend, graph: Graph, items: list[tuple[Key, Item]]) -> None:
+    """Moves the expiry of a long run's records on: retention counts from the run's end, not from the step's."""
+    expires = backend.clock() // 1000 + graph.retention
+    for key, item in items:
+        soon = item.get("expires")
+        if isinstance(soon, int) and soon < expires - graph.retention // 2:
+            # The race it wins: the record was dropped in between; an update would bring back an empty one.
+            with contextlib.suppress(Conflict):
+                await backend.table.write(Update(key, LessThan("expires", expires), {"expires": expires}))

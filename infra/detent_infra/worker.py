@@ -1,0 +1,147 @@
+"""A worker process: receives messages and drives them, many at once, until told to stop.
+
+On AWS, Lambda does this part. Here one event loop does: two receive loops (work and dead letters), the reaper each
+minute, and retention each hour.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
+
+from detent_infra.engine import Engine
+from detent_infra.lifecycle import Lifecycle
+from detent_infra.ports import Queue, Received
+from detent_infra.reaper import reap
+
+log = logging.getLogger("detent")
+
+RECEIVE_WAIT = 20.0
+REAP_EVERY = 60.0
+SWEEP_EVERY = 3600.0
+MAX_PAUSE = 30.0
+
+
+class Worker:
+    """Drives up to `concurrency` messages at once. `grace` is how long a stop waits for steps in progress, seconds."""
+
+    def __init__(self, engine: Engine, *, concurrency: int = 100, grace: float = 30.0) -> None:
+        self.engine = engine
+        self.handled = 0
+        self._backend = engine.backend
+        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._grace = grace
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Registers the code's workflows, then works until `stop` is set.
+
+        Messages in progress get `grace` seconds to end; what is cut off is delivered again, here or elsewhere.
+        Raises `ConfigurationError` if the backend is not as it must be.
+        """
+        backend = self._backend
+        await Lifecycle(backend, self.engine.definitions).register(self.engine.executor.definitions().values())
+        loops = [
+            asyncio.create_task(self._receive(backend.queue, dead=False)),
+            asyncio.create_task(self._receive(backend.dead_letters, dead=True)),
+            asyncio.create_task(_every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
+            asyncio.create_task(_every(SWEEP_EVERY, self._sweep)),
+        ]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()
+        finally:
+            for task in (stopped, *loops):
+                task.cancel()
+            await asyncio.gather(stopped, *loops, return_exceptions=True)
+            await self._drain()
+
+    async def run_until_idle(self) -> None:
+        """Works until nothing is left that is visible or in progress. For tests and batch jobs."""
+        while True:
+            received = await self._backend.queue.receive(
+                self._concurrency, wait=0.0, visibility=self._backend.timing.visibility
+            )
+            for message in received:
+                await self._slots.acquire()
+                self._spawn(self._backend.queue, message, dead=False)
+            if not received and not self._tasks:
+                return
+            if self._tasks:
+                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _receive(self, queue: Queue, *, dead: bool) -> None:
+        pause = 0.1
+        while True:
+            await self._slots.acquire()
+            free = 1
+            while free < 10 and not self._slots.locked():
+                await self._slots.acquire()
+                free += 1
+            received: list[Received] = []
+            try:
+                received = await queue.receive(free, wait=RECEIVE_WAIT, visibility=self._backend.timing.visibility)
+                pause = 0.1
+            except Unavailable as error:
+                log.warning("cannot receive, next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+                pause = min(MAX_PAUSE, pause * 2)
+            finally:
+                for _ in range(free - len(received)):
+                    self._slots.release()
+            for message in received:
+                self._spawn(queue, message, dead=dead)
+
+    def _spawn(self, queue: Queue, message: Received, *, dead: bool) -> None:
+        task = asyncio.create_task(self._handle(queue, message, dead=dead))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _handle(self, queue: Queue, message: Received, *, dead: bool) -> None:
+        try:
+            if await self.engine.handle(message, dead=dead):
+                await queue.delete(message.receipt)
+            self.handled += 1
+        except DetentError as error:
+            # The message was not acknowledged; it comes back sooner than its visibility says, but not at once.
+            log.warning("message left for another delivery: %s", error)
+            await self._return(queue, message)
+        except Exception:
+            log.exception("message left for another delivery")
+            await self._return(queue, message)
+        finally:
+            self._slots.release()
+
+    async def _return(self, queue: Queue, message: Received) -> None:
+        try:
+            await queue.extend(message.receipt, min(MAX_PAUSE, 0.5 * 2.0 ** min(message.count, 10)))
+        except DetentError as error:
+            log.warning("its visibility could not be shortened either: %s", error)
+
+    async def _sweep(self) -> None:
+        self._backend.sweep()
+
+    async def _drain(self) -> None:
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(seconds * (0.9 + random.random() / 5))  # noqa: S311 - jitter, not a secret
+        try:
+            await act()
+        except ConfigurationError:
+            raise
+        except DetentError as error:
+            log.warning("%s", error)
