@@ -41,6 +41,8 @@ class Task:
     path: str
     step: StepDefinition
     attempt: int
+    idempotency_key: str
+    """The same for every attempt of the step run, and when the run is retried."""
     input: str
     outputs: Mapping[str, str | None]
     """Of the steps in `step.reads`; None where one did not complete."""

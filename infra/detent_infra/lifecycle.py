@@ -185,7 +185,7 @@ class Lifecycle:
             error = run.error
             raise RunFailed(
                 f"Run {run_id} failed at step {run.failed_step!r}"
-                + (f" with {error.type}: {error.message}" if error else "."),
+                + (f" with {error.type}: {error.message.rstrip('.')}." if error else "."),
                 run_id=run_id,
                 step=run.failed_step or "",
                 error_type=error.type if error else "",
@@ -312,6 +312,7 @@ class Lifecycle:
             input=old.input,
             metadata=old.metadata,
             retry_of=run_id,
+            origin=old.origin or run_id,
         )
         # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them.
         with contextlib.suppress(Conflict):
@@ -327,9 +328,10 @@ def keyed_id(scope: str, key: str) -> str:
 
 
 def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, StepRecord | None]]:
-    """Every step of the definition in the order of the graph, with its record if it has one."""
+    """Every step of the definition in the order of the graph, handlers last, with its record if it has one."""
     found = {record.path: record for record in records}
-    return [(step.name, found.get(step.name)) for step in topological(graph.definition.steps)]
+    ordered = sorted(topological(graph.definition.steps), key=lambda step: step.scope == "on_failure")
+    return [(step.name, found.get(step.name)) for step in ordered]
 
 
 def _check(new: NewRun) -> None:

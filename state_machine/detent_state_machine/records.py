@@ -123,6 +123,8 @@ class RunRecord:
     failed_step: str | None = None
     error: ErrorInfo | None = None
     retry_of: str | None = None
+    origin: str | None = None
+    """The first run of a chain of retries: the root of idempotency keys, which so survive a retry."""
 
     @staticmethod
     def from_item(run_id: str, item: Item) -> RunRecord:
@@ -143,6 +145,7 @@ class RunRecord:
                 failed_step=_str(item, "failed_step") if "failed_step" in item else None,
                 error=_error(error) if isinstance(error, str) else None,
                 retry_of=_str(item, "retry_of") if "retry_of" in item else None,
+                origin=_str(item, "origin") if "origin" in item else None,
             )
 
         return _read(f"run {run_id!r}", item, build)
@@ -165,6 +168,8 @@ class RunRecord:
             item["metadata"] = json.dumps(dict(self.metadata), ensure_ascii=False, separators=(",", ":"))
         if self.retry_of is not None:
             item["retry_of"] = self.retry_of
+        if self.origin is not None:
+            item["origin"] = self.origin
         return item
 
 

@@ -168,6 +168,7 @@ class Steps:
             path=me.path,
             step=step,
             attempt=seen.attempt if seen else 1,
+            idempotency_key=f"{session.run.origin or session.run_id}/{me.path}",
             input=await session.input_text(),
             outputs={name: await session.output_text(parents.get(name)) for name in step.reads},
             control=Control(session.lines.append, self.backend.clock, deadline),

@@ -1,0 +1,102 @@
+"""detent: durable workflows and AI agents on primitives every cloud has.
+
+from detent import App
+
+app = App("shop")
+orders = app.workflow("orders", input=Order)
+
+@orders.step
+def reserve(order: Order) -> Reservation: ...
+
+@orders.step
+def ship(order: Order, held: Reservation = reserve.output) -> Label: ...
+
+handle = orders.start(order)
+"""
+
+from detent_infra.executor import Failure
+from detent_infra.ports import Conflict, LogLine
+from detent_state_machine.definition import Definition
+from detent_state_machine.errors import (
+    ConfigurationError,
+    CorruptRecord,
+    DefinitionError,
+    DetentError,
+    InputError,
+    KeyConflict,
+    NewerRecord,
+    NotFound,
+    NotSerializable,
+    PayloadTooLarge,
+    RecordError,
+    RunCancelled,
+    RunError,
+    RunFailed,
+    Unavailable,
+    UnknownRun,
+    UnknownStep,
+    UnknownWorkflow,
+    WrongState,
+)
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.retry import Retry
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.writes import AllOf, AnyOf, Equals, LessThan, Missing, OneOf
+
+from detent.app import App
+from detent.client import Client, RunHandle, StepChange
+from detent.commit import Delete, Put, Update
+from detent.context import Context, NonRetryable, RetryAfter
+from detent.markers import not_
+from detent.workflow import Step, Workflow
+
+__all__ = [
+    "AllOf",
+    "AnyOf",
+    "App",
+    "Client",
+    "ConfigurationError",
+    "Conflict",
+    "Context",
+    "CorruptRecord",
+    "Definition",
+    "DefinitionError",
+    "Delete",
+    "Delivery",
+    "DetentError",
+    "Equals",
+    "Failure",
+    "InputError",
+    "KeyConflict",
+    "LessThan",
+    "LogLine",
+    "Missing",
+    "NewerRecord",
+    "NonRetryable",
+    "NotFound",
+    "NotSerializable",
+    "OneOf",
+    "PayloadTooLarge",
+    "Put",
+    "RecordError",
+    "Retry",
+    "RetryAfter",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunHandle",
+    "RunRecord",
+    "RunStatus",
+    "Step",
+    "StepChange",
+    "StepRecord",
+    "StepStatus",
+    "Unavailable",
+    "UnknownRun",
+    "UnknownStep",
+    "UnknownWorkflow",
+    "Update",
+    "Workflow",
+    "WrongState",
+    "not_",
+]

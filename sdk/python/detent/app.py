@@ -1,0 +1,143 @@
+"""The registry of workflows, bound to one backend."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+from detent_infra.connect import connect
+from detent_infra.engine import Engine
+from detent_infra.ports import Backend
+from detent_infra.worker import Worker
+from detent_state_machine.compatibility import UNANNOTATED
+from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, Definition
+from detent_state_machine.errors import DefinitionError
+
+from detent.client import Client
+from detent.logs import forward_standard_logging
+from detent.runner import Body, Runner
+from detent.settings import settings
+from detent.workflow import Workflow
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+class App:
+    """Workflows that live on one backend.
+
+    `url` is `sqlite:///path.db`, `aws://<stack>?region=…` or `memory://`; by default DETENT_URL, else
+    `sqlite:///.detent/detent.db` under the current directory. Nothing is opened before it is needed.
+    """
+
+    def __init__(self, name: str = "app", *, url: str | None = None) -> None:
+        self.name = name
+        self.url = url or settings().url
+        self._workflows: dict[str, Workflow[Any, Any]] = {}
+
+    @property
+    def workflows(self) -> Mapping[str, Workflow[Any, Any]]:
+        """The declared workflows by name."""
+        return MappingProxyType(self._workflows)
+
+    @overload
+    def workflow(
+        self,
+        name: str,
+        *,
+        input: type[_In],
+        output: type[_Out],
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+    ) -> Workflow[_In, _Out]: ...
+    @overload
+    def workflow(
+        self, name: str, *, input: type[_In], description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+    ) -> Workflow[_In, Any]: ...
+    @overload
+    def workflow(
+        self, name: str, *, output: type[_Out], description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+    ) -> Workflow[Any, _Out]: ...
+    @overload
+    def workflow(
+        self, name: str, *, description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+    ) -> Workflow[Any, Any]: ...
+    def workflow(
+        self,
+        name: str,
+        *,
+        input: object = UNANNOTATED,
+        output: object = UNANNOTATED,
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+    ) -> Workflow[Any, Any]:
+        """Declares a workflow. `input` and `output` are its types: models, dataclasses or plain JSON types.
+
+        With `output`, results have that type, and the last step is checked against it. Ended runs are kept for
+        `retention_days` (default 30). Raises `DefinitionError` if the name is taken.
+        """
+        if name in self._workflows:
+            raise DefinitionError(f"App {self.name!r} has two workflows named {name!r}.", advice="Rename one.")
+        workflow: Workflow[Any, Any] = Workflow(
+            self,
+            name,
+            input_type=input,
+            output_type=output,
+            description=description,
+            retention_days=retention_days,
+        )
+        self._workflows[name] = workflow
+        return workflow
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The opened backend. Raises `ConfigurationError`."""
+        return connect(self.url)
+
+    @cached_property
+    def client(self) -> Client:
+        """Starts and looks at runs on this app's backend."""
+        return Client(self.url, backend=lambda: self.backend)
+
+    @cached_property
+    def executor(self) -> Runner:
+        """Runs this app's steps; what workers and Lambda handlers drive."""
+        return Runner(self.definitions, self._body)
+
+    def definitions(self) -> dict[str, Definition]:
+        """Every workflow, compiled. Raises `DefinitionError` for the first that is wrong."""
+        return {name: workflow.definition for name, workflow in self._workflows.items()}
+
+    def run_worker(self, *, concurrency: int = 100, grace: float = 30.0) -> None:
+        """Works on this app's runs until SIGINT or SIGTERM.
+
+        `concurrency` is how many messages are driven at once; `grace` how many seconds a stop waits for steps in
+        progress. What is cut off is delivered again. Raises `DefinitionError`, `ConfigurationError`.
+        """
+        asyncio.run(self._work_until_signal(concurrency, grace))
+
+    async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: float = 30.0) -> None:
+        """`run_worker` inside your own event loop, until `stop` is set."""
+        worker = Worker(Engine(self.backend, self.executor), concurrency=concurrency, grace=grace)
+        with forward_standard_logging():
+            await worker.run(stop)
+
+    async def _work_until_signal(self, concurrency: int, grace: float) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, stop.set)
+            except (NotImplementedError, RuntimeError):  # Windows, or not the main thread: Ctrl-C raises instead.
+                logging.getLogger("detent").debug("no handler for %s here", number)
+        await self.work(stop, concurrency=concurrency, grace=grace)
+
+    def _body(self, workflow: str, step: str) -> Body | None:
+        found = self._workflows.get(workflow)
+        declared = found.steps.get(step) if found else None
+        return declared.body if declared else None

@@ -1,0 +1,308 @@
+"""Starting, finding and ending runs: by workflow where the code is at hand, by name where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Generic, TypeVar, cast
+
+from detent_infra.connect import connect
+from detent_infra.lifecycle import Lifecycle, NewRun, in_order
+from detent_infra.ports import Backend, LogLine
+from detent_state_machine.compatibility import UNANNOTATED
+from detent_state_machine.definition import Definition
+from detent_state_machine.keys import data_key
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.writes import Item
+
+from detent import portal
+from detent.json_values import Json
+from detent.settings import settings
+from detent.workflow import Workflow
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+FOLLOW_EVERY = 0.25
+"""Seconds between two looks at a run that is followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepChange:
+    """A step run as it has just become. `time` is in milliseconds since the epoch."""
+
+    path: str
+    status: StepStatus
+    attempt: int
+    time: int
+
+
+class RunHandle(Generic[_Out]):
+    """A run, live or ended. Every blocking call has an async twin whose name begins with `a`."""
+
+    def __init__(self, client: Client, run_id: str, output: Json[object]) -> None:
+        self.id = run_id
+        self._client = client
+        self._output = output
+
+    def __repr__(self) -> str:
+        return f"<run {self.id}>"
+
+    def result(self, timeout: float | None = None) -> _Out:
+        """Waits for the run's output.
+
+        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds (the run goes on).
+        """
+        return portal.run(self.aresult(timeout))
+
+    async def aresult(self, timeout: float | None = None) -> _Out:
+        """`result`, async."""
+        async with asyncio.timeout(timeout):
+            text = await self._client.lifecycle.wait(self.id)
+        return cast("_Out", self._output.read(text, f"The output of run {self.id}"))
+
+    def status(self) -> RunStatus:
+        return portal.run(self.astatus())
+
+    async def astatus(self) -> RunStatus:
+        return (await self._client.lifecycle.get(self.id)).status
+
+    def cancel(self) -> None:
+        """Ends the run; see `Client.cancel`."""
+        portal.run(self.acancel())
+
+    async def acancel(self) -> None:
+        await self._client.acancel(self.id)
+
+    def events(self) -> Iterator[StepChange]:
+        """The run's step runs as they change, until it ends; what has happened before comes first."""
+        changes = self.aevents()
+        try:
+            while True:
+                change = portal.run(_next(changes))
+                if change is None:
+                    return
+                yield change
+        finally:
+            portal.run(_close(changes))
+
+    async def aevents(self) -> AsyncIterator[StepChange]:
+        """`events`, async."""
+        seen: dict[str, tuple[StepStatus, int]] = {}
+        while True:
+            live = (await self.astatus()).live
+            for _, record in await self._client.asteps(self.id):
+                if record is not None and seen.get(record.path) != (record.status, record.attempt):
+                    seen[record.path] = (record.status, record.attempt)
+                    yield StepChange(record.path, record.status, record.attempt, record.ended or record.started)
+            if not live:
+                return
+            await asyncio.sleep(FOLLOW_EVERY)
+
+
+class Client:
+    """Runs of one backend. Needs no workflow code: workflows are started by name, with input as JSON values.
+
+    `url` as in `App`. The connection is opened at the first call.
+    """
+
+    def __init__(self, url: str | None = None, *, backend: Callable[[], Backend] | None = None) -> None:
+        self.url = url or settings().url
+        self._open = backend or (lambda: connect(self.url))
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(self._open())
+
+    # ---- start --------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        workflow: Workflow[_In, _Out] | str,
+        value: Any,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]:
+        """Starts a run of the workflow, or of the newest registered one of that name; see `Workflow.start`.
+
+        By name, raises `UnknownWorkflow` if no worker has registered it.
+        """
+        return portal.run(self.astart(workflow, value, key=key, metadata=metadata))
+
+    async def astart(
+        self,
+        workflow: Workflow[_In, _Out] | str,
+        value: Any,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]:
+        """`start`, async."""
+        if isinstance(workflow, str):
+            text = _ANYTHING.write(value, f"The input of workflow {workflow!r}")
+            run_id = await self.lifecycle.start_by_name(workflow, text, key=key, metadata=metadata)
+            return RunHandle(self, run_id, _ANYTHING)
+        new = NewRun(_input(workflow, value), key, metadata)
+        return RunHandle(self, await self.lifecycle.start(workflow.definition, new), workflow.output_json)
+
+    def start_many(
+        self,
+        workflow: Workflow[_In, _Out],
+        values: Sequence[_In],
+        *,
+        key: Callable[[_In], str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[RunHandle[_Out]]:
+        """Starts a run of each value; see `Workflow.start_many`."""
+        return portal.run(self.astart_many(workflow, values, key=key, metadata=metadata))
+
+    async def astart_many(
+        self,
+        workflow: Workflow[_In, _Out],
+        values: Sequence[_In],
+        *,
+        key: Callable[[_In], str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[RunHandle[_Out]]:
+        """`start_many`, async."""
+        new = [NewRun(_input(workflow, value), key(value) if key else None, metadata) for value in values]
+        started = await self.lifecycle.start_many(workflow.definition, new)
+        return [RunHandle(self, run_id, workflow.output_json) for run_id in started]
+
+    # ---- look ---------------------------------------------------------------------------------------------
+
+    def handle(self, run_id: str) -> RunHandle[Any]:
+        """A handle on a run by its id. Nothing is looked up."""
+        return RunHandle(self, run_id, _ANYTHING)
+
+    def get(self, run_id: str) -> RunRecord:
+        """The run's record. Raises `UnknownRun`."""
+        return portal.run(self.aget(run_id))
+
+    async def aget(self, run_id: str) -> RunRecord:
+        return await self.lifecycle.get(run_id)
+
+    def runs(
+        self,
+        workflow: str | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        since: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+    ) -> list[RunRecord]:
+        """The newest runs that match, newest first."""
+        return portal.run(self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit))
+
+    async def aruns(
+        self,
+        workflow: str | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        since: datetime | None = None,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+    ) -> list[RunRecord]:
+        """`runs`, async."""
+        return await self.lifecycle.list(
+            None if workflow is None else [workflow],
+            statuses=statuses,
+            since=int(since.astimezone(UTC).timestamp() * 1000) if since else 0,
+            metadata=metadata,
+            limit=limit,
+        )
+
+    def steps(self, run_id: str) -> list[tuple[str, StepRecord | None]]:
+        """Every step of the run's definition in the order of its graph, with its record if it has one."""
+        return portal.run(self.asteps(run_id))
+
+    async def asteps(self, run_id: str) -> list[tuple[str, StepRecord | None]]:
+        run = await self.lifecycle.get(run_id)
+        return in_order(await self.lifecycle.graph(run), await self.lifecycle.steps(run_id))
+
+    def definition(self, workflow: str) -> Definition:
+        """The newest registered definition. Raises `UnknownWorkflow`."""
+        return portal.run(self.lifecycle.definitions.newest(workflow))
+
+    def logs(self, run_id: str, *, pattern: str = "", since: int = 0, follow: bool = False) -> Iterator[LogLine]:
+        """The run's log lines that match the CloudWatch filter pattern; with `follow`, until the run has ended."""
+        lines = self.alogs(run_id, pattern=pattern, since=since, follow=follow)
+        try:
+            while True:
+                line = portal.run(_next(lines))
+                if line is None:
+                    return
+                yield line
+        finally:
+            portal.run(_close(lines))
+
+    async def alogs(
+        self, run_id: str, *, pattern: str = "", since: int = 0, follow: bool = False
+    ) -> AsyncIterator[LogLine]:
+        """`logs`, async."""
+        after: str | None = None
+        ended = False
+        while True:
+            live = follow and (await self.lifecycle.get(run_id)).status.live
+            while True:
+                page = await self.lifecycle.backend.logs.read(run_id, pattern=pattern, since=since, after=after)
+                after = page.next
+                for line in page.lines:
+                    yield line
+                if not page.lines:
+                    break
+            if ended or not follow:
+                return
+            ended = not live  # One more look: the last lines are written just before the end.
+            await asyncio.sleep(FOLLOW_EVERY)
+
+    def read(self, collection: str, key: str) -> Item | None:
+        """An entry that steps wrote with `ctx.commit`, or None."""
+        return portal.run(self.aread(collection, key))
+
+    async def aread(self, collection: str, key: str) -> Item | None:
+        return await self.lifecycle.backend.table.get(data_key(collection, key))
+
+    # ---- end ----------------------------------------------------------------------------------------------
+
+    def cancel(self, run_id: str) -> None:
+        """Ends a live run. When it returns no new step starts later than one heartbeat plus the step in progress.
+
+        Raises `WrongState` if the run has ended otherwise.
+        """
+        portal.run(self.acancel(run_id))
+
+    async def acancel(self, run_id: str) -> None:
+        await self.lifecycle.cancel(run_id)
+
+    def retry(self, run_id: str) -> RunHandle[Any]:
+        """A new run that goes on where a failed or cancelled one ended; completed steps are not run again."""
+        return portal.run(self.aretry(run_id))
+
+    async def aretry(self, run_id: str) -> RunHandle[Any]:
+        return RunHandle(self, await self.lifecycle.retry(run_id), _ANYTHING)
+
+
+_ANYTHING: Json[object] = Json(UNANNOTATED)
+
+
+def _input(workflow: Workflow[Any, Any], value: object) -> str:
+    return workflow.input_json.write(value, f"The input of workflow {workflow.name!r}")
+
+
+_T = TypeVar("_T")
+
+
+async def _next(items: AsyncIterator[_T]) -> _T | None:
+    return await anext(items, None)
+
+
+async def _close(items: AsyncIterator[_T]) -> None:
+    async with aclosing(cast("Any", items)):
+        pass

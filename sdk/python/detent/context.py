@@ -1,0 +1,116 @@
+"""What a step sees of its run."""
+
+from __future__ import annotations
+
+import contextvars
+import json
+from collections.abc import Mapping
+
+from detent_infra.executor import Task
+from detent_infra.ports import LogLine
+from detent_state_machine import writes
+from detent_state_machine.errors import DetentError, InputError
+from detent_state_machine.status import Delivery
+
+from detent.commit import MAX_WRITES, DataWrite, to_table
+
+MAX_LINE = 10_000
+"""Characters of one log message; longer ones are cut."""
+
+current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("detent_context", default=None)
+"""The context of the step that is running here, if one is."""
+
+
+class NonRetryable(DetentError):
+    """Raise it in a step: the step fails for good, whatever attempts are left."""
+
+
+class RetryAfter(DetentError):
+    """Raise it in a step: the next attempt waits at least `seconds` (as in an HTTP Retry-After), 24 hours at most."""
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        super().__init__(message or f"Try again after {seconds:g} s.")
+        self.seconds = seconds
+
+
+class Context:
+    """The run as a step sees it. Take it with a parameter annotated `Context`."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._writes: list[writes.Write] = []
+
+    @property
+    def run_id(self) -> str:
+        return self._task.run_id
+
+    @property
+    def workflow(self) -> str:
+        """Name of the workflow."""
+        return self._task.workflow
+
+    @property
+    def path(self) -> str:
+        """Address of this step run in its run."""
+        return self._task.path
+
+    @property
+    def attempt(self) -> int:
+        """1 at first; grows with each retry and with each take-over from a worker that died."""
+        return self._task.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for every attempt of this step run, also when the run is retried; give it to APIs you call."""
+        return self._task.idempotency_key
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the run was started with beside its input."""
+        return self._task.metadata
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until this attempt times out; 0 when it has."""
+        control = self._task.control
+        return max(0.0, (control.deadline - control.now()) / 1000)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """True once nobody waits for this attempt: it timed out, its run ended, or its lease was lost.
+
+        Async bodies are cancelled as well; a synchronous one has to look, and return.
+        """
+        return self._task.control.cancelled
+
+    def log(self, message: str, *, level: str = "INFO", **fields: object) -> None:
+        """Writes a line to the run's log (`detent logs`), with further values by name. Best effort, never raises."""
+        control = self._task.control
+        text = message if len(message) <= MAX_LINE else message[: MAX_LINE - 1] + "…"
+        control.log(LogLine(control.now(), level, text, self.run_id, self.path, self.attempt, _json(fields)))
+
+    def commit(self, *changes: DataWrite) -> None:
+        """Writes that land in the same transaction as this step's completion, when the body returns.
+
+        Only for `delivery="exactly_once"`. If the body raises, or a condition does not hold, nothing is written and
+        the attempt fails (`CommitConflict` is retried like any error). Raises `InputError`.
+        """
+        if self._task.step.delivery is not Delivery.EXACTLY_ONCE:
+            raise InputError(
+                f"Step {self.path!r} commits writes, but its delivery is {self._task.step.delivery.value}.",
+                advice='Declare the step with `delivery="exactly_once"`.',
+            )
+        converted = [to_table(change) for change in changes]
+        keys = [write.key for write in (*self._writes, *converted)]
+        if len(keys) > MAX_WRITES or len(set(keys)) < len(keys):
+            raise InputError(f"A step commits at most {MAX_WRITES} writes, each to another entry.")
+        self._writes += converted
+
+    @property
+    def committed(self) -> tuple[writes.Write, ...]:
+        """What `commit` has collected so far, for tests and for the executor."""
+        return tuple(self._writes)
+
+
+def _json(fields: Mapping[str, object]) -> str:
+    return json.dumps(fields, default=repr, ensure_ascii=False) if fields else "{}"

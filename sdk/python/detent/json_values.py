@@ -1,0 +1,104 @@
+"""Python values to JSON and back, with errors that say where."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+
+from detent_state_machine.compatibility import UNANNOTATED, name_of
+from detent_state_machine.errors import InputError, NotSerializable
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
+
+_T = TypeVar("_T")
+
+
+class Json(Generic[_T]):
+    """Reads and writes values of one annotation."""
+
+    def __init__(self, annotation: object) -> None:
+        self._annotation = annotation
+        self._adapter: TypeAdapter[_T] = _adapter(annotation)
+
+    def read(self, text: str, what: str) -> _T:
+        """The value in the JSON text; `what` names it. Raises `InputError` with the path of what does not fit."""
+        try:
+            return self._adapter.validate_json(text)
+        except ValidationError as error:
+            raise InputError(
+                f"{what} does not fit {name_of(self._annotation)}: {_problems(error)}.",
+                advice="The JSON was written for another type, or by another version of the code.",
+            ) from error
+
+    def write(self, value: object, what: str) -> str:
+        """The value as JSON text. Raises `InputError` if it does not fit the annotation, `NotSerializable` if it has
+        no JSON form, both with the path to the trouble.
+        """
+        try:
+            return self._adapter.dump_json(self._adapter.validate_python(value)).decode()
+        except ValidationError as error:
+            raise InputError(
+                f"{what} does not fit {name_of(self._annotation)}: {_problems(error)}.",
+                advice="Return what the annotation says, or change the annotation.",
+            ) from error
+        except (PydanticSerializationError, UnicodeEncodeError, ValueError, RecursionError) as error:
+            path = _unserializable(value, "$", 0)
+            raise NotSerializable(
+                f"{what} has no JSON form at {path}: {_first_line(error)}.",
+                path=path,
+                advice="Use pydantic models, dataclasses, or plain JSON types.",
+            ) from error
+
+
+def _adapter(annotation: object) -> TypeAdapter[Any]:
+    plain: Any = Any if annotation is UNANNOTATED else annotation
+    if dataclasses.is_dataclass(plain) or (inspect.isclass(plain) and issubclass(plain, BaseModel)):
+        return TypeAdapter(plain)
+    try:
+        # Not a number has no JSON form; as text it survives the way there and back.
+        return TypeAdapter(plain, config=ConfigDict(ser_json_inf_nan="strings"))
+    except Exception:  # noqa: BLE001 - types with a config of their own refuse a second one
+        return TypeAdapter(plain)
+
+
+def _problems(error: ValidationError) -> str:
+    shown: list[str] = []
+    for problem in error.errors(include_url=False)[:3]:
+        path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+        shown.append(f"{path}: {problem['msg']}")
+    more = error.error_count() - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _unserializable(value: object, path: str, depth: int) -> str:
+    """The path to the first part that has no JSON form."""
+    if depth > 50:
+        return path
+    if isinstance(value, float):
+        return path if not math.isfinite(value) else ""
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        for name, part in cast("Mapping[object, object]", value).items():
+            if found := _unserializable(part, f"{path}.{name}", depth + 1):
+                return found
+        return "" if depth else path
+    if isinstance(value, list | tuple | set | frozenset):
+        for index, part in enumerate(cast("list[object]", value)):
+            if found := _unserializable(part, f"{path}[{index}]", depth + 1):
+                return found
+        return "" if depth else path
+    try:
+        to_json(value)
+    except (PydanticSerializationError, UnicodeEncodeError, ValueError):
+        return path
+    return "" if depth else path
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

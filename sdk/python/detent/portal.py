@@ -1,0 +1,37 @@
+"""Runs async code for synchronous callers: one event loop in one daemon thread per process.
+
+Every blocking call of the SDK is its async twin, run here, so there is one body for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_owner = 0
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """The coroutine's result. Interrupting the caller (Ctrl-C) cancels the work."""
+    future = asyncio.run_coroutine_threadsafe(work, _running_loop())
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    global _loop, _owner
+    with _lock:
+        if _loop is None or _owner != os.getpid():  # A forked child has the object but not the thread.
+            _loop, _owner = asyncio.new_event_loop(), os.getpid()
+            threading.Thread(target=_loop.run_forever, name="detent-portal", daemon=True).start()
+        return _loop

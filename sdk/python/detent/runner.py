@@ -1,0 +1,133 @@
+"""Runs the bodies of an app's steps: JSON in, the function's own types inside, JSON out."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from detent_infra.executor import Completed, Failed, Failure, Outcome, Task
+from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
+from detent_state_machine.definition import Definition
+from detent_state_machine.errors import InputError
+from detent_state_machine.records import ErrorInfo
+
+from detent import threads
+from detent.context import Context, NonRetryable, RetryAfter, current
+from detent.json_values import Json
+
+RunSync: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
+"""How synchronous bodies are run: in a thread, or, under a virtual clock, on the spot."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """A step's function with what is needed to call it."""
+
+    function: Callable[..., object]
+    parameters: tuple[Parameter, ...]
+    readers: Mapping[str, Json[object]]
+    writer: Json[object]
+    is_async: bool
+
+    @staticmethod
+    def of(function: Callable[..., object], parameters: tuple[Parameter, ...], returns: object) -> Body:
+        read = {p.name: Json[object](p.annotation) for p in parameters if not isinstance(p.source, Injected)}
+        return Body(function, parameters, read, Json(returns), inspect.iscoroutinefunction(function))
+
+    def arguments(self, task: Task, context: Context) -> dict[str, object]:
+        """Raises `InputError` if the input or an output does not fit its parameter."""
+        found: dict[str, object] = {}
+        for parameter in self.parameters:
+            name = parameter.name
+            match parameter.source:
+                case FromInput():
+                    found[name] = self.readers[name].read(task.input, "The run's input")
+                case FromOutput(step):
+                    text = task.outputs.get(step)
+                    if text is None:
+                        found[name] = None
+                    else:
+                        found[name] = self.readers[name].read(text, f"The output of step {step!r}")
+                case Injected("context"):
+                    found[name] = context
+                case Injected():
+                    found[name] = task.failure or Failure("", ErrorInfo("Unknown", ""))
+        return found
+
+
+class Runner:
+    """The executor of an app's steps."""
+
+    def __init__(
+        self,
+        definitions: Callable[[], Mapping[str, Definition]],
+        body: Callable[[str, str], Body | None],
+        run_sync: RunSync = threads.run,
+    ) -> None:
+        self._definitions = definitions
+        self._body = body
+        self._run_sync = run_sync
+
+    def definitions(self) -> Mapping[str, Definition]:
+        return self._definitions()
+
+    def knows(self, workflow: str, step: str) -> bool:
+        return self._body(workflow, step) is not None
+
+    def with_sync(self, run_sync: RunSync) -> Runner:
+        """The same steps, synchronous bodies run otherwise."""
+        return Runner(self._definitions, self._body, run_sync)
+
+    async def execute(self, task: Task) -> Outcome:
+        body = self._body(task.workflow, task.path)
+        assert body is not None, "the engine asks `knows` first"
+        context = Context(task)
+        token = current.set(context)
+        try:
+            arguments = body.arguments(task, context)
+            value = await self._call(body, arguments)
+            return Completed(body.writer.write(value, f"What step {task.path!r} returned"), context.committed)
+        except InputError as error:
+            return Failed(_error(error, retryable=False))
+        except asyncio.CancelledError as error:
+            if task.control.cancelled:
+                raise
+            return Failed(_error(error))  # The body cancelled itself: an error like any other.
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: a body's error is its step's, not the worker's
+            return Failed(_error(error, retryable=not isinstance(error, NonRetryable)))
+        finally:
+            current.reset(token)
+
+    async def _call(self, body: Body, arguments: dict[str, object]) -> object:
+        if body.is_async:
+            return await cast("Awaitable[object]", body.function(**arguments))
+        value = await self._run_sync(lambda: body.function(**arguments))
+        if inspect.isawaitable(value):  # A plain function that returned a coroutine.
+            return await value
+        return value
+
+
+def _error(error: BaseException, *, retryable: bool = True) -> ErrorInfo:
+    kind = type(error)
+    return ErrorInfo(
+        type=kind.__name__,
+        message=str(error),
+        trace=_trace(error),
+        kinds=tuple(base.__name__ for base in kind.__mro__ if base is not object),
+        retryable=retryable,
+        retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+    )
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the author's own code on."""
+    here = error.__traceback__
+    while here is not None and here.tb_frame.f_globals.get("__name__", "").startswith("detent"):
+        here = here.tb_next
+    return "".join(traceback.format_exception(type(error), error, here))

@@ -1,0 +1,22 @@
+"""The SDK's settings, read from the environment once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+DEFAULT_URL = "sqlite:///.detent/detent.db"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`url`: where workflows live (DETENT_URL). `app`: which app the command line serves (DETENT_APP)."""
+
+    url: str
+    app: str | None
+
+
+@cache
+def settings() -> Settings:
+    return Settings(url=os.environ.get("DETENT_URL", DEFAULT_URL), app=os.environ.get("DETENT_APP"))

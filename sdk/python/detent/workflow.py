@@ -1,0 +1,345 @@
+"""Declaring workflows: steps are plain functions, and the graph is read off their signatures."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+
+from detent_infra.executor import Failure
+from detent_state_machine.compatibility import UNANNOTATED
+from detent_state_machine.compiler import (
+    DeclaredStep,
+    FromInput,
+    FromOutput,
+    Injected,
+    Parameter,
+    Scope,
+    Source,
+    compile_workflow,
+)
+from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition
+from detent_state_machine.errors import DefinitionError
+from detent_state_machine.retry import Retry
+from detent_state_machine.status import Delivery
+from detent_state_machine.when import Ref
+
+from detent.context import Context
+from detent.json_values import Json
+from detent.markers import Marker, condition_of, step_of
+from detent.runner import Body
+
+if TYPE_CHECKING:
+    from detent.app import App
+    from detent.client import RunHandle
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_O = TypeVar("_O")
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+DeliveryName: TypeAlias = Delivery | Literal["at_least_once", "at_most_once", "exactly_once"]
+
+
+class Step(Generic[_P, _R, _O]):
+    """A declared step. Calling it calls the function, as in a unit test: `ship(order, held, paid)`."""
+
+    def __init__(self, function: Callable[_P, _R], declared: DeclaredStep, workflow: str) -> None:
+        self.function = function
+        self.declared = declared
+        self.workflow = workflow
+        self.body = Body.of(function, declared.parameters, declared.returns)
+        update_wrapper(self, function)
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def output(self) -> _O:
+        """Stands for what this step returns, as the default of another step's parameter, or in `when=`."""
+        return cast("_O", Marker(Ref(step=self.name), self.workflow))
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<step {self.name!r} of workflow {self.workflow!r}>"
+
+
+AnyStep: TypeAlias = Step[..., Any, Any]
+
+
+class StepDecorator(Protocol):
+    """What `@orders.step(...)` returns."""
+
+    @overload
+    def __call__(self, function: Callable[_P, Coroutine[Any, Any, _O]], /) -> Step[_P, Coroutine[Any, Any, _O], _O]: ...
+    @overload
+    def __call__(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
+
+
+class Workflow(Generic[_In, _Out]):
+    """A named set of steps. Made by `App.workflow`."""
+
+    def __init__(
+        self,
+        app: App,
+        name: str,
+        *,
+        input_type: object = UNANNOTATED,
+        output_type: object = UNANNOTATED,
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+    ) -> None:
+        self.app = app
+        self.name = name
+        self.steps: dict[str, AnyStep] = {}
+        self.input_json: Json[object] = Json(input_type)
+        self.output_json: Json[object] = Json(output_type)
+        self._declared: list[DeclaredStep] = []
+        self._options: dict[str, Any] = {
+            "input_type": input_type,
+            "output_type": output_type,
+            "description": description,
+            "retention_days": retention_days,
+        }
+        self._definition: Definition | None = None
+
+    @property
+    def input(self) -> _In:
+        """Stands for the workflow's input in `when=`."""
+        return cast("_In", Marker(Ref(step=None), self.name))
+
+    @property
+    def definition(self) -> Definition:
+        """The compiled workflow. Raises `DefinitionError`, which says what to mend."""
+        if self._definition is None:
+            self._definition = compile_workflow(self.name, self._declared, **self._options)
+        return self._definition
+
+    # ---- declare ------------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, function: Callable[_P, Coroutine[Any, Any, _O]], /) -> Step[_P, Coroutine[Any, Any, _O], _O]: ...
+    @overload
+    def step(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
+    @overload
+    def step(
+        self,
+        *,
+        name: str = "",
+        after: Sequence[AnyStep | str] = (),
+        when: bool | None = None,
+        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
+        retry: Retry | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        takeovers: int = DEFAULT_TAKEOVERS,
+    ) -> StepDecorator: ...
+    def step(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        """Declares a step.
+
+        A parameter without a default takes the workflow's input, one with `= other.output` that step's output, one
+        annotated `Context` the context. `after` orders without data; `when` skips the step unless the condition
+        holds, and with it every step that needs its output (one whose parameter admits None runs all the same).
+        `timeout` is in seconds, per attempt (default 60); `takeovers` says how often another worker may go on after
+        one died (default 5). Defaults of `retry`: 3 attempts, exponential pauses with full jitter.
+        """
+        return self._decorate("main", function, options)
+
+    @overload
+    def on_failure(
+        self, function: Callable[_P, Coroutine[Any, Any, _O]], /
+    ) -> Step[_P, Coroutine[Any, Any, _O], _O]: ...
+    @overload
+    def on_failure(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
+    @overload
+    def on_failure(
+        self,
+        *,
+        name: str = "",
+        after: Sequence[AnyStep | str] = (),
+        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
+        retry: Retry | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        takeovers: int = DEFAULT_TAKEOVERS,
+    ) -> StepDecorator: ...
+    def on_failure(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        """Declares a failure handler: it runs once a step has failed for good, then the run ends as FAILED.
+
+        A parameter annotated `Failure` says what failed. Outputs of ordinary steps are None where a step did not
+        complete. Handlers may follow each other; if one fails for good, the run ends at once.
+        """
+        return self._decorate("on_failure", function, options)
+
+    @overload
+    def on_success(
+        self, function: Callable[_P, Coroutine[Any, Any, _O]], /
+    ) -> Step[_P, Coroutine[Any, Any, _O], _O]: ...
+    @overload
+    def on_success(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
+    @overload
+    def on_success(
+        self,
+        *,
+        name: str = "",
+        after: Sequence[AnyStep | str] = (),
+        when: bool | None = None,
+        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
+        retry: Retry | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        takeovers: int = DEFAULT_TAKEOVERS,
+    ) -> StepDecorator: ...
+    def on_success(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+        """Declares a step that runs after every other one has completed or was skipped."""
+        return self._decorate("on_success", function, options)
+
+    def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+        # Names in annotations are looked up where the function is defined: a test's local models are found too.
+        names = dict(sys._getframe(2).f_locals)
+        if function is not None:
+            return self._add(scope, function, names)
+
+        def decorate(given: Callable[..., Any]) -> AnyStep:
+            return self._add(scope, given, names, **options)
+
+        return decorate
+
+    def _add(
+        self,
+        scope: Scope,
+        function: Callable[..., Any],
+        names: Mapping[str, object],
+        *,
+        name: str = "",
+        after: Sequence[AnyStep | str] = (),
+        when: object = None,
+        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
+        retry: Retry | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        takeovers: int = DEFAULT_TAKEOVERS,
+    ) -> AnyStep:
+        name = name or str(getattr(function, "__name__", ""))
+        where = f"Workflow {self.name!r}, step {name!r}"
+        parameters, returns = _signature(where, self.name, function, names)
+        declared = DeclaredStep(
+            name=name,
+            parameters=parameters,
+            returns=returns,
+            scope=scope,
+            after=tuple(self._name(where, other) for other in after),
+            when=None if when is None else condition_of(when),
+            delivery=Delivery(delivery),
+            retry=retry,
+            timeout=timeout,
+            takeovers=takeovers,
+            description=inspect.getdoc(function) or "",
+        )
+        self._declared.append(declared)
+        self._definition = None
+        step: AnyStep = Step(function, declared, self.name)
+        self.steps.setdefault(name, step)
+        return step
+
+    def _name(self, where: str, other: AnyStep | str) -> str:
+        if isinstance(other, str):
+            return other
+        if other.workflow != self.name:
+            raise DefinitionError(
+                f"{where} follows {other.name!r}, which is a step of workflow {other.workflow!r}.",
+                advice="Only steps of one workflow follow each other.",
+            )
+        return other.name
+
+    # ---- run ----------------------------------------------------------------------------------------------
+
+    def start(
+        self, value: _In, *, key: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> RunHandle[_Out]:
+        """Starts a run and returns at once; when it returns, the run is stored and will be driven to its end.
+
+        With `key`, the same key and input always give the same run, so that a repeated call starts nothing twice.
+        `metadata` is kept with the run, to find it by. Raises `InputError` if the value does not fit the workflow's
+        input, `KeyConflict` if the key was used with another input.
+        """
+        return self.app.client.start(self, value, key=key, metadata=metadata)
+
+    async def astart(
+        self, value: _In, *, key: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> RunHandle[_Out]:
+        """`start`, async."""
+        return await self.app.client.astart(self, value, key=key, metadata=metadata)
+
+    def start_many(
+        self,
+        values: Sequence[_In],
+        *,
+        key: Callable[[_In], str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[RunHandle[_Out]]:
+        """Starts a run of each value, in batches. `key` makes each value's idempotency key.
+
+        Every value is checked before the first run starts.
+        """
+        return self.app.client.start_many(self, values, key=key, metadata=metadata)
+
+    async def astart_many(
+        self,
+        values: Sequence[_In],
+        *,
+        key: Callable[[_In], str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> list[RunHandle[_Out]]:
+        """`start_many`, async."""
+        return await self.app.client.astart_many(self, values, key=key, metadata=metadata)
+
+    def run(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out:
+        """Starts a run and waits for its result; a worker must be running somewhere.
+
+        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds (the run goes on).
+        """
+        return self.start(value, key=key).result(timeout)
+
+    async def arun(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out:
+        """`run`, async."""
+        return await (await self.astart(value, key=key)).aresult(timeout)
+
+
+def _signature(
+    where: str, workflow: str, function: Callable[..., Any], names: Mapping[str, object]
+) -> tuple[tuple[Parameter, ...], object]:
+    try:
+        hints = typing.get_type_hints(function, localns=dict(names), include_extras=True)
+        signature = inspect.signature(function)
+    except (NameError, TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"{where}: its annotations cannot be read: {error}.",
+            advice="Import what they name at run time, not only under TYPE_CHECKING.",
+        ) from error
+    parameters: list[Parameter] = []
+    for parameter in signature.parameters.values():
+        annotation: object = hints.get(parameter.name, UNANNOTATED)
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            raise DefinitionError(
+                f"{where}: parameter {parameter.name!r} cannot be passed by name.",
+                advice="A step takes ordinary parameters: no *args, no **kwargs, none before a slash.",
+            )
+        source = _source(parameter, annotation, workflow)
+        if source is not None:
+            parameters.append(Parameter(parameter.name, annotation, source))
+    return tuple(parameters), hints.get("return", UNANNOTATED)
+
+
+def _source(parameter: inspect.Parameter, annotation: object, workflow: str) -> Source | None:
+    """Where a parameter's value comes from; None leaves it to its ordinary default."""
+    if annotation is Context:
+        return Injected("context")
+    if annotation is Failure:
+        return Injected("failure")
+    if parameter.default is inspect.Parameter.empty:
+        return FromInput()
+    step = step_of(parameter.default, workflow)
+    return None if step is None else FromOutput(step)
