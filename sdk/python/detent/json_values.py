@@ -55,13 +55,17 @@ class Json(Generic[_T]):
 
 def _adapter(annotation: object) -> TypeAdapter[Any]:
     plain: Any = Any if annotation is UNANNOTATED else annotation
-    if dataclasses.is_dataclass(plain) or (inspect.isclass(plain) and issubclass(plain, BaseModel)):
+    if _has_own_config(plain):
         return TypeAdapter(plain)
     try:
         # Not a number has no JSON form; as text it survives the way there and back.
         return TypeAdapter(plain, config=ConfigDict(ser_json_inf_nan="strings"))
     except Exception:  # noqa: BLE001 - types with a config of their own refuse a second one
         return TypeAdapter(plain)
+
+
+def _has_own_config(annotation: object) -> bool:
+    return dataclasses.is_dataclass(annotation) or (inspect.isclass(annotation) and issubclass(annotation, BaseModel))
 
 
 def _problems(error: ValidationError) -> str:

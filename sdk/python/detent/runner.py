@@ -91,16 +91,14 @@ class Runner:
             arguments = body.arguments(task, context)
             value = await self._call(body, arguments)
             return Completed(body.writer.write(value, f"What step {task.path!r} returned"), context.committed)
-        except InputError as error:
-            return Failed(_error(error, retryable=False))
         except asyncio.CancelledError as error:
             if task.control.cancelled:
                 raise
-            return Failed(_error(error))  # The body cancelled itself: an error like any other.
+            return failed(error)  # The body cancelled itself: an error like any other.
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a body's error is its step's, not the worker's
-            return Failed(_error(error, retryable=not isinstance(error, NonRetryable)))
+            return failed(error)
         finally:
             current.reset(token)
 
@@ -113,15 +111,18 @@ class Runner:
         return value
 
 
-def _error(error: BaseException, *, retryable: bool = True) -> ErrorInfo:
+def failed(error: BaseException) -> Failed:
+    """The outcome of a body that raised. A value that does not fit will not fit next time either."""
     kind = type(error)
-    return ErrorInfo(
-        type=kind.__name__,
-        message=str(error),
-        trace=_trace(error),
-        kinds=tuple(base.__name__ for base in kind.__mro__ if base is not object),
-        retryable=retryable,
-        retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+    return Failed(
+        ErrorInfo(
+            type=kind.__name__,
+            message=str(error),
+            trace=_trace(error),
+            kinds=tuple(base.__name__ for base in kind.__mro__ if base is not object),
+            retryable=not isinstance(error, NonRetryable | InputError),
+            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
+        )
     )
 
 

@@ -1,0 +1,270 @@
+"""Testing workflows: the real engine, in memory, under a clock that jumps.
+
+    with Harness(app) as harness:
+        harness.fail("charge", ConnectionError("psp is down"), times=2)
+        assert harness.run(orders, order) == label        # two retries later, in no time
+
+Nothing is mocked: compiler, engine, worker and the memory backend are the ones that ship. Synchronous bodies run on
+the event loop's own thread here, so a run is the same every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import selectors
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from detent_infra.engine import Engine
+from detent_infra.executor import Control, Executor, Outcome, Task
+from detent_infra.memory import memory_backend
+from detent_infra.ports import Backend, LogLine, Timing
+from detent_infra.worker import Worker
+from detent_state_machine.definition import Definition, StepDefinition
+from detent_state_machine.records import StepRecord
+from detent_state_machine.status import Delivery, RunStatus
+
+from detent.app import App
+from detent.client import Client, RunHandle
+from detent.context import Context
+from detent.logs import forward_standard_logging
+from detent.runner import failed
+from detent.workflow import Workflow
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+_T = TypeVar("_T")
+
+EPOCH = 1_767_225_600_000
+"""When a virtual clock starts: 2026-01-01T00:00:00Z, in milliseconds."""
+DAY = 86_400.0
+
+
+class WorkerCrashed(BaseException):
+    """What `Harness.crash` raises in place of a body: the worker is gone, its message stays."""
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to the next timer when nothing is left to do. Deterministic."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        super().__init__(_Jump(self))
+
+    def time(self) -> float:
+        return self._now
+
+    def jump(self, seconds: float) -> None:
+        self._now += seconds
+
+    def wall_clock(self) -> int:
+        """Milliseconds since the epoch, on this loop's time."""
+        return EPOCH + round(self._now * 1000)
+
+
+class _Jump(selectors.DefaultSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            raise RuntimeError("Nothing is left that could happen: the test waits for something that never comes.")
+        self._loop.jump(timeout)
+        return []
+
+
+class Harness(AbstractContextManager["Harness"]):
+    """Runs an app's workflows with a worker of its own.
+
+    By default in memory under a virtual clock; with `backend`, on that backend in real time, so that one test can be
+    run on both.
+    """
+
+    def __init__(self, app: App, *, backend: Backend | None = None, timing: Timing | None = None) -> None:
+        self.app = app
+        self._loop: asyncio.AbstractEventLoop
+        if backend is None:
+            loop = VirtualLoop()
+            numbers = itertools.count(1)
+            backend = memory_backend(clock=loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=timing)
+            executor = app.executor.with_sync(_on_the_spot)
+            self._loop = loop
+        else:
+            self._loop = asyncio.new_event_loop()
+            executor = app.executor
+        self.backend = backend
+        self.client = Client(backend.url, backend=lambda: self.backend)
+        self._faults = _Faults(executor)
+        self._engine = Engine(backend, self._faults, jitter=lambda: 0.5)
+        self._stop = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    # ---- a test's own verbs -------------------------------------------------------------------------------
+
+    def start(
+        self,
+        workflow: Workflow[_In, _Out],
+        value: _In,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]:
+        """Starts a run; it moves when time does (`advance`, `result`)."""
+        return self.wait_for(self.client.astart(workflow, value, key=key, metadata=metadata))
+
+    def result(self, run: RunHandle[_Out], *, within: float = DAY) -> _Out:
+        """The run's output, as soon as it has one; `within` bounds the time that passes, in seconds.
+
+        Raises `RunFailed`, `RunCancelled` or `TimeoutError`.
+        """
+        return self.wait_for(run.aresult(within))
+
+    def run(self, workflow: Workflow[_In, _Out], value: _In, *, within: float = DAY) -> _Out:
+        """Starts a run and returns its output."""
+        return self.result(self.start(workflow, value), within=within)
+
+    def settle(self, run: RunHandle[Any], *, within: float = DAY) -> RunStatus:
+        """The run's status once it has ended, whatever it is."""
+
+        async def ended() -> RunStatus:
+            async with asyncio.timeout(within):
+                while (status := await run.astatus()).live:  # noqa: ASYNC110 - the status lives in a table
+                    await asyncio.sleep(0.01)
+                return status
+
+        return self.wait_for(ended())
+
+    def advance(self, seconds: float) -> None:
+        """Lets this much time pass, and everything happen that is due."""
+        self.wait_for(asyncio.sleep(seconds))
+
+    def steps(self, run: RunHandle[Any]) -> dict[str, StepRecord]:
+        """The records of the run's step runs, by path; none for a step that has not started."""
+        return {record.path: record for record in self.wait_for(self.client.lifecycle.steps(run.id))}
+
+    def logs(self, run: RunHandle[Any], pattern: str = "") -> list[LogLine]:
+        """The run's log lines that match the CloudWatch filter pattern."""
+
+        async def read() -> list[LogLine]:
+            return [line async for line in self.client.alogs(run.id, pattern=pattern)]
+
+        return self.wait_for(read())
+
+    def fail(self, step: str, error: BaseException, *, times: int = 1) -> None:
+        """The next `times` attempts of the step raise this error in place of its body."""
+        self._faults.planned[step] += [error] * times
+
+    def crash(self, step: str, *, times: int = 1) -> None:
+        """The next `times` attempts of the step kill their worker in place of its body; its message comes back."""
+        self.fail(step, WorkerCrashed(), times=times)
+
+    def wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """The coroutine's result, on the harness's event loop."""
+        return self._loop.run_until_complete(work)
+
+    # ---- open and close -----------------------------------------------------------------------------------
+
+    def start_worker(self) -> None:
+        """Starts the worker again after `stop_worker`."""
+
+        async def begin() -> asyncio.Task[None]:
+            self._stop = asyncio.Event()
+            return asyncio.create_task(Worker(self._engine, grace=5.0).run(self._stop))
+
+        self._worker = self.wait_for(begin())
+
+    def stop_worker(self) -> None:
+        """Lets the worker end what it is doing, and stop."""
+        if self._worker is not None:
+            self._loop.call_soon(self._stop.set)
+            worker, self._worker = self._worker, None
+            self._loop.run_until_complete(worker)
+
+    def __enter__(self) -> Self:
+        self._loop.set_exception_handler(_quiet_about_crashes)
+        self._logging = forward_standard_logging()
+        self._logging.__enter__()
+        self.start_worker()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.stop_worker()
+        finally:
+            self._logging.__exit__(None, None, None)
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+                with suppress(asyncio.CancelledError, WorkerCrashed):
+                    self._loop.run_until_complete(task)
+            self.backend.close()
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+def context(
+    *,
+    run_id: str = "run",
+    step: str = "step",
+    attempt: int = 1,
+    delivery: Delivery = Delivery.AT_LEAST_ONCE,
+    metadata: Mapping[str, str] | None = None,
+    lines: list[LogLine] | None = None,
+) -> Context:
+    """A context for calling a step's function directly. Log lines go to `lines`; `committed` shows the writes."""
+    sink = lines if lines is not None else []
+    return Context(
+        Task(
+            run_id=run_id,
+            workflow="test",
+            path=step,
+            step=StepDefinition(name=step, delivery=delivery),
+            attempt=attempt,
+            idempotency_key=f"{run_id}/{step}",
+            input="null",
+            outputs={},
+            control=Control(sink.append, lambda: EPOCH, EPOCH + 60_000),
+            metadata=metadata or {},
+        )
+    )
+
+
+class _Faults:
+    """An executor that raises planned errors in place of bodies."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.planned: dict[str, list[BaseException]] = defaultdict(list)
+
+    def definitions(self) -> Mapping[str, Definition]:
+        return self._executor.definitions()
+
+    def knows(self, workflow: str, step: str) -> bool:
+        return self._executor.knows(workflow, step)
+
+    async def execute(self, task: Task) -> Outcome:
+        planned = self.planned[task.path]
+        if not planned:
+            return await self._executor.execute(task)
+        error = planned.pop(0)
+        if isinstance(error, WorkerCrashed):
+            raise error
+        return failed(error)
+
+
+async def _on_the_spot(function: Callable[[], object]) -> object:
+    return function()
+
+
+def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), WorkerCrashed):
+        loop.default_exception_handler(context)
