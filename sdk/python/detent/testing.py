@@ -21,6 +21,7 @@ from typing import Any, Self, TypeVar
 
 from detent_infra.engine import Engine
 from detent_infra.executor import Control, Executor, Outcome, Task
+from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, LogLine, Timing
 from detent_infra.worker import Worker
@@ -90,6 +91,7 @@ class Harness(AbstractContextManager["Harness"]):
 
     def __init__(self, app: App, *, backend: Backend | None = None, timing: Timing | None = None) -> None:
         self.app = app
+        app.definitions()  # What is wrong with a workflow is said before anything is opened.
         self._loop: asyncio.AbstractEventLoop
         if backend is None:
             loop = VirtualLoop()
@@ -177,6 +179,7 @@ class Harness(AbstractContextManager["Harness"]):
 
         async def begin() -> asyncio.Task[None]:
             self._stop = asyncio.Event()
+            await Lifecycle(self.backend, self._engine.definitions).register(self.app.definitions().values())
             return asyncio.create_task(Worker(self._engine, grace=5.0).run(self._stop))
 
         self._worker = self.wait_for(begin())
