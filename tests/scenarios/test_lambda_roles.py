@@ -1,0 +1,109 @@
+"""The roles in `template.yaml`, held to the calls that the functions make."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import pytest
+from detent_functions import dead_letters, tick, worker
+from detent_functions.deliveries import SqsEvent
+from detent_functions.runtime import runtime
+from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_state_machine import keys
+from detent_state_machine.definition import Definition
+from detent_state_machine.messages import Drive, encode
+from detent_state_machine.writes import Put
+
+from tests.aws_stack import Call, recorded_calls
+from tests.lambda_stack import KEEPING, LARGE, Context, Deployed, cool, deployed
+from tests.sam_template import allowed
+
+T = TypeVar("T")
+
+BY_LAMBDA = {f"sqs:{name}" for name in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")}
+"""Calls that the event source mapping makes with the function's role."""
+BY_RUNTIME = {"logs:CreateLogStream", "logs:PutLogEvents"}
+UNSEEN = {"s3:ListBucket"}
+"""Never called: without it S3 calls a missing object a denied one."""
+
+
+def test_each_role_allows_the_calls_its_function_makes_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    with deployed(monkeypatch) as stack:
+        for function, made in _made_by_each(stack).items():
+            may = allowed(f"{function}Role")
+            assert made - may == set(), f"{function} needs more"
+            unused = {action for action, _ in may - made}
+            assert unused - BY_LAMBDA - BY_RUNTIME - UNSEEN == set(), f"{function} needs less"
+
+
+def _made_by_each(stack: Deployed) -> dict[str, set[tuple[str, str]]]:
+    """What each function calls, as (action, resource), in cold processes, when it does everything that it can do."""
+    made: dict[str, set[tuple[str, str]]] = {}
+
+    def watch(function: str, act: Callable[[], T]) -> T:
+        cool()
+        with recorded_calls() as calls:
+            result = act()
+        made.setdefault(function, set()).update(pair for call in calls for pair in _permissions(stack, call))
+        return result
+
+    watch("Tick", lambda: tick.handler({}, Context("Tick")))
+    run_id = watch("Start", lambda: stack.start("keeping", LARGE))
+    for _ in range(10):  # deliveries; it takes three
+        event = _redelivered(stack, stack.resources.queue_url)
+        answer = watch("Worker", lambda event=event: worker.handler(event, Context()))  # type: ignore[misc]
+        assert answer == {"batchItemFailures": []}
+        stack.acknowledge(event)
+    assert stack.status(run_id) == "COMPLETED"
+    watch("Start", lambda: stack.http("GET", f"/runs/{run_id}/result"))
+    watch("Start", lambda: stack.http("POST", f"/runs/{stack.start('keeping', LARGE)}/cancel"))
+
+    old = _started_an_hour_ago(stack)
+    watch("Tick", lambda: tick.handler({}, Context("Tick")))
+    dead = stack.resources.dead_letter_url
+    stack.send(encode(Drive(old, "join")), encode(Drive(old, "keep")), url=dead)
+    event = _redelivered(stack, dead)
+    watch("DeadLetters", lambda: dead_letters.handler(event, Context("DeadLetters")))
+    assert stack.status(old) == "FAILING"
+    return made
+
+
+def _started_an_hour_ago(stack: Deployed) -> str:
+    """A run of an older version than the deployed one, which lost its message and keeps a record that expires soon."""
+    older = Definition(name=KEEPING.name, steps=KEEPING.steps, description=LARGE + " before")
+    here = runtime()
+    an_hour_ago = replace(here.backend, clock=lambda: (int(time.time()) - 3600) * 1000)
+    run_id = here.run(Lifecycle(an_hour_ago).start(older, NewRun(f'"{LARGE}"')))
+    here.run(here.backend.table.write(Put(keys.join_key(run_id, "join"), {"expires": 1})))
+    stack.sqs.purge_queue(QueueUrl=stack.resources.queue_url)
+    return run_id
+
+
+def _redelivered(stack: Deployed, url: str) -> SqsEvent:
+    """A batch in which all but start messages have been delivered before."""
+    event = stack.receive(url)
+    for record in event["Records"]:
+        if '"kind":"start"' not in record["body"]:
+            record["attributes"]["ApproximateReceiveCount"] = "2"
+    return event
+
+
+def _permissions(stack: Deployed, call: Call) -> list[tuple[str, str]]:
+    """The actions that IAM wants for a call, with the resource as the template names it."""
+    match call.service, call.operation:
+        case "dynamodb", "TransactWriteItems":
+            kinds = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
+            return [(f"dynamodb:{kinds[kind]}", "Table") for item in call.params["TransactItems"] for kind in item]
+        case "dynamodb", operation:
+            index = call.params.get("IndexName")
+            return [(f"dynamodb:{operation}", f"Table/index/{index}" if index else "Table")]
+        case "sqs", operation:
+            dead = call.params["QueueUrl"] == stack.resources.dead_letter_url
+            return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]
+        case "s3", operation:
+            return [(f"s3:{operation}", "Bucket/blobs/*" if call.params["Key"].startswith("blobs/") else "Bucket")]
+        case other:
+            raise AssertionError(f"no permission is known for {other}")
