@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import selectors
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -34,52 +33,18 @@ from detent.client import Client, RunHandle
 from detent.context import Context
 from detent.logs import forward_standard_logging
 from detent.runner import failed
+from detent.testing.clock import EPOCH, VirtualLoop
 from detent.workflow import Workflow
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 _T = TypeVar("_T")
 
-EPOCH = 1_767_225_600_000
-"""When a virtual clock starts: 2026-01-01T00:00:00Z, in milliseconds."""
 DAY = 86_400.0
 
 
 class WorkerCrashed(BaseException):
     """What `Harness.crash` raises in place of a body: the worker is gone, its message stays."""
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer when nothing is left to do. Deterministic."""
-
-    def __init__(self) -> None:
-        self._now = 0.0
-        super().__init__(_Jump(self))
-
-    def time(self) -> float:
-        return self._now
-
-    def jump(self, seconds: float) -> None:
-        self._now += seconds
-
-    def wall_clock(self) -> int:
-        """Milliseconds since the epoch, on this loop's time."""
-        return EPOCH + round(self._now * 1000)
-
-
-class _Jump(selectors.DefaultSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self._loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if ready or timeout == 0:
-            return ready
-        if timeout is None:
-            raise RuntimeError("Nothing is left that could happen: the test waits for something that never comes.")
-        self._loop.jump(timeout)
-        return []
 
 
 class Harness(AbstractContextManager["Harness"]):
