@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from detent_state_machine.definition import Definition, StepDefinition
-from detent_state_machine.errors import UnknownStep
+from detent_state_machine.errors import CorruptRecord, UnknownStep
 
 START = "@start"
 END = "@end"
@@ -69,6 +69,7 @@ class Graph:
 
 
 def graph_of(definition: Definition) -> Graph:
+    """Raises `CorruptRecord` for edges that lead nowhere, which no compiler writes."""
     steps = {step.name: step for step in definition.steps}
     main = [step for step in definition.steps if step.scope == "main"]
     handlers = [step for step in definition.steps if step.scope == "on_failure"]
@@ -76,6 +77,8 @@ def graph_of(definition: Definition) -> Graph:
     for step in definition.steps:
         names = [parent.step for parent in step.parents]
         for index, parent in enumerate(names):
+            if parent not in following or names.count(parent) > 1:
+                raise CorruptRecord(f"Definition {definition.name!r} has a wrong edge from {parent!r} to {step.name!r}.")
             following[parent].append(Successor(step.name, arrivals(step.name, index, len(names))))
         if not names and step.scope == "main":
             following[START].append(Successor(step.name, ()))

@@ -82,18 +82,19 @@ class StepRecord:
 
     @property
     def attempt(self) -> int:
-        """Number of the newest attempt, from 1."""
+        """Number of the newest attempt, from 1; 0 for a step that was skipped."""
+        if self.status is StepStatus.SKIPPED:
+            return 0
         return self.errors + self.takeovers + (0 if self.status in (StepStatus.RETRYING, StepStatus.FAILED) else 1)
 
     @staticmethod
     def from_item(path: str, item: Item) -> StepRecord:
         def build() -> StepRecord:
-            error = item.get("error")
             return StepRecord(
                 path=path,
                 status=StepStatus(str(item["status"])),
                 owner=_str(item, "owner"),
-                inline=bool(item["inline"]),
+                inline=_bool(item, "inline"),
                 errors=_int(item, "errors", 0),
                 takeovers=_int(item, "takeovers", 0),
                 started=_int(item, "started", 0),
@@ -102,8 +103,8 @@ class StepRecord:
                 due=_int(item, "due", 0),
                 expires=_int(item, "expires", 0),
                 output=_payload(item, "output"),
-                error=_error(error) if isinstance(error, str) else None,
-                history=_history(item.get("history")),
+                error=_error(_str(item, "error")) if "error" in item else None,
+                history=_history(_str(item, "history")) if "history" in item else (),
             )
 
         return _read(f"step run {path!r}", item, build)
@@ -131,7 +132,6 @@ class RunRecord:
         """Reads a whole record, or an index entry (which has no input and no error)."""
 
         def build() -> RunRecord:
-            error = item.get("error")
             return RunRecord(
                 run_id=run_id,
                 workflow=_str(item, "workflow"),
@@ -141,9 +141,9 @@ class RunRecord:
                 input=_payload(item, "input") or NULL,
                 ended=_int(item, "ended") if "ended" in item else None,
                 key=_str(item, "key") if "key" in item else None,
-                metadata=cast("dict[str, str]", json.loads(_str(item, "metadata"))) if "metadata" in item else {},
+                metadata=_texts(_str(item, "metadata")) if "metadata" in item else {},
                 failed_step=_str(item, "failed_step") if "failed_step" in item else None,
-                error=_error(error) if isinstance(error, str) else None,
+                error=_error(_str(item, "error")) if "error" in item else None,
                 retry_of=_str(item, "retry_of") if "retry_of" in item else None,
                 origin=_str(item, "origin") if "origin" in item else None,
             )
@@ -193,7 +193,7 @@ def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
         )
     try:
         return build()
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptRecord(
             f"The record of {what} cannot be read: {type(error).__name__}: {error}.",
             advice="It was not written by detent, or was changed by hand.",
@@ -201,16 +201,36 @@ def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
 
 
 def _str(item: Item, name: str) -> str:
-    value = item[name]
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is {type(value).__name__}, not text")
-    return value
+    return _text(name, item[name])
 
 
 def _int(item: Item, name: str, default: int | None = None) -> int:
     value = item[name] if default is None else item.get(name, default)
-    if not isinstance(value, int):
+    return _number(name, value)
+
+
+def _number(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is {type(value).__name__}, not a number")
+    return value
+
+
+def _bool(item: Item, name: str) -> bool:
+    value = item[name]
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {type(value).__name__}, not true or false")
+    return value
+
+
+def _texts(text: str) -> dict[str, str]:
+    """A JSON object of strings."""
+    fields = cast("dict[str, object]", json.loads(text))
+    return {name: _text(name, value) for name, value in fields.items()}
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {type(value).__name__}, not text")
     return value
 
 
@@ -223,15 +243,16 @@ def _payload(item: Item, name: str) -> Payload | None:
 
 
 def _error(text: str) -> ErrorInfo:
-    fields = cast("dict[str, str]", json.loads(text))
+    fields = _texts(text)
     return ErrorInfo(fields["type"], fields["message"], fields.get("trace", ""))
 
 
-def _history(stored: Value | None) -> tuple[PastAttempt, ...]:
-    if not isinstance(stored, str):
-        return ()
-    rows = cast("list[tuple[int, int, str]]", json.loads(stored))
-    return tuple(PastAttempt(started, ended, error) for started, ended, error in rows)
+def _history(text: str) -> tuple[PastAttempt, ...]:
+    rows = cast("list[tuple[object, object, object]]", json.loads(text))
+    return tuple(
+        PastAttempt(_number("started", started), _number("ended", ended), _text("error", error))
+        for started, ended, error in rows
+    )
 
 
 def _cut(text: str, limit: int) -> str:

@@ -74,6 +74,8 @@ def decide(
 
 
 def _ceiling(policy: Retry, errors: int) -> float:
+    if policy.initial == 0:
+        return 0.0
     try:
         grown = policy.initial * policy.backoff ** (errors - 1)
     except OverflowError:

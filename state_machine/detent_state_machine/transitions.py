@@ -117,7 +117,7 @@ def complete(me: Writer, *, started: int, ended: int, output: Payload, expires: 
         A: COMPLETED/A where missing or mine  → won      B: the same with B  → refused: B drops its result
     """
     ends = _ends(me, started, ended, expires)
-    return _step(Change.COMPLETE, me, _fence(me), {**ends, **payload_attributes("output", output)}, remove=("lease",))
+    return _step(Change.COMPLETE, me, _fence(me), {**ends, **payload_attributes("output", output)}, remove=("lease", "error"))
 
 
 def retry(me: Writer, seen: StepRecord | None, *, started: int, ended: int, due: int, error: ErrorInfo) -> Update:
@@ -244,7 +244,9 @@ def interrupt(me: Writer, seen: StepRecord | None, *, now: int, expires: int, er
     }
     if seen is None:
         set_ |= {"inline": me.inline, "started": now}
-    return _step(Change.INTERRUPT, me, Missing() if seen is None else _seen(seen, now), set_, remove=("lease",))
+    elif seen.status is StepStatus.RUNNING:
+        set_["errors"] = seen.errors + 1  # the attempt that was under way is the last one, and has failed
+    return _step(Change.INTERRUPT, me, Missing() if seen is None else _seen(seen, now), set_, remove=("lease", "due"))
 
 
 def wrote(me: Writer, status: StepStatus, item: Item | None) -> bool:
@@ -283,6 +285,8 @@ def _fence(me: Writer) -> Expect:
 
 
 def _seen(seen: StepRecord, now: int) -> Expect:
+    if seen.status.terminal:
+        raise ValueError(f"{seen.path!r} is {seen.status}; a terminal status never changes")
     same = (Equals("status", seen.status.value), Equals("owner", seen.owner))
     if seen.status is StepStatus.RUNNING:
         return AllOf((*same, LessThan("lease", now + 1)))

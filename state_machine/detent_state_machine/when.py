@@ -6,6 +6,7 @@ not there, or an output of a skipped step, has the value null. Ordering against 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal, TypeAlias, assert_never, cast
@@ -13,6 +14,8 @@ from typing import Annotated, Literal, TypeAlias, assert_never, cast
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from detent_state_machine.errors import InputError
+
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -181,8 +184,10 @@ def _numbers(left: JsonValue, right: JsonValue) -> tuple[Decimal, Decimal] | Non
 def _number(value: JsonValue) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    written = str(value)
+    if not _NUMBER.fullmatch(written):  # Decimal alone also reads " 1", "1_000" and digits of other scripts
+        return None
     try:
-        number = Decimal(str(value))
+        return Decimal(written)
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None

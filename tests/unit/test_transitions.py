@@ -1,0 +1,446 @@
+"""Every conditional write accepts the statuses that the tables name, under the right owner and lease, and no others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+from detent_state_machine import keys, transitions
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.records import ErrorInfo, Payload, RunRecord, StepRecord
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.transitions import (
+    DEAD_LETTER,
+    RUN_TABLE,
+    STEP_TABLE,
+    Change,
+    Claim,
+    Ended,
+    Interrupt,
+    Later,
+    Mine,
+    Refused,
+    Writer,
+    after_refusal,
+    wrote,
+)
+from detent_state_machine.writes import Item, Update, Value, apply, holds
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+NOW = 1_000_000
+LEASE = NOW + 30_000
+EXPIRES = 2_000
+STEP = StepDefinition(name="charge")
+ONCE = StepDefinition(name="charge", delivery=Delivery.AT_MOST_ONCE)
+ERROR = ErrorInfo("Refused", "card refused")
+ME = Writer("run-1", "charge", "me", inline=True)
+HELD = replace(ME, held=True)
+TERMINAL = [status for status in StepStatus if status.terminal]
+
+
+def stored(status: StepStatus, *, owner: str = "other", lease: int = NOW, **more: Value) -> Item:
+    item: dict[str, Value] = {"v": 1, "status": status.value, "owner": owner, "inline": False, "started": NOW - 50_000}
+    if status is StepStatus.RUNNING:
+        item["lease"] = lease
+    if status is StepStatus.RETRYING:
+        item |= {"due": NOW, "errors": 1}
+    return {**item, **more}
+
+
+def decided(item: Item, *, once: bool = False, dead: bool = False) -> Update:
+    """The write that follows from the refusal of a claim."""
+    found = refused(item, ONCE if once else STEP, dead=dead)
+    assert isinstance(found, Claim | Interrupt)
+    return found.write
+
+
+def refused(item: Item, step: StepDefinition = STEP, *, dead: bool = False) -> Refused:
+    return after_refusal(ME, step, item, now=NOW, lease=LEASE, expires=EXPIRES, dead=dead)
+
+
+def record(item: Item) -> StepRecord:
+    return StepRecord.from_item("charge", item)
+
+
+# ---- conditions -------------------------------------------------------------------------------------------------
+
+Accepts = Callable[[StepStatus | None, str, int], bool]
+"""By status (None: no record), owner and lease."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A write, and what it should accept."""
+
+    change: Change
+    name: str
+    write: Update
+    accepts: Accepts
+
+
+def where_missing(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is None
+
+
+def where_mine(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is StepStatus.RUNNING and owner == "me"
+
+
+def where_missing_or_mine(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is None or where_mine(status, owner, lease)
+
+
+def where_expired(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is StepStatus.RUNNING and owner == "other" and lease <= NOW
+
+
+def where_retrying(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is StepStatus.RETRYING and owner == "other"
+
+
+def owned(me: Writer) -> Iterator[tuple[Change, Update]]:
+    yield Change.HEARTBEAT, transitions.heartbeat(me, started=NOW, lease=LEASE)
+    yield Change.COMPLETE, transitions.complete(me, started=1, ended=2, output=Payload("1"), expires=EXPIRES)
+    yield Change.RETRY, transitions.retry(me, None, started=1, ended=2, due=3, error=ERROR)
+    yield Change.FAIL, transitions.fail(me, None, started=1, ended=2, expires=EXPIRES, error=ERROR)
+
+
+def cases() -> Iterator[Case]:
+    running, retrying = stored(StepStatus.RUNNING), stored(StepStatus.RETRYING)
+    yield Case(Change.CLAIM, "claim", transitions.claim(ME, now=NOW, lease=LEASE), where_missing)
+    yield Case(Change.SKIP, "skip", transitions.skip(ME, now=NOW, expires=EXPIRES), where_missing)
+    yield Case(Change.RECLAIM, "reclaim", decided(retrying), where_retrying)
+    yield Case(Change.TAKE_OVER, "take over", decided(running), where_expired)
+    for change, write in owned(HELD):
+        yield Case(change, f"{change} held", write, where_mine)
+    for change, write in owned(ME):
+        yield Case(change, f"{change} unheld", write, where_missing_or_mine)
+    for me in (ME, HELD):
+        write = transitions.cancel(me, started=1, ended=2, expires=EXPIRES)
+        yield Case(Change.CANCEL, f"cancel held={me.held}", write, where_mine)
+    never_seen = transitions.interrupt(ME, None, now=NOW, expires=EXPIRES, error=DEAD_LETTER)
+    yield Case(Change.INTERRUPT, "interrupt missing", never_seen, where_missing)
+    yield Case(Change.INTERRUPT, "interrupt running", decided(running, dead=True), where_expired)
+    yield Case(Change.INTERRUPT, "interrupt once", decided(running, once=True), where_expired)
+    yield Case(Change.INTERRUPT, "interrupt retrying", decided(retrying, dead=True), where_retrying)
+
+
+CASES = list(cases())
+SITUATIONS = list(itertools.product([None, *StepStatus], ["me", "other", "third"], [NOW - 1, NOW, NOW + 1]))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_write_is_accepted_in_exactly_the_situations_of_its_transition(case: Case) -> None:
+    for status, owner, lease in SITUATIONS:
+        item = None if status is None else stored(status, owner=owner, lease=lease)
+        assert holds(case.write.expect, item) == case.accepts(status, owner, lease), (status, owner, lease)
+
+
+@pytest.mark.parametrize("change", Change)
+def test_the_statuses_that_the_writes_of_a_transition_accept_are_those_of_the_table(change: Change) -> None:
+    accepted = {
+        status
+        for case in CASES
+        for status, owner, lease in SITUATIONS
+        if case.change is change
+        and holds(case.write.expect, None if status is None else stored(status, owner=owner, lease=lease))
+    }
+    assert accepted == set(STEP_TABLE[change][0])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_write_leads_to_the_status_of_the_table_under_my_token_and_can_be_read(case: Case) -> None:
+    for status, owner, lease in SITUATIONS:
+        item = None if status is None else stored(status, owner=owner, lease=lease)
+        if holds(case.write.expect, item):
+            after = apply(case.write, item)
+            assert after is not None
+            assert after["status"] == STEP_TABLE[case.change][1].value
+            assert after["owner"] == "me"
+            assert record(after).status is STEP_TABLE[case.change][1]
+            assert ("lease" in after) == (STEP_TABLE[case.change][1] is StepStatus.RUNNING)
+            assert wrote(ME, STEP_TABLE[case.change][1], after)
+
+
+def test_no_transition_leads_out_of_a_terminal_status() -> None:
+    assert not {source for sources, _ in STEP_TABLE.values() for source in sources} & set(TERMINAL)
+    ended = {status for status in RunStatus if not status.live}
+    assert not {source for sources, _ in RUN_TABLE.values() for source in sources} & ended
+
+
+def test_every_status_can_be_reached() -> None:
+    assert {target for _, target in STEP_TABLE.values()} == set(StepStatus)
+    assert {target for _, target in RUN_TABLE.values()} | {RunStatus.RUNNING} == set(RunStatus)
+
+
+# ---- what the writes record -----------------------------------------------------------------------------------------
+
+
+def test_an_inline_step_that_stays_short_is_complete_with_one_write() -> None:
+    write = transitions.complete(ME, started=5, ended=7, output=Payload("42"), expires=EXPIRES)
+    after = apply(write, None)
+    assert after is not None
+    assert record(after) == StepRecord(
+        "charge", StepStatus.COMPLETED, "me", True, started=5, ended=7, expires=EXPIRES, output=Payload("42")
+    )
+
+
+def test_a_claim_from_a_message_says_so_and_a_later_commit_keeps_it() -> None:
+    mine = replace(ME, inline=False)
+    claimed = apply(transitions.claim(mine, now=NOW, lease=LEASE), None)
+    held = replace(mine, held=True)
+    after = apply(transitions.complete(held, started=1, ended=2, output=Payload("1"), expires=3), claimed)
+    assert after is not None
+    assert after["inline"] is False
+
+
+def test_a_failed_attempt_is_counted_and_kept_in_the_history() -> None:
+    seen = record(stored(StepStatus.RUNNING, owner="me", errors=1, takeovers=2))
+    write = transitions.retry(HELD, seen, started=10, ended=20, due=500, error=ERROR)
+    after = record(apply(write, stored(StepStatus.RUNNING, owner="me", errors=1, takeovers=2)) or {})
+    assert (after.errors, after.takeovers, after.due) == (2, 2, 500)
+    assert after.attempt == 4
+    assert [(past.started, past.ended, past.error) for past in after.history] == [(10, 20, "Refused: card refused")]
+
+
+def test_the_number_of_the_attempt_counts_errors_and_lost_workers() -> None:
+    item: Item | None = apply(transitions.claim(ME, now=NOW, lease=NOW), None)
+    assert item is not None
+    attempts = [record(item).attempt]
+    item = apply(transitions.retry(HELD, record(item), started=1, ended=2, due=NOW, error=ERROR), item)
+    assert item is not None
+    attempts.append(record(item).attempt)
+    for _ in range(2):  # the retry is claimed, its worker is lost, another one takes over
+        item = apply(decided({**item, "owner": "other", "lease": NOW}), item)
+        assert item is not None
+        attempts.append(record(item).attempt)
+    item = apply(transitions.fail(HELD, record(item), started=1, ended=2, expires=3, error=ERROR), item)
+    assert attempts == [1, 1, 2, 3]
+    assert record(item or {}).attempt == 3
+
+
+@pytest.mark.parametrize(("options", "attempt"), [({"once": True}, 1), ({"dead": True}, 1)])
+def test_an_interrupted_attempt_is_counted(options: dict[str, bool], attempt: int) -> None:
+    item = stored(StepStatus.RUNNING)
+    after = record(apply(decided(item, **options), item) or {})
+    assert after.attempt == attempt
+    assert after.error is not None
+    assert len(after.history) == 1
+
+
+def test_a_dead_letter_of_a_due_retry_counts_no_attempt_twice() -> None:
+    item = stored(StepStatus.RETRYING)
+    after = record(apply(decided(item, dead=True), item) or {})
+    assert (after.attempt, after.due) == (1, 0)
+
+
+# ---- after a refused claim ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("owner", ["me", "other"])
+@pytest.mark.parametrize("status", TERMINAL)
+def test_a_step_that_has_ended_has_ended_for_everybody(status: StepStatus, owner: str, dead: bool) -> None:
+    item = stored(status, owner=owner)
+    assert refused(item, dead=dead) == Ended(record(item))
+
+
+@pytest.mark.parametrize("dead", [False, True])
+@pytest.mark.parametrize("step", [STEP, ONCE], ids=["at least once", "at most once"])
+def test_a_live_lease_is_waited_for(step: StepDefinition, dead: bool) -> None:
+    assert refused(stored(StepStatus.RUNNING, lease=NOW + 1), step, dead=dead) == Later(NOW + 1)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_retry_that_is_not_due_is_waited_for(dead: bool) -> None:
+    assert refused(stored(StepStatus.RETRYING, due=NOW + 1), dead=dead) == Later(NOW + 1)
+
+
+def test_a_due_retry_is_claimed_and_not_counted_as_a_take_over() -> None:
+    item = stored(StepStatus.RETRYING, due=NOW, takeovers=1)
+    after = apply(decided(item), item)
+    assert after is not None
+    assert (after["takeovers"], after["errors"], after["lease"], after["started"]) == (1, 1, LEASE, NOW)
+    assert "due" not in after
+
+
+def test_my_own_claim_whose_reply_was_lost_is_mine() -> None:
+    item = stored(StepStatus.RUNNING, owner="me", lease=LEASE)
+    assert refused(item) == Mine(record(item))
+    assert refused(item, ONCE) == Mine(record(item))
+
+
+def test_an_expired_lease_is_taken_over_and_the_lost_worker_is_recorded() -> None:
+    item = stored(StepStatus.RUNNING, takeovers=4, errors=2)
+    after = record(apply(decided(item), item) or {})
+    assert (after.status, after.owner, after.takeovers, after.errors) == (StepStatus.RUNNING, "me", 5, 2)
+    assert (after.lease, after.inline) == (LEASE, True)
+    assert after.history[-1].error.startswith("LostLease")
+
+
+def test_at_the_cap_of_take_overs_the_step_is_interrupted() -> None:
+    found = refused(stored(StepStatus.RUNNING, takeovers=5))
+    assert isinstance(found, Interrupt)
+    ended = record(apply(found.write, stored(StepStatus.RUNNING, takeovers=5)) or {})
+    assert ended.status is StepStatus.FAILED
+    assert ended.error is not None
+    assert ended.error.type == "Interrupted"
+    assert "6 workers" in ended.error.message
+    assert ended.attempt == 6
+
+
+def test_a_step_without_take_overs_is_interrupted_at_the_first_lost_worker() -> None:
+    assert isinstance(refused(stored(StepStatus.RUNNING), StepDefinition(name="charge", takeovers=0)), Interrupt)
+
+
+def test_an_at_most_once_body_is_never_run_again() -> None:
+    found = refused(stored(StepStatus.RUNNING), ONCE)
+    assert isinstance(found, Interrupt)
+    error = str(found.write.set["error"])
+    assert "Interrupted" in error
+    assert "at_most_once" in error
+
+
+@pytest.mark.parametrize("status", [StepStatus.RUNNING, StepStatus.RETRYING])
+def test_a_dead_letter_ends_what_could_be_claimed(status: StepStatus) -> None:
+    found = refused(stored(status), dead=True)
+    assert isinstance(found, Interrupt)
+    assert "DeadLetter" in str(found.write.set["error"])
+
+
+def test_the_owner_of_an_expired_lease_that_renews_it_refuses_the_take_over() -> None:
+    item = stored(StepStatus.RUNNING)
+    take_over = decided(item)
+    renewed = apply(transitions.heartbeat(replace(HELD, token="other"), started=1, lease=NOW + 1), item)
+    assert not holds(take_over.expect, renewed)
+
+
+def test_of_two_take_overs_of_one_lease_the_second_is_refused() -> None:
+    item = stored(StepStatus.RUNNING)
+    first, second = (
+        after_refusal(replace(ME, token=token), STEP, item, now=NOW, lease=LEASE, expires=EXPIRES)
+        for token in ("first", "second")
+    )
+    assert isinstance(first, Claim)
+    assert isinstance(second, Claim)
+    assert holds(first.write.expect, item)
+    assert not holds(second.write.expect, apply(first.write, item))
+
+
+def test_only_my_token_with_the_status_i_wrote_is_my_own_write() -> None:
+    assert wrote(ME, StepStatus.COMPLETED, stored(StepStatus.COMPLETED, owner="me"))
+    assert not wrote(ME, StepStatus.COMPLETED, stored(StepStatus.COMPLETED, owner="other"))
+    assert not wrote(ME, StepStatus.COMPLETED, stored(StepStatus.FAILED, owner="me"))
+    assert not wrote(ME, StepStatus.COMPLETED, None)
+
+
+# ---- any sequence of writes -------------------------------------------------------------------------------------
+
+
+def all_writes(me: Writer, seen: Item | None, now: int) -> list[Update]:
+    """Every write that this writer could send, having seen this record."""
+    step_record = None if seen is None else record(seen)
+    writes = [
+        transitions.claim(me, now=now, lease=now + 10),
+        transitions.skip(me, now=now, expires=0),
+        transitions.cancel(me, started=now, ended=now, expires=0),
+        transitions.heartbeat(me, started=now, lease=now + 10),
+        transitions.complete(me, started=now, ended=now, output=Payload("1"), expires=0),
+        transitions.retry(me, step_record, started=now, ended=now, due=now + 5, error=ERROR),
+        transitions.fail(me, step_record, started=now, ended=now, expires=0, error=ERROR),
+    ]
+    if step_record is None or not step_record.status.terminal:
+        writes.append(transitions.interrupt(me, step_record, now=now, expires=0, error=DEAD_LETTER))
+    for dead in (False, True) if seen is not None else ():
+        found = after_refusal(me, STEP, seen or {}, now=now, lease=now + 10, expires=0, dead=dead)
+        if isinstance(found, Claim | Interrupt):
+            writes.append(found.write)
+    return writes
+
+
+moves = st.tuples(
+    st.sampled_from(["a", "b", "c"]), st.booleans(), st.integers(0, 9), st.integers(0, 3), st.sampled_from([0, 1, 20])
+)
+
+
+@given(st.lists(moves, max_size=30))
+@settings(max_examples=300)
+def test_whatever_writers_send_however_late_a_terminal_record_never_changes(
+    sequence: list[tuple[str, bool, int, int, int]],
+) -> None:
+    states: list[Item | None] = [None]
+    now = NOW
+    for token, claims, choice, age, passed in sequence:
+        now += passed
+        held = claims and any(state is not None and state["owner"] == token for state in states)
+        seen = states[max(0, len(states) - 1 - age)]  # a read of long ago
+        writes = all_writes(Writer("run-1", "charge", token, inline=False, held=held), seen, now)
+        write = writes[choice % len(writes)]
+        before = states[-1]
+        if holds(write.expect, before):
+            states.append(apply(write, before))
+            assert before is None or not record(before).status.terminal
+            after = record(states[-1] or {})
+            source = None if before is None else record(before).status
+            assert any(source in sources and after.status is target for sources, target in STEP_TABLE.values())
+
+
+@pytest.mark.parametrize("status", TERMINAL)
+def test_a_step_that_was_seen_to_have_ended_cannot_be_interrupted(status: StepStatus) -> None:
+    with pytest.raises(ValueError, match="never changes"):
+        transitions.interrupt(ME, record(stored(status)), now=NOW, expires=0, error=DEAD_LETTER)
+
+
+# ---- a run ------------------------------------------------------------------------------------------------------
+
+RUN = RunRecord("run-1", "orders", "v1", RunStatus.RUNNING, 5, Payload("1"))
+RUN_WRITES: Mapping[str, Update] = {
+    "finish": transitions.finish(RUN, now=NOW, expires=EXPIRES),
+    "fail": transitions.fail_run(RUN, "charge", ERROR, now=NOW, expires=EXPIRES),
+    "begin failing": transitions.begin_failing(RUN, "charge", ERROR),
+    "end failing": transitions.end_failing(RUN, now=NOW, expires=EXPIRES),
+    "cancel": transitions.cancel_run(RUN, now=NOW, expires=EXPIRES),
+}
+
+
+@pytest.mark.parametrize("name", RUN_TABLE)
+def test_a_write_to_a_run_is_accepted_in_the_statuses_of_the_table_only(name: str) -> None:
+    sources, target = RUN_TABLE[name]
+    write = RUN_WRITES[name]
+    assert not holds(write.expect, None)
+    for status in RunStatus:
+        item = {**RUN.to_item(), "status": status.value}
+        assert holds(write.expect, item) == (status in sources)
+    after = RunRecord.from_item("run-1", apply(write, RUN.to_item()) or {})
+    assert after.status is target
+
+
+def test_a_run_can_be_cancelled_while_its_failure_handler_works_but_not_completed() -> None:
+    failing = {**RUN.to_item(), "status": "FAILING"}
+    assert holds(RUN_WRITES["cancel"].expect, failing)
+    assert not holds(RUN_WRITES["finish"].expect, failing)
+    assert not holds(RUN_WRITES["fail"].expect, failing)
+
+
+@pytest.mark.parametrize("name", RUN_TABLE)
+def test_a_run_moves_to_the_index_of_ended_runs_with_the_write_that_ends_it(name: str) -> None:
+    after = apply(RUN_WRITES[name], RUN.to_item())
+    assert after is not None
+    live = RUN_TABLE[name][1].live
+    assert after["isk"] == keys.index_sort(live=live, created=5, run_id="run-1")
+    assert ("ended" in after) != live
+    assert ("expires" in after) != live
+
+
+def test_the_first_failing_step_is_the_cause_and_stays_it() -> None:
+    failing = apply(RUN_WRITES["begin failing"], RUN.to_item())
+    assert failing is not None
+    second = transitions.begin_failing(RUN, "ship", ERROR)
+    assert not holds(second.expect, failing)
+    ended = RunRecord.from_item("run-1", apply(RUN_WRITES["end failing"], failing) or {})
+    assert (ended.failed_step, ended.status) == ("charge", RunStatus.FAILED)
+    assert ended.error is not None
+    assert ended.error.message == "card refused"
