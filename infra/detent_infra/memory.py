@@ -314,7 +314,7 @@ class MemoryLogs:
                 position += 1
                 if line.time >= since and matches(to_json(line)):
                     found.append(line)
-        return LogPage(tuple(found), str(position))
+        return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(position))
 
 
 def wall_clock() -> int:

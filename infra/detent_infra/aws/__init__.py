@@ -1,0 +1,72 @@
+"""The ports on AWS: DynamoDB, SQS, S3 and CloudWatch Logs, through boto3."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+
+from detent_infra.aws.blobs import S3Blobs
+from detent_infra.aws.calls import Calls
+from detent_infra.aws.logs import CloudWatchLogs, StdoutLogs
+from detent_infra.aws.queue import SqsQueue
+from detent_infra.aws.resources import Clients, Resources, resources_of_stack
+from detent_infra.aws.table import DynamoTable
+from detent_infra.ports import Backend, Clock, Ids, Timing
+
+__all__ = ["Clients", "CloudWatchLogs", "Resources", "StdoutLogs", "aws_backend", "resources_of_stack"]
+
+CALL_THREADS = 32
+POLL_THREADS = 8
+
+
+def aws_backend(
+    resources: Resources,
+    *,
+    url: str,
+    region: str | None = None,
+    endpoint: str | None = None,
+    clock: Clock,
+    ids: Ids,
+    timing: Timing | None = None,
+    session: boto3.Session | None = None,
+    measure: bool = False,
+) -> Backend:
+    """A backend on resources that exist. Reads nothing yet.
+
+    Region and credentials are found as boto3 finds them, unless given. `endpoint` leads to a stand-in for AWS.
+    `measure` makes DynamoDB report consumed capacity. May be used from several event loops and threads.
+
+    boto3's calls block, so they run on threads of the backend's own: `CALL_THREADS`, and `POLL_THREADS` more for long
+    polls. `close` starts nothing more and does not wait, but the interpreter waits for a poll that is under way.
+
+    Raises `ConfigurationError` for a region, profile or endpoint that cannot be used.
+    """
+    clients = Clients(region, endpoint, session)
+    clients.prepare()
+    pool = ThreadPoolExecutor(CALL_THREADS, "detent-aws")
+    polls = ThreadPoolExecutor(POLL_THREADS, "detent-aws-poll")
+
+    def queue(queue_url: str) -> SqsQueue:
+        name = f"the queue {queue_url.rpartition('/')[2]!r}"
+        return SqsQueue(clients, Calls(pool, name), Calls(polls, name), queue_url)
+
+    def close() -> None:
+        for executor in (pool, polls):
+            executor.shutdown(wait=False, cancel_futures=True)
+        clients.close()
+
+    table_calls = Calls(pool, f"the table {resources.table!r}")
+    log_calls = Calls(pool, f"the log group {resources.log_group!r}")
+    return Backend(
+        url=url,
+        table=DynamoTable(clients, table_calls, resources.table, measure=measure),
+        queue=queue(resources.queue_url),
+        dead_letters=queue(resources.dead_letter_url),
+        blobs=S3Blobs(clients, Calls(pool, f"the bucket {resources.bucket!r}"), resources.bucket),
+        logs=CloudWatchLogs(clients, log_calls, resources.log_group, clock=clock, ids=ids),
+        clock=clock,
+        ids=ids,
+        timing=timing or Timing(),
+        close=close,
+    )  # `sweep` stays empty: the table's TTL on `expires` drops what is past retention

@@ -1,0 +1,190 @@
+"""The queue port on SQS standard queues."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
+from botocore.exceptions import ClientError
+from detent_state_machine.errors import DetentError, InputError, PayloadTooLarge, Unavailable
+
+from detent_infra.aws.calls import Calls, pause
+from detent_infra.aws.errors import code_of
+from detent_infra.aws.resources import Clients
+from detent_infra.ports import Received
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, SendMessageBatchRequestEntryTypeDef
+
+MAX_DELAY = 900.0
+MAX_BATCH = 10
+MAX_BYTES = 1024 * 1024
+"""Of a message, and of a batch in sum."""
+MAX_WAIT = 20
+MAX_VISIBILITY = 43_200
+ATTEMPTS = 3
+"""Tries of a batch entry that SQS did not take while it took others."""
+
+Entries: TypeAlias = "list[SendMessageBatchRequestEntryTypeDef]"
+
+_REFUSED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_STALE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
+
+
+class SqsQueue:
+    """Sends and acknowledges through `calls`, and waits through `polls`, so that a long poll blocks nothing else.
+
+    Delays and visibility are rounded up to the whole seconds that SQS knows.
+    """
+
+    max_delay = MAX_DELAY
+
+    def __init__(self, clients: Clients, calls: Calls, polls: Calls, url: str) -> None:
+        self._clients = clients
+        self._calls = calls
+        self._polls = polls
+        self._url = url
+
+    async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
+        if delay > self.max_delay:
+            raise InputError(f"The queue delays a message by at most {self.max_delay:g} s, not {delay:g} s.")
+        for body in bodies:
+            _check(body)
+        seconds = max(0, math.ceil(delay))
+        sends = [self._send_batch(batch, seconds) for batch in batches(bodies)]
+        # Waits for every batch even if one fails: nothing is sent behind the caller's back after this has raised.
+        for result in await asyncio.gather(*sends, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    async def _send_batch(self, bodies: Sequence[str], delay: int) -> None:
+        left: Entries = [
+            {"Id": str(number), "MessageBody": body, "DelaySeconds": delay} for number, body in enumerate(bodies)
+        ]
+        for attempt in range(1, ATTEMPTS + 1):
+            failed = await self._calls(partial(self._send_entries, left))
+            if not failed:
+                return
+            if refused := [entry for entry in failed.values() if entry["SenderFault"]]:
+                raise InputError(
+                    f"SQS refused a message: {refused[0]['Code']}: {refused[0].get('Message', '')}",
+                    advice="It refuses this message every time.",
+                )
+            left = [entry for entry in left if entry["Id"] in failed]
+            if attempt < ATTEMPTS:
+                await pause(attempt)
+        raise Unavailable(f"SQS did not take {len(left)} of {len(bodies)} messages.", advice="Try again.")
+
+    def _send_entries(self, entries: Entries) -> dict[str, BatchResultErrorEntryTypeDef]:
+        """Sends them and returns those that failed, by id."""
+        answer = self._clients.sqs.send_message_batch(QueueUrl=self._url, Entries=entries)
+        return {entry["Id"]: entry for entry in answer.get("Failed", [])}
+
+    async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
+        """At most 10 messages, and at most 20 s of waiting.
+
+        If the task is cancelled while SQS hands out messages, they are made visible again at once.
+        """
+        if limit < 1:
+            return []
+        polling = self._polls.submit(lambda: self._receive(limit, wait, visibility))
+        try:
+            return await asyncio.wrap_future(polling)
+        except asyncio.CancelledError:
+            polling.add_done_callback(self._give_back)
+            raise
+
+    def _receive(self, limit: int, wait: float, visibility: float) -> list[Received]:
+        answer = self._clients.sqs.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=min(limit, MAX_BATCH),
+            WaitTimeSeconds=min(MAX_WAIT, max(0, math.ceil(wait))),
+            VisibilityTimeout=_whole_seconds(visibility),
+            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+        )
+        return [
+            Received(
+                body=message.get("Body", ""),
+                receipt=message.get("ReceiptHandle", ""),
+                count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1")),
+            )
+            for message in answer.get("Messages", [])
+        ]
+
+    def _give_back(self, polled: Future[list[Received]]) -> None:
+        if polled.cancelled() or polled.exception() is not None:
+            return
+        for message in polled.result():
+            try:
+                self._polls.now(partial(self._extend, message.receipt, 0))
+            except DetentError:
+                return  # the messages come back by themselves when their visibility ends
+
+    async def extend(self, receipt: str, visibility: float) -> None:
+        await self._calls(lambda: self._extend(receipt, _whole_seconds(visibility)))
+
+    def _extend(self, receipt: str, seconds: int) -> None:
+        try:
+            self._clients.sqs.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=receipt, VisibilityTimeout=seconds
+            )
+        except ClientError as error:
+            _ignore_stale(error)
+
+    async def delete(self, receipt: str) -> None:
+        await self._calls(lambda: self._delete(receipt))
+
+    def _delete(self, receipt: str) -> None:
+        try:
+            self._clients.sqs.delete_message(QueueUrl=self._url, ReceiptHandle=receipt)
+        except ClientError as error:
+            _ignore_stale(error)
+
+
+def batches(bodies: Sequence[str]) -> list[list[str]]:
+    """The bodies in order, in groups that one request takes: at most 10, at most 1 MiB."""
+    groups: list[list[str]] = []
+    size = 0
+    for body in bodies:
+        length = len(body.encode())
+        if not groups or len(groups[-1]) == MAX_BATCH or size + length > MAX_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(body)
+        size += length
+    return groups
+
+
+def _check(body: str) -> None:
+    if (found := _REFUSED.search(body)) is not None:
+        raise InputError(
+            f"A message holds the character {found.group()!r}, which SQS refuses.",
+            advice="Escape it, as JSON does.",
+        )
+    if not body:
+        raise InputError("A message is empty, which SQS refuses.")
+    if (length := len(body.encode())) > MAX_BYTES:
+        raise PayloadTooLarge(
+            f"A message of {length:,} bytes is over SQS's limit of {MAX_BYTES:,}.",
+            advice="Store the payload and send its reference.",
+        )
+
+
+def _whole_seconds(visibility: float) -> int:
+    return min(MAX_VISIBILITY, max(0, math.ceil(visibility)))
+
+
+def _ignore_stale(error: ClientError) -> None:
+    """Passes over a receipt that SQS no longer knows, and raises any other error.
+
+    The message was deleted, or was delivered again and belongs to someone else now, or has been out for 12 hours
+    (`InvalidParameterValue`; both other parameters are always valid). Each is normal for at-least-once delivery: the
+    caller's lease in the table decides who owns the work, and the queue delivers again what is not done.
+    """
+    if code_of(error) not in _STALE:
+        raise error

@@ -1,0 +1,157 @@
+"""Which AWS resources a backend uses, where their names come from, and the clients that reach them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from detent_state_machine.errors import ConfigurationError
+
+from detent_infra.aws.errors import code_of, translate
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
+
+CONNECTIONS = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Names of what a deployed stack consists of."""
+
+    table: str
+    queue_url: str
+    dead_letter_url: str
+    bucket: str
+    log_group: str
+
+
+OUTPUTS = {
+    "table": "TableName",
+    "queue_url": "QueueUrl",
+    "dead_letter_url": "DeadLetterQueueUrl",
+    "bucket": "BucketName",
+    "log_group": "LogGroupName",
+}
+"""The stack's outputs that name them."""
+
+
+class _Session(Protocol):
+    """What is used of `boto3.Session`, whose own type lists every service there is."""
+
+    def client(
+        self, service_name: str, region_name: str | None, *, endpoint_url: str | None, config: Config
+    ) -> object: ...
+
+
+class Clients:
+    """One client per service, made when it is first used: a Lambda that stores no large payload never loads S3.
+
+    The shared session is not safe to make clients from in two threads at once, so a lock is around that.
+    """
+
+    def __init__(self, region: str | None, endpoint: str | None, session: boto3.Session | None = None) -> None:
+        self._region = region
+        self._endpoint = endpoint
+        self._session = cast("_Session | None", session)
+        self._lock = threading.Lock()
+
+    @cached_property
+    def dynamodb(self) -> DynamoDBClient:
+        return cast("DynamoDBClient", self._make("dynamodb", _config()))
+
+    @cached_property
+    def dynamodb_once(self) -> DynamoDBClient:
+        """Does not try again: for the one write that is not the same done twice, adding to a number."""
+        return cast("DynamoDBClient", self._make("dynamodb", _config(attempts=1)))
+
+    @cached_property
+    def sqs(self) -> SQSClient:
+        return cast("SQSClient", self._make("sqs", _config(read_timeout=30)))  # a long poll is silent for 20 s
+
+    @cached_property
+    def s3(self) -> S3Client:
+        # A stand-in for S3 rarely has a host name per bucket.
+        style = Config(s3={"addressing_style": "path"}) if self._endpoint else Config()
+        return cast("S3Client", self._make("s3", _config(read_timeout=30).merge(style)))
+
+    @cached_property
+    def logs(self) -> CloudWatchLogsClient:
+        return cast("CloudWatchLogsClient", self._make("logs", _config(read_timeout=30)))
+
+    @cached_property
+    def cloudformation(self) -> CloudFormationClient:
+        return cast("CloudFormationClient", self._make("cloudformation", _config(read_timeout=30)))
+
+    def _make(self, service: str, config: Config) -> object:
+        with self._lock:
+            if self._session is None:
+                self._session = cast("_Session", boto3.Session(region_name=self._region))
+            return self._session.client(service, self._region, endpoint_url=self._endpoint, config=config)
+
+    def prepare(self) -> None:
+        """Makes the clients that every worker needs, so that a wrong region, profile or endpoint is told at once.
+
+        Raises `ConfigurationError`.
+        """
+        try:
+            _ = self.dynamodb, self.sqs
+        except BotoCoreError as error:
+            raise translate(error, "the backend") from None
+        except ValueError as error:
+            raise ConfigurationError(
+                f"The backend's endpoint {self._endpoint!r} is not usable: {error}.",
+                advice="Write it as in `endpoint=http://localhost:4566`.",
+            ) from None
+
+    def close(self) -> None:
+        """Closes the connections of the clients made so far."""
+        for name in ("dynamodb", "dynamodb_once", "sqs", "s3", "logs", "cloudformation"):
+            if name in self.__dict__:
+                getattr(self, name).close()
+
+
+def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:
+    """Times out early: a worker that waits for a lost connection loses its lease meanwhile."""
+    return Config(
+        connect_timeout=2,
+        read_timeout=read_timeout,
+        retries={"mode": "standard", "total_max_attempts": attempts},
+        max_pool_connections=CONNECTIONS,
+        tcp_keepalive=True,
+        user_agent_extra="detent",
+    )
+
+
+def resources_of_stack(stack: str, clients: Clients) -> Resources:
+    """Reads the names from the outputs of the CloudFormation stack, in one request. Raises `ConfigurationError`."""
+    deploy = f"Deploy it with `sam deploy --stack-name {stack}`, or correct the name or the region."
+    clients.prepare()
+    try:
+        found = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
+    except ClientError as error:
+        said = error.response.get("Error", {}).get("Message", "")
+        if code_of(error) == "ValidationError" and "does not exist" in said:
+            raise ConfigurationError(f"There is no CloudFormation stack {stack!r}.", advice=deploy) from None
+        raise translate(error, f"the stack {stack!r}") from None
+    except BotoCoreError as error:
+        raise translate(error, f"the stack {stack!r}") from None
+    if not found:
+        raise ConfigurationError(f"There is no CloudFormation stack {stack!r}.", advice=deploy)
+    outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in found[0].get("Outputs", [])}
+    if missing := sorted(name for name in OUTPUTS.values() if not outputs.get(name)):
+        raise ConfigurationError(
+            f"The stack {stack!r} (now {found[0]['StackStatus']}) has no output {', '.join(missing)}, "
+            "so it is not detent's or is not deployed whole.",
+            advice=deploy,
+        )
+    return Resources(**{field: outputs[name] for field, name in OUTPUTS.items()})

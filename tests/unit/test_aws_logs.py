@@ -1,0 +1,230 @@
+"""A run's log in CloudWatch: nothing lost or repeated while following, whoever wrote the lines."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from detent_infra.aws.logs import LATE, MAX_EVENT, MAX_SEEN, StdoutLogs, batches, fit, to_line
+from detent_infra.log_lines import from_json, to_json
+from detent_infra.memory import memory_backend, wall_clock
+from detent_infra.ports import Backend, LogLine
+from detent_state_machine.errors import ConfigurationError, InputError
+
+from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
+
+
+class Clock:
+    """Starts now, because CloudWatch refuses old events, and stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = wall_clock()
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def backend(clock: Clock) -> Iterator[Backend]:
+    with moto_backend(clock=clock) as backend:
+        yield backend
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+def line(time: int, message: str, run_id: str = "r1", **more: Any) -> LogLine:
+    return LogLine(time=time, level="INFO", message=message, run_id=run_id, **more)
+
+
+def messages(backend: Backend, after: str | None = None, **more: Any) -> tuple[list[str], str]:
+    page = run(backend.logs.read("r1", after=after, **more))
+    return [found.message for found in page.lines], page.next
+
+
+def group_of(backend: Backend) -> str:
+    return "/detent/" + backend.url.removeprefix("aws://").partition("?")[0]
+
+
+def test_a_line_comes_back_as_it_was_written(backend: Backend, clock: Clock) -> None:
+    written = line(clock(), "paid ä", path="charge", attempt=2, fields='{"total": 4.5}')
+    run(backend.logs.append([written]))
+    assert run(backend.logs.read("r1")).lines == (written,)
+
+
+def test_lines_come_in_order_of_time_however_they_were_handed_over(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock() + 2, "b"), line(clock() + 1, "a")]))
+    assert messages(backend)[0] == ["a", "b"]
+
+
+def test_a_line_that_only_mentions_the_run_is_not_its_own(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock(), "see r1", "r2"), line(clock(), "mine", "r10"), line(clock(), "own")]))
+    assert messages(backend)[0] == ["own"]
+
+
+def test_the_pattern_means_what_it_means_on_every_backend(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock(), "a", attempt=1), line(clock() + 1, "b", attempt=2)]))
+    assert messages(backend, pattern="{ $.attempt > 1 }")[0] == ["b"]
+    with pytest.raises(InputError):
+        messages(backend, pattern="{ $.attempt >")
+
+
+def test_following_shows_each_line_once(backend: Backend, clock: Clock) -> None:
+    after, shown = None, []
+    for number in range(5):
+        run(backend.logs.append([line(clock(), f"{number}a"), line(clock() + 1, f"{number}b")]))
+        found, after = messages(backend, after)
+        shown += found
+        clock.now += 400
+    assert shown == [f"{number}{letter}" for number in range(5) for letter in "ab"]
+
+
+def test_following_shows_a_line_that_becomes_visible_late(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock(), "first")]))
+    _, after = messages(backend)
+    clock.now += LATE
+    _, after = messages(backend, after)
+    run(backend.logs.append([line(clock() - LATE + 1, "late")]))
+    found, after = messages(backend, after)
+    assert found == ["late"]
+    assert messages(backend, after)[0] == []
+
+
+def test_following_does_not_search_what_it_has_seen(backend: Backend, clock: Clock) -> None:
+    _, after = messages(backend)
+    clock.now += 3_600_000
+    _, after = messages(backend, after)
+    with recorded_calls() as calls:
+        messages(backend, after)
+    assert calls[0].params["startTime"] == clock() - LATE
+
+
+def test_pages_hold_at_most_the_limit_and_lose_nothing(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock() + number, str(number)) for number in range(10)]))
+    shown, after = [], None
+    for _ in range(10):
+        found, after = messages(backend, after, limit=3)
+        assert len(found) <= 3
+        shown += found
+    assert shown == [str(number) for number in range(10)]
+
+
+def test_the_cursor_of_a_busy_run_stays_small(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock() + number, str(number)) for number in range(2 * MAX_SEEN)]))
+    found, after = messages(backend, limit=5_000)
+    assert len(found) == 2 * MAX_SEEN
+    assert len(json.loads(after)[3]) == MAX_SEEN
+    assert messages(backend, after)[0] == []
+
+
+def test_since_leaves_out_what_is_older(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock(), "old"), line(clock() + 5, "new")]))
+    assert messages(backend, since=clock() + 1)[0] == ["new"]
+
+
+@pytest.mark.parametrize("cursor", ["", "5", "[1]", '"x"', "[1, null, 1, 5]"])
+def test_a_cursor_of_something_else_is_refused(backend: Backend, cursor: str) -> None:
+    with pytest.raises(InputError, match="cursor"):
+        messages(backend, cursor)
+
+
+def test_a_search_that_cloudwatch_does_in_many_empty_pages_ends_and_goes_on(backend: Backend, clock: Clock) -> None:
+    run(backend.logs.append([line(clock(), "found")]))
+    empty = (200, {"events": [], "nextToken": "more"})
+    with answering("logs.FilterLogEvents", *[empty] * 30) as left:
+        found, after = messages(backend)
+        assert found == []
+        assert len(left) == 10
+        messages(backend, after)
+    assert left == []
+
+
+def test_one_stream_per_process_is_made_when_there_is_something_to_write(backend: Backend, clock: Clock) -> None:
+    with recorded_calls() as calls:
+        run(backend.logs.append([]))
+        assert calls == []
+        run(backend.logs.append([line(clock(), "a")]))
+        run(backend.logs.append([line(clock(), "b")]))
+    assert [call.operation for call in calls] == ["CreateLogStream", "PutLogEvents", "PutLogEvents"]
+
+
+def test_a_missing_log_group_is_named(backend: Backend) -> None:
+    boto3.client("logs", region_name=REGION).delete_log_group(logGroupName=group_of(backend))
+    with pytest.raises(ConfigurationError, match="log group '/detent/"):
+        messages(backend)
+
+
+def test_lines_printed_by_powertools_in_lambda_are_read(backend: Backend, clock: Clock) -> None:
+    printed = {
+        "level": "ERROR", "location": "handler:12", "message": {"sku": "A"},
+        "timestamp": "2026-11-22 15:04:05,678+0000",
+        "service": "detent", "cold_start": True, "run_id": "r1", "path": "charge", "attempt": 3,
+    }  # fmt: skip
+    client = boto3.client("logs", region_name=REGION)
+    client.create_log_stream(logGroupName=group_of(backend), logStreamName="2026/11/22/[$LATEST]abc")
+    client.put_log_events(
+        logGroupName=group_of(backend),
+        logStreamName="2026/11/22/[$LATEST]abc",
+        logEvents=[
+            {"timestamp": clock(), "message": "START RequestId: r1 Version: $LATEST\n"},
+            {"timestamp": clock() + 1, "message": json.dumps(printed) + "\n"},
+        ],
+    )
+    (found,) = run(backend.logs.read("r1", pattern='{ $.cold_start IS TRUE && $.level = "ERROR" }')).lines
+    assert found.time == clock() + 1
+    assert (found.level, found.message, found.path, found.attempt) == ("ERROR", '{"sku": "A"}', "charge", 3)
+    assert json.loads(found.fields) == {"location": "handler:12", "service": "detent", "cold_start": True}
+
+
+@pytest.mark.parametrize("text", ["", "not json", "[]", "null", '{"message": "no run"}', '{"run_id": 5}'])
+def test_what_is_no_line_of_a_run_is_passed_over(text: str) -> None:
+    assert to_line(text, 1) is None
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "\x00", "\U0001f600", '"'])
+def test_a_line_too_long_for_cloudwatch_is_shortened_and_stays_readable(character: str) -> None:
+    text = fit(line(1, character * 300_000, fields=json.dumps({"big": "y" * 300_000})))
+    assert len(text.encode()) < MAX_EVENT
+    kept = from_json(text)
+    assert kept is not None
+    assert kept.message.startswith(character * 1_000)
+    assert kept.message.endswith("…")
+    assert json.loads(kept.fields) == {"fields_dropped": True}
+
+
+def test_a_line_that_fits_is_left_alone() -> None:
+    whole = line(1, "x" * 200_000)
+    assert fit(whole) == to_json(whole)
+
+
+def test_batches_keep_to_number_size_and_span() -> None:
+    day = 24 * 3600 * 1000
+    assert [len(batch) for batch in batches([(0, "x")] * 10_001)] == [10_000, 1]
+    assert [len(batch) for batch in batches([(0, "x" * 250_000)] * 5)] == [4, 1]
+    assert [len(batch) for batch in batches([(0, "x"), (day - 1, "x"), (day, "x")])] == [2, 1]
+    assert list(batches([])) == []
+
+
+def test_in_lambda_each_line_is_one_line_of_output(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line(1, "two\nlines"), line(2, "ä", fields='{"n": 1}')]
+    run(StdoutLogs(memory_backend().logs).append(lines))
+    printed = capsys.readouterr().out.splitlines()
+    assert [from_json(text) for text in printed] == lines
+
+
+def test_in_lambda_reading_goes_to_the_log_group() -> None:
+    stored = memory_backend().logs
+    run(stored.append([line(1, "a"), line(2, "b")]))
+    logs = StdoutLogs(stored, io.StringIO())
+    assert [found.message for found in run(logs.read("r1", limit=1)).lines] == ["a"]
