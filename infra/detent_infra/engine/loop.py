@@ -149,8 +149,8 @@ class Engine:
 
     def _choose(self, session: Session, ready: list[str]) -> str | None:
         """The successor to go on with in this delivery: the first one there is time for."""
-        if session.hops >= self._max_hops:
-            return None
+        if session.dead or session.hops >= self._max_hops:
+            return None  # What follows a dead letter is not dead: it goes to the main queue, and runs there.
         if session.deadline is None:
             return ready[0] if ready else None
         left = (session.deadline - self.backend.clock() - TIME_MARGIN) / 1000

@@ -1,0 +1,15 @@
+"""The dead-letter consumer: ends what a message was about when every delivery of it failed.
+
+A step run that can be claimed becomes FAILED with the reason, and its run goes on from there. No body runs here.
+"""
+
+from __future__ import annotations
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from detent_functions.deliveries import BatchResponse, SqsEvent, answer
+
+
+def handler(event: SqsEvent, context: LambdaContext) -> BatchResponse:
+    """Invoked by an SQS event source mapping with `ReportBatchItemFailures`. Never raises."""
+    return answer(event, context, dead=True)

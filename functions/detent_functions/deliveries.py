@@ -1,0 +1,126 @@
+"""Drives a batch of messages as an SQS event source mapping hands it over, and says which of them to keep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypedDict
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from detent_infra.engine import Engine
+from detent_infra.ports import Queue, Received
+from detent_state_machine.errors import DetentError, RecordError
+from detent_state_machine.messages import Drive, Start, decode
+
+from detent_functions.runtime import runtime
+from detent_functions.telemetry import invocation, log
+
+RESERVE_MS = 500
+"""Before the invocation's end, when unfinished messages are given up: an invocation that runs into its timeout fails
+the whole batch, the finished messages too."""
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
+"""Seconds that a kept message stays hidden. Each delivery doubles it, so 10 of them outlast an outage of 50 minutes."""
+
+
+class SqsAttributes(TypedDict):
+    ApproximateReceiveCount: str
+
+
+class SqsRecord(TypedDict):
+    """What is read of a record."""
+
+    messageId: str
+    receiptHandle: str
+    body: str
+    attributes: SqsAttributes
+
+
+class SqsEvent(TypedDict):
+    Records: list[SqsRecord]
+
+
+class Kept(TypedDict):
+    itemIdentifier: str
+
+
+class BatchResponse(TypedDict):
+    """The event source mapping deletes every message of the batch but these."""
+
+    batchItemFailures: list[Kept]
+
+
+def answer(event: SqsEvent, context: LambdaContext, *, dead: bool) -> BatchResponse:
+    """Drives the batch's messages at the same time. Never raises: what was not done is kept."""
+    records = event.get("Records", [])
+    with invocation(context) as counters:
+        try:
+            here = runtime()
+            queue = here.backend.dead_letters if dead else here.backend.queue
+            kept = here.run(_drive(here.engine, queue, records, context.get_remaining_time_in_millis(), dead=dead))
+        except Exception:  # noqa: BLE001 - the batch must come back whatever it was, and the log says what
+            log.exception("none of the batch was handled")
+            kept = [record["messageId"] for record in records]
+        counters.add("MessagesHandled", len(records) - len(kept))
+        counters.add("MessagesKept", len(kept))
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+
+
+async def _drive(engine: Engine, queue: Queue, records: list[SqsRecord], left_ms: int, *, dead: bool) -> list[str]:
+    if not records:
+        return []
+    deadline = engine.backend.clock() + left_ms
+    tasks = {asyncio.create_task(_one(engine, queue, r, deadline, dead=dead)): r["messageId"] for r in records}
+    _, late = await asyncio.wait(tasks, timeout=max(0, left_ms - RESERVE_MS) / 1000)
+    for task in late:
+        log.error("message given up: the invocation is about to end", extra={"message_id": tasks[task]})
+        task.cancel()
+    if late:
+        await asyncio.wait(late, timeout=RESERVE_MS / 2000)
+    return [message_id for task, message_id in tasks.items() if task in late or not task.result()]
+
+
+async def _one(engine: Engine, queue: Queue, record: SqsRecord, deadline: int, *, dead: bool) -> bool:
+    """Whether the message is done with. Raises nothing."""
+    about = {"message_id": record["messageId"]}
+    try:
+        received = Received(
+            record["body"], record["receiptHandle"], int(record["attributes"]["ApproximateReceiveCount"])
+        )
+        about |= _names(received.body)
+    except Exception:  # noqa: BLE001 - as above
+        log.exception("message kept: its record is not one of SQS", extra=about)
+        return False
+    try:
+        if received.count > 1:
+            # The queue hides a message for longer than a function can run. One that came back may be the one that
+            # kills its worker: let it come back sooner, as its lease does. (A first delivery need not pay for this.)
+            await queue.extend(received.receipt, engine.backend.timing.visibility)
+        if await engine.handle(received, dead=dead, deadline=deadline):
+            return True
+        log.warning("message kept: its work is not done", extra=about)
+    except DetentError as error:
+        log.warning("message kept: %s", error, extra=about)
+    except Exception:  # noqa: BLE001 - one message must not fail the others of its batch
+        log.exception("message kept", extra=about)
+    await _hide(queue, received, about)
+    return False
+
+
+async def _hide(queue: Queue, received: Received, about: dict[str, str]) -> None:
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(received.count - 1, 10))
+    try:
+        await queue.extend(received.receipt, pause)
+    except DetentError as error:
+        log.warning("its visibility could not be changed either: %s", error, extra=about)
+
+
+def _names(body: str) -> dict[str, str]:
+    """Which run and step run a message is about, for the log."""
+    try:
+        message = decode(body)
+    except RecordError:
+        return {}
+    match message:
+        case Drive(run_id, path):
+            return {"run_id": run_id, "path": path}
+        case Start(run_id):
+            return {"run_id": run_id}

@@ -1,0 +1,80 @@
+"""What a function's process keeps from one invocation to the next: the event loop, the backend, the engine.
+
+Imported by every function, so it imports nothing that only some of them use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from functools import cache, cached_property
+from typing import TypeVar
+
+from detent_infra.aws import Resources, StdoutLogs, aws_backend
+from detent_infra.engine import Engine
+from detent_infra.engine.definitions import Definitions
+from detent_infra.executor import Executor
+from detent_infra.ids import new_id
+from detent_infra.ports import Backend
+
+from detent_functions.application import load_application
+from detent_functions.settings import Settings, settings
+from detent_functions.telemetry import log
+
+_T = TypeVar("_T")
+
+
+class Runtime:
+    """Builds each part when it is first used, so that a function pays for no part it does not use."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._runner = asyncio.Runner()
+
+    def run(self, work: Coroutine[object, object, _T]) -> _T:
+        """The result of the work, done on this process's one event loop."""
+        return self._runner.run(work)
+
+    @cached_property
+    def backend(self) -> Backend:
+        s = self.settings
+        resources = Resources(s.table, s.queue_url, s.dead_letter_queue_url, s.bucket, s.log_group)
+        backend = aws_backend(resources, url=s.url, region=s.region, clock=_now, ids=new_id)
+        # Lambda carries what is printed to the log group: no request for it, and none of its latency.
+        return replace(backend, logs=StdoutLogs(backend.logs))
+
+    @cached_property
+    def executor(self) -> Executor:
+        return load_application(self.settings.app).executor
+
+    @cached_property
+    def engine(self) -> Engine:
+        return Engine(self.backend, self.executor)
+
+    @cached_property
+    def definitions(self) -> Definitions:
+        return Definitions(self.backend)
+
+    async def register(self) -> None:
+        """Stores the application's definitions, once per process, so that runs can be started by name."""
+        for definition in self.executor.definitions().values():
+            await self.definitions.register(definition)
+
+    def close(self) -> None:
+        if "backend" in self.__dict__:
+            self.backend.close()
+        self._runner.close()
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@cache
+def runtime() -> Runtime:
+    """This process's runtime. Raises `ConfigurationError` if the environment is not as template.yaml makes it."""
+    made = Runtime(settings())
+    log.setLevel(made.settings.log_level)
+    return made

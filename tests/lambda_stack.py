@@ -1,0 +1,224 @@
+"""The functions as Lambda runs them, on moto: a deployed stack, its event source mappings, and an application.
+
+moto delivers no SQS messages to functions, so `Deployed.poll` does what an event source mapping does: it receives a
+batch, invokes the handler with it, and deletes what the handler did not report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from detent_functions import runtime as runtime_module
+from detent_functions import settings as settings_module
+from detent_functions import start, worker
+from detent_functions.deliveries import BatchResponse, SqsEvent
+from detent_functions.requests import UrlReply
+from detent_infra.aws import Resources
+from detent_infra.executor import Completed, Failed, Outcome, Task
+from detent_state_machine.definition import Definition, Parent, StepDefinition
+from detent_state_machine.keys import data_key
+from detent_state_machine.records import ErrorInfo
+from detent_state_machine.retry import Retry
+from detent_state_machine.writes import Delete, Put, Update
+
+from tests.aws_stack import REGION, moto_stack
+
+GREETING = Definition(
+    name="greeting",
+    steps=(
+        StepDefinition(name="greet"),
+        StepDefinition(name="shout", parents=(Parent(step="greet", need="completed"),), reads=("greet",)),
+    ),
+)
+REFUSED = Definition(name="refused/always", steps=(StepDefinition(name="refuse", retry=Retry(attempts=1)),))
+MEETING = Definition(name="meeting", steps=(StepDefinition(name="meet", timeout=5, retry=Retry(attempts=1)),))
+
+LARGE = "x" * 10_000
+"""More than a record holds: it goes to the bucket."""
+KEEPING = Definition(
+    name="keeping",
+    description=LARGE,
+    steps=(
+        StepDefinition(name="keep"),
+        StepDefinition(name="left", parents=(Parent(step="keep", need="completed"),), reads=("keep",)),
+        StepDefinition(name="right", parents=(Parent(step="keep", need="completed"),), reads=("keep",)),
+        StepDefinition(
+            name="join", parents=(Parent(step="left", need="completed"), Parent(step="right", need="completed"))
+        ),
+        StepDefinition(name="tidy", scope="on_failure"),
+    ),
+)
+"""Makes every kind of call: a commit of its own, a fan-out, a join, large values, a failure handler."""
+
+
+class Bodies:
+    """A hand-written executor: what the SDK makes of an author's functions."""
+
+    def __init__(self) -> None:
+        self.ran: list[tuple[str, str]] = []
+        self.forgotten: set[str] = set()
+        self.table = asyncio.Barrier(3)
+
+    def definitions(self) -> Mapping[str, Definition]:
+        return {each.name: each for each in (GREETING, REFUSED, MEETING, KEEPING)}
+
+    def knows(self, workflow: str, step: str) -> bool:
+        return step not in self.forgotten
+
+    async def execute(self, task: Task) -> Outcome:
+        self.ran.append((task.run_id, task.path))
+        match task.path:
+            case "greet":
+                return Completed(json.dumps(f"hello {json.loads(task.input)}"))
+            case "shout":
+                return Completed((task.outputs["greet"] or "null").upper())
+            case "keep":
+                kept = [data_key("kept", name) for name in ("put", "counted", "dropped")]
+                return Completed(
+                    json.dumps(LARGE), (Put(kept[0], {"n": 1}), Update(kept[1], add={"n": 1}), Delete(kept[2]))
+                )
+            case "left" | "right" | "join" | "tidy":
+                return Completed(json.dumps(LARGE))
+            case "meet":
+                await self.table.wait()
+                return Completed("true")
+            case _:
+                return Failed(ErrorInfo("CardRefused", "no", trace="File /var/task/secret.py", retryable=False))
+
+
+class Application:
+    url = "memory://"
+
+    def __init__(self) -> None:
+        self.executor = Bodies()
+
+
+app = Application()
+
+
+class Context(LambdaContext):
+    """What Lambda passes beside the event."""
+
+    def __init__(self, function: str = "Worker", *, request_id: str = "r-1", left_ms: int = 900_000) -> None:
+        self._function_name = function
+        self._aws_request_id = request_id
+        self.get_remaining_time_in_millis = lambda: left_ms  # type: ignore[method-assign]
+
+
+class Deployed:
+    """A stack and its functions. `bodies` is what the application's steps run on."""
+
+    def __init__(self, resources: Resources, bodies: Bodies) -> None:
+        self.resources = resources
+        self.bodies = bodies
+        self.sqs = boto3.client("sqs", region_name=REGION)
+
+    def receive(self, url: str | None = None) -> SqsEvent:
+        """A batch as AWS hands it to a function, of up to 10 messages that are visible now."""
+        answer = self.sqs.receive_message(
+            QueueUrl=url or self.resources.queue_url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+        )
+        records = [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": message["Attributes"],
+                "messageAttributes": {},
+                "md5OfBody": message["MD5OfBody"],
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:steps",
+                "awsRegion": REGION,
+            }
+            for message in answer.get("Messages", [])
+        ]
+        return cast("SqsEvent", {"Records": records})
+
+    def poll(
+        self,
+        handler: Callable[[SqsEvent, LambdaContext], BatchResponse] = worker.handler,
+        *,
+        url: str | None = None,
+        context: LambdaContext | None = None,
+    ) -> BatchResponse:
+        """One delivery of a batch, with what follows it."""
+        url = url or self.resources.queue_url
+        event = self.receive(url)
+        response = handler(event, context or Context())
+        kept = {each["itemIdentifier"] for each in response["batchItemFailures"]}
+        done: SqsEvent = {"Records": [record for record in event["Records"] if record["messageId"] not in kept]}
+        self.acknowledge(done, url)
+        return response
+
+    def acknowledge(self, event: SqsEvent, url: str | None = None) -> None:
+        for record in event["Records"]:
+            self.sqs.delete_message(QueueUrl=url or self.resources.queue_url, ReceiptHandle=record["receiptHandle"])
+
+    def send(self, *bodies: str, url: str | None = None) -> None:
+        for body in bodies:
+            self.sqs.send_message(QueueUrl=url or self.resources.queue_url, MessageBody=body)
+
+    def waiting(self, url: str | None = None) -> int:
+        """Messages in the queue, visible, delayed or in flight."""
+        got = self.sqs.get_queue_attributes(QueueUrl=url or self.resources.queue_url, AttributeNames=["All"])
+        return sum(int(n) for name, n in got["Attributes"].items() if name.startswith("ApproximateNumberOfMessages"))
+
+    def http(self, method: str, path: str, body: object = None, **event: object) -> tuple[int, dict[str, object]]:
+        """A request through the function URL: status and body."""
+        shown = {"requestContext": {"http": {"method": method, "path": path}}, "rawPath": path, "version": "2.0"}
+        text = body if isinstance(body, str) else json.dumps(body)
+        reply = cast("UrlReply", start.handler({**shown, "body": text, **event}, Context("Start")))
+        problem = reply["statusCode"] >= 400
+        assert reply["headers"]["content-type"] == ("application/problem+json" if problem else "application/json")
+        parsed = json.loads(reply["body"])
+        return reply["statusCode"], parsed if isinstance(parsed, dict) else {"value": parsed}
+
+    def start(self, workflow: str = "greeting", input: object = "you") -> str:
+        status, reply = self.http("POST", f"/workflows/{workflow}/runs", {"input": input})
+        assert status == 202
+        return str(reply["run_id"])
+
+    def status(self, run_id: str) -> object:
+        return self.http("GET", f"/runs/{run_id}")[1]["status"]
+
+
+def environment(resources: Resources) -> dict[str, str]:
+    """What template.yaml gives every function."""
+    return {
+        "DETENT_APP": f"{__name__}:app",
+        "DETENT_STACK": "shop",
+        "DETENT_TABLE": resources.table,
+        "DETENT_QUEUE_URL": resources.queue_url,
+        "DETENT_DEAD_LETTER_QUEUE_URL": resources.dead_letter_url,
+        "DETENT_BUCKET": resources.bucket,
+        "DETENT_LOG_GROUP": resources.log_group,
+    }
+
+
+@contextmanager
+def deployed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Deployed]:
+    """A new stack, with functions whose processes are cold."""
+    with moto_stack() as resources:
+        for name, value in environment(resources).items():
+            monkeypatch.setenv(name, value)
+        app.executor = Bodies()
+        cool()
+        try:
+            yield Deployed(resources, app.executor)
+        finally:
+            cool()
+
+
+def cool() -> None:
+    """Ends the functions' process, as Lambda does with one that is idle."""
+    if runtime_module.runtime.cache_info().currsize:
+        runtime_module.runtime().close()
+    runtime_module.runtime.cache_clear()
+    settings_module.settings.cache_clear()
