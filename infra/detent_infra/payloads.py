@@ -7,7 +7,7 @@ from detent_state_machine.records import Payload
 from detent_infra.ports import Blobs
 
 INLINE_LIMIT = 8 * 1024
-"""Bytes. Above about 8 KB a blob is cheaper than a DynamoDB item that is written once (S3 put + get: $5.40 per million)."""
+"""Bytes. Above about 8 KB a blob is cheaper than an item written once (S3 put and get: $5.40 per million)."""
 
 
 async def store(blobs: Blobs, text: str) -> Payload:

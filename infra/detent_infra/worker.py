@@ -27,15 +27,26 @@ MAX_PAUSE = 30.0
 
 
 class Worker:
-    """Drives up to `concurrency` messages at once. `grace` is how long a stop waits for steps in progress, seconds."""
+    """Drives up to `concurrency` messages at once. `grace` is how long a stop waits for steps in progress, seconds.
 
-    def __init__(self, engine: Engine, *, concurrency: int = 100, grace: float = 30.0) -> None:
+    `jitter` draws a number from 0 up to 1 for every pause.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        concurrency: int = 100,
+        grace: float = 30.0,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.engine = engine
         self.handled = 0
         self._backend = engine.backend
         self._slots = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
         self._grace = grace
+        self._jitter = jitter
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -49,8 +60,8 @@ class Worker:
         loops = [
             asyncio.create_task(self._receive(backend.queue, dead=False)),
             asyncio.create_task(self._receive(backend.dead_letters, dead=True)),
-            asyncio.create_task(_every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
-            asyncio.create_task(_every(SWEEP_EVERY, self._sweep)),
+            asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
+            asyncio.create_task(self._every(SWEEP_EVERY, self._sweep)),
         ]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -91,7 +102,7 @@ class Worker:
                 pause = 0.1
             except Unavailable as error:
                 log.warning("cannot receive, next try in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
                 pause = min(MAX_PAUSE, pause * 2)
             finally:
                 for _ in range(free - len(received)):
@@ -135,13 +146,12 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-
-async def _every(seconds: float, act: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(seconds * (0.9 + random.random() / 5))  # noqa: S311 - jitter, not a secret
-        try:
-            await act()
-        except ConfigurationError:
-            raise
-        except DetentError as error:
-            log.warning("%s", error)
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await asyncio.sleep(seconds * (0.9 + self._jitter() / 5))
+            try:
+                await act()
+            except ConfigurationError:
+                raise
+            except DetentError as error:
+                log.warning("%s", error)

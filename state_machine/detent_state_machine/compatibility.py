@@ -1,47 +1,71 @@
 """Whether a parameter can hold what a step returns. Judged on annotations, before anything runs.
 
 Values travel as JSON, so what counts is whether the JSON of the one type is valid for the other: a dataclass and a
-model with the same fields are compatible, an int fits a float, a list of them too.
+model with the same fields are compatible, an int fits a float, a list of them too. Constraints (`Field(gt=0)`) and
+validators are not looked at: they are checked on the values.
 """
 
 from __future__ import annotations
 
-import collections.abc
-import types
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args, get_origin
 
 from pydantic import TypeAdapter
-from pydantic.errors import PydanticUserError
-from typing_extensions import TypeAliasType
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+
+from detent_state_machine.json_shapes import Array, Dictionary, Record, members, plain, shape_of
 
 UNANNOTATED = object()
 """Stands for a missing annotation."""
 
-_SEQUENCES = (list, tuple, set, frozenset, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Set)
-_WIDER = {int: (float, complex), bool: (int, float)}
+_SCALARS: tuple[object, ...] = (str, int, float, bool)
+_WIDER: dict[object, tuple[object, ...]] = {int: (float, complex), bool: (int, float, complex)}
+_Met: TypeAlias = frozenset[tuple[object, object]]
+"""Pairs of records that are being compared: a type that contains itself is compared once."""
 
 
 def optional(annotation: object) -> bool:
     """Whether the type admits None."""
-    annotation = _plain(annotation)
-    return annotation is type(None) or _anything(annotation) or any(optional(part) for part in _members(annotation))
+    annotation = plain(annotation)
+    return annotation is type(None) or _anything(annotation) or any(optional(part) for part in members(annotation))
 
 
 def admits(parameter: object, output: object) -> bool:
     """Whether a parameter of this type can hold an output of that type."""
-    parameter, output = _plain(parameter), _plain(output)
-    if parameter is UNANNOTATED or _anything(parameter) or output is Any or parameter == output:
-        return True
-    if parts := _members(output):
-        return all(admits(parameter, part) for part in parts)
-    if parts := _members(parameter):
-        return any(admits(part, output) for part in parts)
-    if get_origin(output) is Literal:
-        return all(value in get_args(parameter) or admits(parameter, value.__class__) for value in get_args(output))
-    if isinstance(parameter, TypeVar) or isinstance(output, TypeVar):
-        return True
-    return _same_shape(parameter, output) or _same_json(parameter, output)
+    return _admits(parameter, output, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class MissingField:
+    """`holder` is the type that has no `name`, `fields` are those it has."""
+
+    name: str | int
+    holder: object
+    fields: tuple[str, ...] = ()
+
+
+def missing_field(annotation: object, path: tuple[str | int, ...]) -> MissingField | None:
+    """The first part of the path that no value of the type has; None where one may have it all."""
+    for position, part in enumerate(path):
+        annotation = plain(annotation)
+        if parts := members(annotation):
+            found = [missing_field(one, path[position:]) for one in parts if plain(one) is not type(None)]
+            return next(iter(found), None) if all(found) else None
+        match shape_of(annotation):
+            case Record(fields, extra):
+                if part not in fields:
+                    return None if extra == "allow" else MissingField(part, annotation, tuple(fields))
+                annotation = fields[str(part)].annotation
+            case Dictionary(value=value):
+                annotation = value
+            case Array(items, fixed):
+                if not isinstance(part, int):
+                    return MissingField(part, annotation)
+                annotation = Any if fixed else items[0]
+            case None:
+                return MissingField(part, annotation) if annotation in _SCALARS else None
+    return None
 
 
 def schema_of(annotation: object) -> dict[str, object]:
@@ -50,7 +74,7 @@ def schema_of(annotation: object) -> dict[str, object]:
         return {}
     try:
         return TypeAdapter[Any](cast("Any", annotation)).json_schema()
-    except PydanticUserError:
+    except (PydanticUserError, PydanticUndefinedAnnotation):
         return {}
 
 
@@ -63,71 +87,71 @@ def name_of(annotation: object) -> str:
     return str(annotation).replace("typing.", "")
 
 
-def _same_shape(parameter: object, output: object) -> bool:
+def _admits(parameter: object, output: object, met: _Met) -> bool:
+    parameter, output = plain(parameter), plain(output)
+    if parameter is UNANNOTATED or _anything(parameter) or output is Any or parameter == output:
+        return True
+    if isinstance(parameter, TypeVar) or isinstance(output, TypeVar):
+        return True
+    if parts := members(output):
+        return all(_admits(parameter, part, met) for part in parts)
+    if parts := members(parameter):
+        return any(_admits(part, output, met) for part in parts)
+    if get_origin(output) is Literal:
+        return _admits(parameter, get_args(output)[0].__class__, met)
+    wide, narrow = shape_of(parameter), shape_of(output)
+    match wide, narrow:
+        case None, None:
+            return _is_a(parameter, output)
+        case Array(), Array():
+            return _array_fits(wide, narrow, met)
+        case Dictionary(), Dictionary():
+            return _key_fits(wide.key, narrow.key, met) and _admits(wide.value, narrow.value, met)
+        case Dictionary(), Record():
+            known = all(_admits(wide.value, field.annotation, met) for field in narrow.fields.values())
+            return _admits(wide.key, str, met) and known and (narrow.extra != "allow" or _anything(wide.value))
+        case Record(), Record():
+            return (parameter, output) in met or _record_fits(wide, narrow, met | {(parameter, output)})
+        case _:
+            return False
+
+
+def _is_a(parameter: object, output: object) -> bool:
     wide, narrow = get_origin(parameter) or parameter, get_origin(output) or output
     if not isinstance(wide, type) or not isinstance(narrow, type):
         return False
-    if wide in _WIDER.get(narrow, ()):
-        return True
-    both_sequences = wide in _SEQUENCES and narrow in _SEQUENCES
-    if not both_sequences and not issubclass(narrow, wide):
+    if wide is dt.date:
+        return not issubclass(narrow, dt.datetime) and issubclass(narrow, wide)  # a date has no time of day
+    return wide in _WIDER.get(narrow, ()) or issubclass(narrow, wide)
+
+
+def _array_fits(wide: Array, narrow: Array, met: _Met) -> bool:
+    if not wide.fixed:
+        return all(_admits(wide.items[0], item, met) for item in narrow.items)
+    if not narrow.fixed or not wide.least <= len(narrow.items) <= len(wide.items):
         return False
-    inner, given = get_args(parameter), get_args(output)
-    if not inner or not given:
+    return all(_admits(a, b, met) for a, b in zip(wide.items, narrow.items, strict=False))
+
+
+def _key_fits(wide: object, narrow: object, met: _Met) -> bool:
+    """Keys are text in JSON: text takes them all, and true and false are read back as booleans only."""
+    wide, narrow = plain(wide), plain(narrow)
+    if wide is str or wide == narrow:
         return True
-    if both_sequences:
-        return all(admits(_item(inner), part) for part in given if part is not Ellipsis)
-    return len(inner) == len(given) and all(admits(a, b) for a, b in zip(inner, given, strict=True))
+    return bool not in (narrow, *members(narrow)) and _admits(wide, narrow, met)
 
 
-def _item(arguments: tuple[object, ...]) -> object:
-    return Union[tuple(part for part in arguments if part is not Ellipsis)]  # noqa: UP007 - built at run time
-
-
-def _same_json(parameter: object, output: object) -> bool:
-    """Two classes with the same fields, whatever they are called."""
-    wide, narrow = _fields(parameter), _fields(output)
-    if wide is None or narrow is None:
-        return False
-    wide_properties, wide_required = wide
-    narrow_properties, _ = narrow
-    return wide_required <= set(narrow_properties) and all(
-        _kind(schema) == _kind(wide_properties[name])
-        for name, schema in narrow_properties.items()
-        if name in wide_properties
-    )
-
-
-@cache
-def _fields(annotation: object) -> tuple[dict[str, dict[str, object]], set[str]] | None:
-    schema = schema_of(annotation)
-    if schema.get("type") != "object" or "properties" not in schema:
-        return None
-    properties = cast("dict[str, dict[str, object]]", schema["properties"])
-    return properties, set(cast("list[str]", schema.get("required", [])))
-
-
-def _kind(schema: dict[str, object]) -> object:
-    if "anyOf" in schema:
-        parts = cast("list[dict[str, object]]", schema["anyOf"])
-        return sorted(str(_kind(part)) for part in parts)
-    return schema.get("type") or schema.get("$ref") or schema.get("enum")
+def _record_fits(wide: Record, narrow: Record, met: _Met) -> bool:
+    read: set[str] = set()
+    for field in wide.fields.values():
+        given = [name for name in field.read_as if name in narrow.fields]
+        if field.needed and not any(narrow.fields[name].always for name in given):
+            return False
+        if not all(_admits(field.annotation, narrow.fields[name].annotation, met) for name in given):
+            return False
+        read.update(given)
+    return wide.extra != "forbid" or (narrow.extra != "allow" and read >= narrow.fields.keys())
 
 
 def _anything(annotation: object) -> bool:
     return annotation is Any or annotation is object
-
-
-def _plain(annotation: object) -> object:
-    """Without `Annotated` and aliases."""
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-        elif isinstance(annotation, TypeAliasType):
-            annotation = annotation.__value__
-        else:
-            return type(None) if annotation is None else annotation
-
-
-def _members(annotation: object) -> tuple[object, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else ()

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, cast
 
 from pydantic import ValidationError
 
-from detent_state_machine.compatibility import UNANNOTATED, admits, name_of, optional, schema_of
+from detent_state_machine.compatibility import UNANNOTATED, admits, missing_field, name_of, optional, schema_of
 from detent_state_machine.definition import (
     DEFAULT_RETENTION_DAYS,
     DEFAULT_TAKEOVERS,
@@ -27,7 +27,8 @@ from detent_state_machine.definition import (
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
-from detent_state_machine.when import Condition, references
+from detent_state_machine.when import Condition, Ref, references
+from detent_state_machine.when import name_of as shown
 
 Scope: TypeAlias = Literal["main", "on_failure", "on_success"]
 
@@ -95,18 +96,18 @@ def compile_workflow(
     by_name = _unique(workflow, steps)
     for step in steps:
         _check_step(workflow, step, by_name, input_type)
-    _check_acyclic(workflow, by_name)
+    order = _in_order(workflow, by_name)
     try:
         definition = Definition(
             name=name,
-            steps=tuple(_step(step, steps) for step in steps),
+            steps=tuple(_defined(workflow, step, steps) for step in steps),
             description=description,
             input_schema=_schema(input_type),
             retention_days=retention_days,
         )
     except ValidationError as error:
         raise DefinitionError(f"{workflow} is not valid: {_first(error)}.") from error
-    _check_output(workflow, definition, by_name, output_type)
+    _check_output(workflow, definition, by_name, order, output_type)
     return definition
 
 
@@ -115,6 +116,15 @@ def edges(step: DeclaredStep) -> list[str]:
     outputs = [parameter.source.step for parameter in step.parameters if isinstance(parameter.source, FromOutput)]
     shown = [ref.step for ref in references(step.when) if ref.step is not None] if step.when else []
     return list(dict.fromkeys([*outputs, *step.after, *shown]))
+
+
+def _defined(workflow: str, step: DeclaredStep, steps: Sequence[DeclaredStep]) -> StepDefinition:
+    try:
+        return _step(step, steps)
+    except ValidationError as error:
+        raise DefinitionError(
+            f"{workflow}, step {step.name!r}: {_first(error)}.", advice="Change this option of the step."
+        ) from error
 
 
 def _step(step: DeclaredStep, steps: Sequence[DeclaredStep]) -> StepDefinition:
@@ -188,6 +198,8 @@ def _check_step(workflow: str, step: DeclaredStep, by_name: Mapping[str, Declare
         )
     for parameter in step.parameters:
         _check_parameter(where, step, parameter, by_name, input_type)
+    for ref in references(step.when) if step.when else ():
+        _check_condition(where, ref, input_type if ref.step is None else by_name[ref.step].returns)
     if step.delivery is Delivery.AT_MOST_ONCE and step.retry is not None and step.retry.attempts > 1:
         raise DefinitionError(
             f"{where} is at_most_once and has {step.retry.attempts} attempts.",
@@ -210,6 +222,17 @@ def _check_scope(where: str, step: DeclaredStep, parent: DeclaredStep) -> None:
         raise DefinitionError(
             f"{where} is a failure handler and waits for {parent.name!r}.",
             advice="That step may never end; take its output as an optional parameter instead.",
+        )
+
+
+def _check_condition(where: str, ref: Ref, annotation: object) -> None:
+    """A field that is not there has the value null, so a slip of the pen would skip the step without a word."""
+    missing = missing_field(annotation, ref.path)
+    if missing is not None:
+        near = difflib.get_close_matches(str(missing.name), missing.fields, 1)
+        raise DefinitionError(
+            f"{where}: its condition looks at {shown(ref)}, but {name_of(missing.holder)} has no {missing.name!r}.",
+            advice=f"Did you mean {near[0]!r}?" if near else "Fields are named as in the type's JSON.",
         )
 
 
@@ -253,9 +276,10 @@ def _check_parameter(
                 )
 
 
-def _check_acyclic(workflow: str, by_name: Mapping[str, DeclaredStep]) -> None:
+def _in_order(workflow: str, by_name: Mapping[str, DeclaredStep]) -> list[str]:
+    """The steps, each after its parents."""
     try:
-        TopologicalSorter({name: edges(step) for name, step in by_name.items()}).prepare()
+        order = list(TopologicalSorter({name: edges(step) for name, step in by_name.items()}).static_order())
     except CycleError as error:
         cycle = " → ".join(cast("list[str]", error.args[1]))
         raise DefinitionError(
@@ -263,11 +287,15 @@ def _check_acyclic(workflow: str, by_name: Mapping[str, DeclaredStep]) -> None:
         ) from None
     if all(step.scope != "main" for step in by_name.values()):
         raise DefinitionError(f"{workflow} has only handlers.", advice="Declare an ordinary step.")
+    return order
 
 
-def _check_output(workflow: str, definition: Definition, by_name: Mapping[str, DeclaredStep], wanted: object) -> None:
+def _check_output(
+    workflow: str, definition: Definition, by_name: Mapping[str, DeclaredStep], order: Sequence[str], wanted: object
+) -> None:
     if wanted is UNANNOTATED:
         return
+    steps = {step.name: step for step in definition.steps}
     parents = {parent.step for step in definition.steps for parent in step.parents}
     sinks = [step.name for step in definition.steps if step.scope == "main" and step.name not in parents]
     if len(sinks) > 1:
@@ -281,6 +309,17 @@ def _check_output(workflow: str, definition: Definition, by_name: Mapping[str, D
             f"{workflow} declares the output {name_of(wanted)}, but {sinks[0]!r}, its last step, returns "
             f"{name_of(given)}.",
             advice="Change one of the two annotations.",
+        )
+    skipped: set[str] = set()
+    for name in order:
+        needed = [parent.step for parent in steps[name].parents if parent.need == "completed"]
+        if steps[name].when is not None or not skipped.isdisjoint(needed):
+            skipped.add(name)
+    if sinks[0] in skipped and not optional(wanted):
+        raise DefinitionError(
+            f"{workflow} declares the output {name_of(wanted)}, but {sinks[0]!r}, its last step, may be skipped: "
+            "the output is then None.",
+            advice=f"Declare the output as {name_of(wanted)} | None, or add a last step that always runs.",
         )
 
 

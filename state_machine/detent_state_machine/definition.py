@@ -94,7 +94,7 @@ class Definition(BaseModel):
 def _format_of(text: str) -> int:
     try:
         parsed: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return 0
     found = parsed.get("format") if isinstance(parsed, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     return found if isinstance(found, int) else 0

@@ -78,7 +78,7 @@ def graph_of(definition: Definition) -> Graph:
         names = [parent.step for parent in step.parents]
         for index, parent in enumerate(names):
             if parent not in following or names.count(parent) > 1:
-                raise CorruptRecord(f"Definition {definition.name!r} has a wrong edge from {parent!r} to {step.name!r}.")
+                raise CorruptRecord(f"Definition {definition.name!r}: a wrong edge from {parent!r} to {step.name!r}.")
             following[parent].append(Successor(step.name, arrivals(step.name, index, len(names))))
         if not names and step.scope == "main":
             following[START].append(Successor(step.name, ()))

@@ -116,8 +116,8 @@ def complete(me: Writer, *, started: int, ended: int, output: Payload, expires: 
     The race it wins: two workers finished the same body, after a lost lease or a duplicate delivery.
         A: COMPLETED/A where missing or mine  → won      B: the same with B  → refused: B drops its result
     """
-    ends = _ends(me, started, ended, expires)
-    return _step(Change.COMPLETE, me, _fence(me), {**ends, **payload_attributes("output", output)}, remove=("lease", "error"))
+    set_ = {**_ends(me, started, ended, expires), **payload_attributes("output", output)}
+    return _step(Change.COMPLETE, me, _fence(me), set_, remove=("lease", "error"))
 
 
 def retry(me: Writer, seen: StepRecord | None, *, started: int, ended: int, due: int, error: ErrorInfo) -> Update:

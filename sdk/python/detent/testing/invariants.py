@@ -1,0 +1,135 @@
+"""What must hold after every event of a simulation. Numbers as in docs/internals/guarantees.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from detent_infra.memory import MemoryTable, Store
+from detent_state_machine import keys
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.errors import CorruptRecord
+from detent_state_machine.graph import Graph
+from detent_state_machine.messages import decode
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.writes import Item, Key, Write
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class ObservedTable(MemoryTable):
+    """A memory table that shows every applied write to an observer."""
+
+    def __init__(self, store: Store, seen: Callable[[Key, Item | None, Item | None], None]) -> None:
+        super().__init__(store)
+        self._seen = seen
+
+    def _apply(self, write: Write, current: Item | None) -> Item | None:
+        after = super()._apply(write, current)
+        self._seen(write.key, current, after)
+        return after
+
+
+@dataclass
+class Invariants:
+    """Follows the writes and the bodies of a simulation, and raises `Violation` at the first wrong one."""
+
+    graph_of: Callable[[str, str], Graph]
+    """The graph of a workflow's version."""
+    table: Callable[[Key], Item | None]
+    bodies: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """How often each body began, by run and path."""
+    started: set[str] = field(default_factory=set[str])
+    """Runs whose start was acknowledged."""
+    cancelled: dict[str, float] = field(default_factory=dict[str, float])
+    """When a cancel returned, in seconds of simulated time."""
+
+    def on_write(self, key: Key, before: Item | None, after: Item | None) -> None:
+        if not key.pk.startswith("run#"):
+            return
+        run_id = key.pk.removeprefix("run#")
+        if key.sk == keys.RUN:
+            self._run_changed(run_id, before, after)
+        elif key.sk.startswith(keys.STEP_PREFIX):
+            self._step_changed(run_id, key.sk.removeprefix(keys.STEP_PREFIX), before, after)
+
+    def on_body(self, run_id: str, step: StepDefinition, now: float, *, slack: float) -> None:
+        """A body begins. `slack` is how late after a cancel one may: a heartbeat, plus the step in progress."""
+        self.bodies[run_id, step.name] += 1
+        if step.delivery is Delivery.AT_MOST_ONCE and self.bodies[run_id, step.name] > 1:
+            raise Violation(
+                f"5: at_most_once body {step.name!r} of {run_id} began {self.bodies[run_id, step.name]} times"
+            )
+        self._parents_ended(run_id, step, "begins")
+        since = now - self.cancelled.get(run_id, now)
+        if since > slack:
+            raise Violation(f"7: {step.name!r} of {run_id} began {since:.1f} s after its cancel returned")
+
+    def check_obligations(self, store: Store, messages: list[str]) -> None:
+        """Every live run that was acknowledged has a message: queued, delayed or in flight."""
+        if not self.started:
+            return
+        carried = {_run_of(body) for body in messages}
+        for run_id in self.started:
+            item = store.items.get(keys.run_key(run_id))
+            if item is None:
+                raise Violation(f"8: run {run_id} was acknowledged and is not stored")
+            if RunStatus(str(item["status"])).live and run_id not in carried:
+                raise Violation(f"3: live run {run_id} has no message")
+
+    def _run_changed(self, run_id: str, before: Item | None, after: Item | None) -> None:
+        old = RunStatus(str(before["status"])) if before else None
+        new = RunStatus(str(after["status"])) if after else None
+        if old is not None and not old.live and new is not old:
+            raise Violation(f"1: run {run_id} went from {old} to {new}")
+        if old is RunStatus.FAILING and new is RunStatus.RUNNING:
+            raise Violation(f"1: run {run_id} went from FAILING to RUNNING")
+
+    def _step_changed(self, run_id: str, path: str, before: Item | None, after: Item | None) -> None:
+        old = StepStatus(str(before["status"])) if before else None
+        new = StepStatus(str(after["status"])) if after else None
+        if old is not None and old.terminal and (new is not old or _kept(before) != _kept(after)):
+            raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
+        if new in (StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.SKIPPED):
+            self._parents_ended(run_id, self._graph(run_id).step(path), f"is {new}")
+
+    def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
+        for parent in step.parents:
+            item = self.table(keys.step_key(run_id, parent.step))
+            status = StepStatus(str(item["status"])) if item else None
+            allowed = {StepStatus.COMPLETED, StepStatus.SKIPPED}
+            if status not in allowed:
+                raise Violation(f"2: {step.name!r} of {run_id} {what} while its parent {parent.step!r} is {status}")
+
+    def _graph(self, run_id: str) -> Graph:
+        item = self.table(keys.run_key(run_id))
+        if item is None:
+            raise Violation(f"8: a step run of {run_id} is written, and the run is not stored")
+        return self.graph_of(str(item["workflow"]), str(item["version"]))
+
+
+def records_of(store: Store, run_id: str) -> tuple[RunRecord, dict[str, StepRecord]]:
+    """Everything stored of a run."""
+    run = RunRecord.from_item(run_id, store.items[keys.run_key(run_id)])
+    found: dict[str, StepRecord] = {}
+    for sk in store.sorted_keys.get(keys.run_partition(run_id), []):
+        if sk.startswith(keys.STEP_PREFIX):
+            path = sk.removeprefix(keys.STEP_PREFIX)
+            found[path] = StepRecord.from_item(path, store.items[Key(keys.run_partition(run_id), sk)])
+    return run, found
+
+
+def _kept(item: Item | None) -> Mapping[str, object]:
+    """What of a terminal record never changes; its expiry may be moved on."""
+    return {name: value for name, value in (item or {}).items() if name != "expires"}
+
+
+def _run_of(body: str) -> str:
+    try:
+        return decode(body).run_id
+    except CorruptRecord:
+        return ""

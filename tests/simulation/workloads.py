@@ -1,0 +1,268 @@
+"""Workflows drawn at random over everything the kernel has, and an oracle that says how they must end.
+
+A capability joins the simulation by adding its generator to `GENERATORS`. Each generator turns a blank step into one
+of its kind; the oracle reads the finished drawing, never the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from detent import App, Context, Failure, NonRetryable, Retry, RetryAfter, RunStatus, StepStatus, Update
+from detent.workflow import AnyStep
+from detent_state_machine.status import Delivery
+
+FOREVER = 10**6
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A step as drawn: what it depends on and how it behaves. Seconds are simulated."""
+
+    name: str
+    parents: tuple[str, ...] = ()
+    optional: frozenset[str] = frozenset()
+    """Parents whose output may be None: a skipped one does not skip this step."""
+    after: tuple[str, ...] = ()
+    runs_when: int | None = None
+    """Skipped unless the input is above this number."""
+    when_output: str | None = None
+    """Skipped unless this step's output is above 0 (it always is, unless that step was skipped)."""
+    delivery: Delivery = Delivery.AT_LEAST_ONCE
+    errors: int = 0
+    """How many of its attempts raise."""
+    fatal: bool = False
+    """Its first error is not retried."""
+    attempts: int = 3
+    seconds: float = 0.0
+    timeout: float = 60.0
+    hangs: int = 0
+    """How many of its attempts run into the timeout."""
+    pause: float = 0.0
+    """Seconds a failed attempt asks to wait."""
+    scope: str = "main"
+    large: bool = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails for good, however often it is tried."""
+        tries = 1 if self.delivery is Delivery.AT_MOST_ONCE or self.fatal else self.attempts
+        return self.errors + self.hangs >= tries
+
+
+@dataclass
+class World:
+    """What bodies did, outside of every store: it survives crashes as the real world does."""
+
+    raised: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    hung: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+
+
+@dataclass
+class Workload:
+    """A drawn workflow as an app, with its oracle."""
+
+    app: App
+    steps: tuple[Drawn, ...]
+    world: World
+    name: str = "drawn"
+
+    def expected(self, value: int) -> Expected:
+        return oracle(self.steps, value)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """How a run must end when no worker is lost for good."""
+
+    status: RunStatus
+    steps: dict[str, tuple[StepStatus, int | None]]
+    """Status and output of each step; of a failing run, only of those that certainly ran."""
+
+
+def at_least_once(rng: random.Random, step: Drawn) -> Drawn:
+    return step
+
+
+def at_most_once(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, delivery=Delivery.AT_MOST_ONCE)
+
+
+def exactly_once(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, delivery=Delivery.EXACTLY_ONCE)
+
+
+def retried(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, errors=rng.randint(1, 2), pause=rng.choice([0.0, 0.0, 30.0]))
+
+
+def failing(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, errors=FOREVER, fatal=rng.random() < 0.5)
+
+
+def long(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, seconds=rng.uniform(1.5, 50.0), timeout=300.0)
+
+
+def timed_out(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, hangs=1, timeout=rng.uniform(0.5, 15.0))
+
+
+def skipped(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, runs_when=rng.choice([-1, 5, 100]))
+
+
+def skipped_by_output(rng: random.Random, step: Drawn) -> Drawn:
+    known = (*step.parents, *step.after)
+    return replace(step, when_output=rng.choice(known)) if known else step
+
+
+def large_output(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, large=True)
+
+
+def ordered_only(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, parents=(), after=(*step.after, *step.parents), optional=frozenset())
+
+
+GENERATORS: dict[Callable[[random.Random, Drawn], Drawn], float] = {
+    at_least_once: 5,
+    at_most_once: 1,
+    exactly_once: 2,
+    retried: 2,
+    failing: 0.5,
+    long: 1.5,
+    timed_out: 0.7,
+    skipped: 1,
+    skipped_by_output: 0.7,
+    large_output: 0.5,
+    ordered_only: 1,
+}
+"""Every kind of step the kernel has, and how often it is drawn."""
+
+
+def draw(rng: random.Random) -> tuple[Drawn, ...]:
+    """A workflow of one to eight steps, with failure handlers in one of three."""
+    steps: list[Drawn] = []
+    for number in range(rng.randint(1, 8)):
+        names = [step.name for step in steps]
+        parents = rng.sample(names, min(len(names), rng.choice([0, 1, 1, 1, 2, 3])))
+        optional = frozenset(parent for parent in parents if rng.random() < 0.4)
+        blank = Drawn(f"s{number}", tuple(parents), optional)
+        kinds = rng.choices(list(GENERATORS), weights=list(GENERATORS.values()), k=rng.choice([1, 1, 2]))
+        for kind in kinds:
+            blank = kind(rng, blank)
+        if blank.hangs:
+            blank = replace(blank, seconds=0.0)
+        if blank.delivery is Delivery.AT_MOST_ONCE:
+            blank = replace(blank, errors=0 if not blank.fatal else blank.errors, hangs=0, attempts=1)
+        steps.append(blank)
+    if rng.random() < 0.35:
+        for number in range(rng.randint(1, 3)):
+            handlers = [step.name for step in steps if step.scope == "on_failure"]
+            parents = rng.sample(handlers, min(len(handlers), rng.choice([0, 1, 2])))
+            errors = rng.choice([0, 0, 1])
+            steps.append(Drawn(f"h{number}", tuple(parents), scope="on_failure", errors=errors))
+    return tuple(steps)
+
+
+def build(steps: tuple[Drawn, ...]) -> Workload:
+    """The drawing as an app, written with the public SDK."""
+    app = App("simulated", url="memory://")
+    flow = app.workflow("drawn", input=int)
+    world = World()
+    made: dict[str, AnyStep] = {}
+    for drawn in steps:
+        declare = flow.on_failure if drawn.scope == "on_failure" else flow.step
+        options: dict[str, Any] = {
+            "name": drawn.name,
+            "after": list(drawn.after),
+            "delivery": drawn.delivery,
+            "timeout": drawn.timeout,
+            "takeovers": 50,
+        }
+        if drawn.delivery is not Delivery.AT_MOST_ONCE:
+            options["retry"] = Retry(attempts=drawn.attempts, initial=0.5)
+        if drawn.scope == "main":
+            if drawn.runs_when is not None:
+                options["when"] = flow.input > drawn.runs_when
+            elif drawn.when_output is not None:
+                options["when"] = made[drawn.when_output].output["n"] > 0
+        made[drawn.name] = declare(**options)(_body(drawn, made, world))
+    return Workload(app, steps, world)
+
+
+def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
+    async def body(ctx: Context, **given: Any) -> dict[str, Any]:
+        key = (ctx.run_id, drawn.name)
+        if world.hung[key] < drawn.hangs:
+            world.hung[key] += 1
+            await asyncio.sleep(drawn.timeout * 3)
+        if drawn.seconds:
+            await asyncio.sleep(drawn.seconds)
+        if world.raised[key] < drawn.errors:
+            world.raised[key] += 1
+            if drawn.fatal:
+                raise NonRetryable("fatal")
+            raise RetryAfter(drawn.pause) if drawn.pause else ConnectionError("planned")
+        if drawn.delivery is Delivery.EXACTLY_ONCE:
+            ctx.commit(Update("effects", f"{ctx.run_id}/{drawn.name}", add={"times": 1}))
+        given.pop("why", None)
+        parts = [given[name]["n"] if given.get(name) else None for name in sorted(given) if name != "value"]
+        return {"n": mix(drawn.name, given["value"], parts), "pad": "x" * 20_000 if drawn.large else ""}
+
+    kinds: list[inspect.Parameter] = [
+        inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=int),
+        inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context),
+    ]
+    for parent in drawn.parents:
+        annotation: Any = dict[str, Any] | None if parent in drawn.optional else dict[str, Any]
+        default = made[parent].output
+        kinds.append(inspect.Parameter(parent, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
+    if drawn.scope == "on_failure":
+        kinds.append(inspect.Parameter("why", inspect.Parameter.KEYWORD_ONLY, annotation=Failure))
+    body.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
+    body.__annotations__ = {kind.name: kind.annotation for kind in kinds} | {"return": dict[str, Any]}
+    body.__name__ = drawn.name
+    return body
+
+
+def mix(name: str, value: int, parts: list[int | None]) -> int:
+    """A step's output: any difference in what it saw shows."""
+    return zlib.crc32(repr((name, value, parts)).encode()) | 1
+
+
+def oracle(steps: tuple[Drawn, ...], value: int) -> Expected:
+    """How a run ends, by reading the drawing."""
+    found: dict[str, tuple[StepStatus, int | None]] = {}
+    broken = False
+    for step in steps:
+        if step.scope != "main":
+            continue
+        edges = {*step.parents, *step.after, *((step.when_output,) if step.when_output else ())}
+        if any(found.get(parent, (StepStatus.FAILED, None))[0] is StepStatus.FAILED for parent in edges):
+            found[step.name] = (StepStatus.FAILED, None)  # never runs: behind a failed step
+            continue
+        outputs = {parent: found[parent][1] for parent in step.parents}
+        needed = [parent for parent in step.parents if parent not in step.optional]
+        by_output = step.when_output is not None and step.runs_when is None and found[step.when_output][1] is None
+        if any(outputs[parent] is None for parent in needed) or _false(step, value) or by_output:
+            found[step.name] = (StepStatus.SKIPPED, None)
+        elif step.fails:
+            found[step.name] = (StepStatus.FAILED, None)
+            broken = True
+        else:
+            parts = [outputs[parent] for parent in sorted(outputs)]
+            found[step.name] = (StepStatus.COMPLETED, mix(step.name, value, parts))
+    return Expected(RunStatus.FAILED if broken else RunStatus.COMPLETED, found)
+
+
+def _false(step: Drawn, value: int) -> bool:
+    return step.runs_when is not None and not value > step.runs_when
