@@ -1,0 +1,97 @@
+"""The embedded backend: table, queue, blobs and logs in one SQLite file.
+
+It survives `kill -9` and power cuts (a write is acknowledged once it is on disk), and any number of processes,
+threads and event loops may share it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+from detent_state_machine.errors import Unavailable
+
+from detent_infra.ids import new_id
+from detent_infra.memory import wall_clock
+from detent_infra.ports import Backend, Clock, Ids, Timing
+from detent_infra.sqlite.blobs import SqliteBlobs
+from detent_infra.sqlite.database import prepare
+from detent_infra.sqlite.logs import SqliteLogs
+from detent_infra.sqlite.queue import SqliteQueue, Wakes
+from detent_infra.sqlite.retention import sweep
+from detent_infra.sqlite.session import Session
+from detent_infra.sqlite.table import SqliteTable
+
+__all__ = ["SQLITE_TIMING", "sqlite_backend"]
+
+SQLITE_TIMING = Timing(heartbeat=2.0, lease=10.0, visibility=10.0)
+"""Writes are local and cheap, so a dead worker is noticed sooner than on AWS."""
+
+
+def sqlite_backend(
+    path: str | Path,
+    *,
+    url: str | None = None,
+    clock: Clock = wall_clock,
+    ids: Ids = new_id,
+    timing: Timing | None = None,
+    max_receives: int = 10,
+) -> Backend:
+    """The backend in this file, which is created with its directories if it does not exist.
+
+    Raises `ConfigurationError` if it cannot be a database (not one, another program's, not writable), `NewerRecord`
+    if a newer detent made it, `Unavailable` if it stays locked. Do not carry an open backend over a `fork`.
+    """
+    file = Path(path).absolute().resolve()
+    prepare(file)
+    sessions = Sessions(file)
+    session, wakes = sessions.current, Wakes.of(file)
+    return Backend(
+        url=url or f"sqlite:///{path}",
+        table=SqliteTable(session),
+        queue=SqliteQueue(session, wakes, clock, name="steps", dead="dead", max_receives=max_receives),
+        dead_letters=SqliteQueue(session, wakes, clock, name="dead"),
+        blobs=SqliteBlobs(file, session, clock),
+        logs=SqliteLogs(session),
+        clock=clock,
+        ids=ids,
+        timing=timing or SQLITE_TIMING,
+        close=sessions.close,
+        sweep=lambda: sweep(file, clock),
+    )
+
+
+class Sessions:
+    """One session per event loop, opened when the loop first uses the backend."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._by_loop: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def current(self) -> Session:
+        """The running loop's session. Raises `Unavailable` once the backend is closed."""
+        loop = asyncio.get_running_loop()
+        session = self._by_loop.get(loop)
+        return self._open(loop) if session is None else session
+
+    def close(self) -> None:
+        """Closes every loop's session, whichever thread it runs in."""
+        with self._lock:
+            self._closed = True
+            sessions = list(self._by_loop.values())
+            self._by_loop.clear()
+        for session in sessions:
+            session.close()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
+        with self._lock:
+            if self._closed:
+                raise Unavailable(f"The backend of {self._path} was closed.", advice="Open a new one.")
+            # A loop that was closed will not come back for its session.
+            for other in [other for other in self._by_loop if other.is_closed()]:
+                self._by_loop.pop(other).close()
+            session = self._by_loop[loop] = Session(self._path, loop)
+            return session

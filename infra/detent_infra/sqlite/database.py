@@ -1,0 +1,165 @@
+"""The file: how it is opened, what is in it, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError, NewerRecord, Unavailable
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x64746E74  # "dtnt": tells a detent file from any other program's database
+
+CHECKPOINT_PAGES = 4000
+"""16 MB of log before it is copied into the file: SQLite's default of 4 MB does so too often."""
+PREPARE_LIMIT = 10.0
+"""Seconds to wait for another process that creates or recovers the file."""
+
+_SCHEMA = """
+CREATE TABLE items (
+    pk TEXT NOT NULL, sk TEXT NOT NULL, item TEXT NOT NULL, ipk TEXT, isk TEXT, expires INTEGER,
+    PRIMARY KEY (pk, sk)
+);
+CREATE INDEX items_by_index ON items (ipk, isk, pk, sk) WHERE ipk IS NOT NULL;
+CREATE INDEX items_by_expiry ON items (expires) WHERE expires IS NOT NULL;
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, body TEXT NOT NULL,
+    visible INTEGER NOT NULL, count INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX messages_by_visibility ON messages (queue, visible);
+CREATE TABLE blobs (ref TEXT PRIMARY KEY, fresh INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX blobs_by_age ON blobs (fresh, ref);
+CREATE TABLE logs (seq INTEGER PRIMARY KEY, run_id TEXT NOT NULL, time INTEGER NOT NULL, line TEXT NOT NULL);
+CREATE INDEX logs_by_run ON logs (run_id, seq);
+"""
+# items: attributes are one JSON text; `ipk`, `isk` and `expires` repeat those of the item, to be searched.
+# messages: AUTOINCREMENT because a receipt names the id, and an id that comes back would revive stale receipts.
+# blobs: `fresh` is when the blob was last put, or last found to be in use, in milliseconds.
+
+_T = TypeVar("_T")
+
+
+def connect(path: Path, *, timeout: float, create: bool = False) -> sqlite3.Connection:
+    """A connection that any thread may use, one at a time. `timeout`: seconds SQLite itself waits for a lock."""
+    uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
+    connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous = FULL")  # acknowledged means on disk, power cut included
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        connection.execute("PRAGMA cache_size = -16000")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def prepare(path: Path) -> None:
+    """Creates the file, its directories and its tables where they are missing.
+
+    Raises `ConfigurationError` if the file cannot be used, `NewerRecord` if a newer detent made it, `Unavailable` if
+    it stays locked or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The directory of the database {path} cannot be created: {error.strerror}.",
+            advice="Choose another path, or make the directory writable.",
+        ) from error
+    try:
+        connection = _patiently(lambda: connect(path, timeout=PREPARE_LIMIT, create=True))
+        try:
+            _patiently(lambda: _initialise(connection, path))
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise translated(error, path) from error
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection holds the lock."""
+    return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def translated(error: sqlite3.Error, path: Path) -> DetentError:
+    """What SQLite's error means to a caller."""
+    said = f"The database {path} could not be used: {error}."
+    match _code(error):
+        case sqlite3.SQLITE_NOTADB:
+            return ConfigurationError(
+                f"The file {path} is not a database.", advice="Choose another path; detent will not overwrite it."
+            )
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            return ConfigurationError(
+                said,
+                advice="It must be a file in an existing directory, and both must be writable by this user.",
+            )
+        case sqlite3.SQLITE_CORRUPT:
+            return CorruptRecord(said, advice="Stop all workers, then restore a backup or try `sqlite3 FILE .recover`.")
+        case sqlite3.SQLITE_FULL:
+            return Unavailable(said, advice="Free some space on the disk; nothing of this write was stored.")
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Unavailable(said, advice="Another process holds its lock; try again, or end that process.")
+        case _:
+            return Unavailable(said, advice="Try again; if it stays, check the disk.")
+
+
+def _initialise(connection: sqlite3.Connection, path: Path) -> None:
+    """The version is checked before anything is written, so that a foreign file stays as it is."""
+    version = _pragma(connection, "user_version")
+    owner = _pragma(connection, "application_id")
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if (tables or version) and owner != APPLICATION_ID:
+        raise ConfigurationError(
+            f"The file {path} is the database of another program.", advice="Choose another path for detent's database."
+        )
+    if version > SCHEMA_VERSION:
+        raise NewerRecord(
+            f"The database {path} has schema {version}; this detent reads up to {SCHEMA_VERSION}.",
+            advice="Upgrade detent.",
+        )
+    if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+        raise ConfigurationError(
+            f"The database {path} cannot use a write-ahead log there.", advice="Choose a path on a local disk."
+        )
+    if version == SCHEMA_VERSION:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if _pragma(connection, "user_version") == 0:  # nobody was faster
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    except sqlite3.Error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _patiently(action: Callable[[], _T]) -> _T:
+    """Some locks (changing the journal mode, recovery) are refused at once, whatever the connection's timeout."""
+    until = time.monotonic() + PREPARE_LIMIT
+    while True:
+        try:
+            return action()
+        except sqlite3.Error as error:
+            if not is_busy(error) or time.monotonic() > until:
+                raise
+            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  # jitter, not a secret
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    (value,) = connection.execute(f"PRAGMA {name}").fetchone()
+    return int(value)
+
+
+def _code(error: sqlite3.Error) -> int:
+    code: int | None = getattr(error, "sqlite_errorcode", None)  # None: raised by Python's module itself
+    return sqlite3.SQLITE_ERROR if code is None else code & 0xFF  # the low byte is the primary code

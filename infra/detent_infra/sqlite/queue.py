@@ -1,0 +1,229 @@
+"""The queue port on SQLite: a table of messages, and a way to wake who waits for one.
+
+Within a process a send wakes receivers at once, on whichever loop or thread they wait. Another process's sends are
+noticed by looking at `PRAGMA data_version`, which costs microseconds, often after activity and less often when idle.
+
+Only a send waits for the disk. A power cut may undo a claim, an extension or an acknowledgement (a killed process
+does not): the message is then delivered again, as at-least-once delivery allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+from weakref import WeakValueDictionary
+
+from detent_state_machine.errors import InputError
+
+from detent_infra.ports import Clock, Received
+from detent_infra.sqlite.session import Session
+
+MAX_DELAY = 366 * 86_400.0
+"""Seconds. SQLite itself has no limit; this one keeps a mistaken unit (milliseconds for seconds) from being obeyed."""
+QUICK_LOOK = 0.002
+SLOW_LOOK = 0.025
+"""Seconds between two looks for other processes' messages: a tenth of the idle time, between these two."""
+
+_SEND = "INSERT INTO messages (queue, body, visible) VALUES (?, ?, ?)"
+_NEXT = "SELECT min(visible) FROM messages WHERE queue = ?"
+_VISIBLE = "SELECT id, body, count FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible LIMIT ?"
+_CLAIM = "UPDATE messages SET count = count + 1, visible = ? WHERE id = ?"
+_EXTEND = "UPDATE messages SET visible = ? WHERE id = ? AND count = ?"
+_DELETE = "DELETE FROM messages WHERE id = ? AND count = ?"
+_BURY = "INSERT INTO messages (queue, body, visible) SELECT ?, body, ? FROM messages WHERE id = ?"
+_REMOVE = "DELETE FROM messages WHERE id = ?"
+_GIVE_BACK = "UPDATE messages SET count = count - 1, visible = ? WHERE id = ? AND count = ?"
+
+
+class Wakes:
+    """Who waits for messages of one file in this process."""
+
+    _by_file: ClassVar[WeakValueDictionary[Path, Wakes]] = WeakValueDictionary()
+    _guard = threading.Lock()
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    @classmethod
+    def of(cls, path: Path) -> Wakes:
+        """The same object for every backend of this process on this file."""
+        with cls._guard:
+            wakes = cls._by_file.get(path)
+            if wakes is None:
+                wakes = cls._by_file[path] = Wakes()
+            return wakes
+
+    def wake(self) -> None:
+        here = asyncio.get_running_loop()
+        with self._lock:
+            for event, loop in self._waiting.items():
+                if loop is here:
+                    event.set()
+                elif not loop.is_closed():
+                    loop.call_soon_threadsafe(event.set)
+
+    @contextmanager
+    def waiting(self) -> Generator[asyncio.Event]:
+        event = asyncio.Event()
+        with self._lock:
+            self._waiting[event] = asyncio.get_running_loop()
+        try:
+            yield event
+        finally:
+            with self._lock:
+                del self._waiting[event]
+
+
+class SqliteQueue:
+    """Messages of one name. `dead`: the name of the queue that takes what was received `max_receives` times."""
+
+    max_delay = MAX_DELAY
+
+    def __init__(
+        self,
+        session: Callable[[], Session],
+        wakes: Wakes,
+        clock: Clock,
+        *,
+        name: str,
+        dead: str | None = None,
+        max_receives: int = 10,
+    ) -> None:
+        self._session = session
+        self._wakes = wakes
+        self._clock = clock
+        self._name = name
+        self._dead = dead
+        self._max_receives = max_receives
+
+    async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
+        if delay > self.max_delay:
+            raise InputError(f"The queue delays a message by at most {self.max_delay:g} s, not {delay:g} s.")
+        visible = self._clock() + _milliseconds(delay)
+        rows = [(self._name, body, visible) for body in bodies]
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.executemany(_SEND, rows)
+
+        await self._session().write(run)
+        self._wakes.wake()
+
+    async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
+        if limit < 1:
+            return []
+        session, loop = self._session(), asyncio.get_running_loop()
+        active = loop.time()
+        until = active + wait
+        with self._wakes.waiting() as woken:
+            while True:
+                woken.clear()
+                version = _version(session)  # before the look, so that no commit falls between the two
+                due: int | None = session.read(_NEXT, (self._name,))[0][0]
+                now = self._clock()
+                if due is not None and due <= now:
+                    if found := await self._take(session, limit, visibility):
+                        return found
+                    active = loop.time()
+                if loop.time() >= until:
+                    return []
+                if due is None or due > now:
+                    ready = until if due is None else min(until, loop.time() + (due - now) / 1000)
+                    if await _news(session, version, woken, active, ready):
+                        active = loop.time()
+
+    async def extend(self, receipt: str, visibility: float) -> None:
+        if (held := _parse(receipt)) is None:
+            return
+        visible = self._clock() + _milliseconds(visibility)
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.execute(_EXTEND, (visible, *held))
+
+        await self._session().write(run, durable=False)
+        self._wakes.wake()
+
+    async def delete(self, receipt: str) -> None:
+        if (held := _parse(receipt)) is None:
+            return
+
+        def run(connection: sqlite3.Connection) -> None:
+            connection.execute(_DELETE, held)
+
+        await self._session().write(run, durable=False)
+
+    async def _take(self, session: Session, limit: int, visibility: float) -> list[Received]:
+        taken: list[Received] = []
+
+        def run(connection: sqlite3.Connection) -> None:
+            taken[:] = self._claim(connection, limit, visibility)
+
+        def give_back(connection: sqlite3.Connection) -> None:
+            now = self._clock()
+            rows = [(now, *held) for message in taken if (held := _parse(message.receipt))]
+            connection.executemany(_GIVE_BACK, rows)
+
+        try:
+            await session.write(run, durable=False)
+        except asyncio.CancelledError:
+            # Whoever asked is gone and will work on nothing: the messages need not wait for their visibility to end.
+            session.post(give_back)
+            raise
+        return taken
+
+    def _claim(self, connection: sqlite3.Connection, limit: int, visibility: float) -> list[Received]:
+        """Takes visible messages. Two receivers cannot take the same one: this runs inside a write transaction."""
+        now = self._clock()
+        hidden = now + _milliseconds(visibility)
+        taken: list[Received] = []
+        while len(taken) < limit:
+            rows = connection.execute(_VISIBLE, (self._name, now, limit - len(taken))).fetchall()
+            buried = 0
+            for id, body, count in rows:
+                if self._dead is not None and count >= self._max_receives:
+                    # A new row, so that no receipt of the old one holds the dead letter.
+                    connection.execute(_BURY, (self._dead, now, id))
+                    connection.execute(_REMOVE, (id,))
+                    buried += 1
+                else:
+                    connection.execute(_CLAIM, (hidden, id))
+                    taken.append(Received(body, f"{id}/{count + 1}", count + 1))
+            if not buried:
+                break
+        return taken
+
+
+async def _news(session: Session, version: int, woken: asyncio.Event, active: float, until: float) -> bool:
+    """Waits until something may have become visible: woken, a commit of somebody else (True), or the time (False)."""
+    loop = asyncio.get_running_loop()
+    while (left := until - loop.time()) > 0:
+        look = min(SLOW_LOOK, max(QUICK_LOOK, (loop.time() - active) / 10))
+        try:
+            async with asyncio.timeout(min(left, look)):
+                await woken.wait()
+        except TimeoutError:
+            if _version(session) != version:
+                return True
+        else:
+            return True
+    return False
+
+
+def _version(session: Session) -> int:
+    """A number that changes whenever another connection, of any process, has committed."""
+    return int(session.read("PRAGMA data_version")[0][0])
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(max(0.0, seconds) * 1000)
+
+
+def _parse(receipt: str) -> tuple[int, int] | None:
+    """A receipt is the message's id and which delivery it was: the next delivery makes it stale."""
+    id, _, count = receipt.partition("/")
+    return (int(id), int(count)) if id.isdecimal() and count.isdecimal() else None

@@ -1,0 +1,328 @@
+"""Group commit: everything one event loop wants to write at a moment goes to disk in one transaction.
+
+    task A ── write ─┐                        ┌─ BEGIN IMMEDIATE, A's, B's and C's operations   microseconds each
+    task B ── write ─┼─ collected for one ────┤  COMMIT in a thread                             one fsync for all
+    task C ── write ─┘  turn of the loop      └─ A, B and C are told                            the next turn collects
+
+An operation is acknowledged only after COMMIT has returned. An operation that is refused (a `Conflict`) has changed
+nothing and refuses nobody else. Reads use a second connection: it sees what has been committed, hence everything
+acknowledged, and never what may still be rolled back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar, cast
+
+from detent_state_machine.errors import ConfigurationError, DetentError, InputError, Unavailable
+
+from detent_infra.sqlite.database import CHECKPOINT_PAGES, connect, is_busy, translated
+
+LOCK_LIMIT = 10.0
+"""Seconds a batch waits for another process's lock before its operations are `Unavailable`."""
+READ_LIMIT = 5.0
+"""Seconds a read waits for one; only recovery after a crash ever makes it wait."""
+MAX_BATCH = 500
+"""Operations in one transaction; bounds how long the loop, and other processes, wait for it."""
+RETRY = (0.0005, 0.0015)
+"""Seconds between two tries for a lock that somebody else holds, with jitter."""
+TURN = 0.005
+GAP = 0.002
+"""SQLite's lock is not fair: who writes without a pause keeps others out for seconds. So when others have been
+writing within the last `SHARED` seconds, a session pauses for a gap after each turn of its own."""
+SHARED = 1.0
+
+_T = TypeVar("_T")
+Parameters: TypeAlias = Sequence[str | int | bytes | None]
+Row: TypeAlias = tuple[Any, ...]
+"""Columns as SQLite has them; each query says which types to expect."""
+Operation: TypeAlias = Callable[[sqlite3.Connection], _T]
+"""Runs inside the transaction. If it raises a `DetentError` it has changed nothing. It may be run more than once."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    operation: Operation[object]
+    future: asyncio.Future[object]
+    durable: bool = True
+    result: object = None
+    refusal: DetentError | None = None
+
+    def acknowledge(self) -> None:
+        if self.future.done():  # its task was cancelled meanwhile; the batch does not care
+            return
+        if self.refusal is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.refusal)
+
+    def refuse(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+class Session:
+    """One event loop's connections to the file, and its batch. Not for another loop; `close` is for any thread."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._path = path
+        self._loop = loop
+        self._lock = threading.RLock()  # only `close` from another thread ever contends for it
+        self._closed = False
+        try:
+            self._writer = connect(path, timeout=0)
+            try:
+                self._reader = connect(path, timeout=READ_LIMIT)
+            except sqlite3.Error:
+                self._writer.close()
+                raise
+            self._file = _identity(path)
+        except sqlite3.Error as error:
+            raise translated(error, path) from error
+        self._pending: deque[_Pending] = deque()
+        self._busy = False  # a flush is scheduled, waits for a lock, or is being committed
+        self._locked_since: float | None = None
+        self._turn_began = self._last_commit = self._shared_until = 0.0
+        self._version: object = None
+        self._durable = True  # what the writer is set to
+        self._commits: SimpleQueue[list[_Pending] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """The rows as of the last acknowledged write of any process. Does not wait for writers."""
+        with self._lock:
+            if self._closed:
+                raise self._was_closed()
+            try:
+                return self._reader.execute(sql, parameters).fetchall()
+            except sqlite3.Error as error:
+                raise translated(error, self._path) from error
+            except UnicodeEncodeError as error:
+                raise _not_text(error) from error
+
+    async def write(self, operation: Operation[_T], *, durable: bool = True) -> _T:
+        """Runs the operation in the next batch and returns its result once that is on disk.
+
+        Without `durable`, once the operating system has it: it outlives this process, and a power cut may undo it.
+        Raises what the operation raised, or `Unavailable` if the batch could not be stored.
+        """
+        if self._closed:
+            raise self._was_closed()
+        future: asyncio.Future[_T] = self._loop.create_future()
+        self._pending.append(_Pending(operation, cast("asyncio.Future[object]", future), durable))
+        self._schedule()
+        return await future
+
+    def post(self, operation: Operation[object]) -> None:
+        """Runs the operation in the next batch, if there is one: best effort, nobody waits for it."""
+        if not self._closed:
+            future: asyncio.Future[object] = self._loop.create_future()
+            future.add_done_callback(lambda done: done.exception())  # or asyncio complains that nobody looked
+            self._pending.append(_Pending(operation, future, durable=False))
+            self._schedule()
+
+    def close(self) -> None:
+        """Ends the commit under way, then lets go of the file. What had not begun is `Unavailable`."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        if self._thread is not None:
+            self._commits.put(None)
+            self._thread.join()
+        self._writer.close()
+        self._reader.close()
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            self._loop.call_soon_threadsafe(self._refuse_all, self._was_closed())
+
+    # ---- the batch ------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        # Not at once: the tasks that this turn of the loop resumes add their writes to the same transaction.
+        if not self._busy:
+            self._busy = True
+            if self._owes_a_gap():
+                self._loop.call_later(GAP, self._flush)
+            else:
+                self._loop.call_soon(self._flush)
+
+    def _owes_a_gap(self) -> bool:
+        """Whether this session has written for a turn while others want to."""
+        now = self._loop.time()
+        if now - self._last_commit > GAP:  # it has just paused
+            self._turn_began = now
+        if now - self._turn_began < TURN:
+            return False
+        self._turn_began = now
+        with self._lock, suppress(sqlite3.Error):  # a broken or closed file is the next flush's trouble
+            version = self._writer.execute("PRAGMA data_version").fetchone()
+            if version != self._version:  # another connection has committed
+                self._version = version
+                self._shared_until = now + SHARED
+        return now < self._shared_until
+
+    def _flush(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            try:
+                self._synchronise(any(pending.durable for pending in self._pending))
+                self._begin()
+            except DetentError as error:
+                self._busy = False
+                self._refuse_all(error)
+                return
+            if self._locked_since is not None:
+                return
+            batch = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
+            try:
+                ran = self._run(batch)
+            except sqlite3.Error as error:
+                self._roll_back()
+                self._finish(batch, translated(error, self._path))
+                return
+            if ran is None:
+                self._loop.call_soon(self._flush)
+                return
+            if not self._durable:  # nothing waits for the disk, so the thread has nothing to gain
+                self._finish(ran, self._commit())
+                return
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_commit_loop, args=(self._writer, self._commits, self._loop, self._committed), daemon=True
+                )
+                self._thread.start()
+            self._commits.put(ran)
+
+    def _synchronise(self, durable: bool) -> None:
+        """Whether the next transaction waits for the disk. One that does not leaves checkpoints to the others too."""
+        if durable == self._durable:
+            return
+        try:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
+        except sqlite3.Error as error:
+            raise translated(error, self._path) from error
+        self._durable = durable
+
+    def _begin(self) -> None:
+        """Opens the transaction, or, if another connection is writing, comes back in a moment."""
+        if _identity(self._path) != self._file:
+            raise ConfigurationError(
+                f"The database {self._path} was deleted or replaced while it was in use.",
+                advice="Restart this process; what it had stored went with the old file.",
+            )
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            now = self._loop.time()
+            since = self._locked_since = self._locked_since or now
+            if not is_busy(error) or now - since > LOCK_LIMIT:
+                self._locked_since = None
+                raise translated(error, self._path) from error
+            self._loop.call_later(random.uniform(*RETRY), self._flush)  # noqa: S311  # jitter, not a secret
+            return
+        self._locked_since = None
+
+    def _run(self, batch: list[_Pending]) -> list[_Pending] | None:
+        """Runs the operations; None if one of them broke, and the others must be run again without it."""
+        ran: list[_Pending] = []
+        for pending in batch:
+            if pending.future.done():  # cancelled before it began
+                continue
+            try:
+                pending.result, pending.refusal = pending.operation(self._writer), None
+            except DetentError as refusal:
+                pending.refusal = refusal
+            except Exception as error:
+                if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:
+                    raise  # the file's trouble, and so everybody's
+                self._roll_back()
+                pending.refuse(_not_text(error) if isinstance(error, UnicodeEncodeError) else error)
+                self._pending.extendleft(reversed(batch))
+                return None
+            ran.append(pending)
+        return ran
+
+    def _commit(self) -> DetentError | None:
+        try:
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            return translated(error, self._path)
+        return None
+
+    def _committed(self, batch: list[_Pending], error: sqlite3.Error | None) -> None:
+        """On the loop, after the thread's COMMIT."""
+        if error is not None:
+            with self._lock:
+                self._roll_back()
+        self._finish(batch, None if error is None else translated(error, self._path))
+
+    def _finish(self, batch: list[_Pending], error: DetentError | None) -> None:
+        for pending in batch:
+            if error is None:
+                pending.acknowledge()
+            else:
+                pending.refuse(error)
+        # The resumed tasks run before the next flush and join its batch; between the two, other processes get in.
+        self._busy = False
+        self._last_commit = self._loop.time()
+        if self._pending:
+            self._schedule()
+
+    def _refuse_all(self, error: DetentError) -> None:
+        while self._pending:
+            self._pending.popleft().refuse(error)
+
+    def _roll_back(self) -> None:
+        if not self._closed and self._writer.in_transaction:
+            with suppress(sqlite3.Error):  # SQLite rolled back by itself
+                self._writer.execute("ROLLBACK")
+
+    def _was_closed(self) -> Unavailable:
+        return Unavailable(f"The backend of {self._path} was closed.", advice="Open a new one.")
+
+
+def _commit_loop(
+    writer: sqlite3.Connection,
+    commits: SimpleQueue[list[_Pending] | None],
+    loop: asyncio.AbstractEventLoop,
+    committed: Callable[[list[_Pending], sqlite3.Error | None], None],
+) -> None:
+    """The thread. SQLite lets go of the interpreter during fsync, so the loop goes on meanwhile."""
+    while (batch := commits.get()) is not None:
+        failure: sqlite3.Error | None = None
+        try:
+            writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            failure = error
+        try:
+            loop.call_soon_threadsafe(committed, batch, failure)
+        except RuntimeError:  # the loop was closed: nobody waits any more
+            return
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116  # once per transaction: Path.stat costs three times as much
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _not_text(error: UnicodeEncodeError) -> InputError:
+    return InputError(
+        f"A text cannot be stored: it holds {error.object[error.start : error.end]!r}, half a surrogate pair.",
+        advice="Decode the text properly, or replace what is not Unicode before you hand it over.",
+    )

@@ -1,0 +1,171 @@
+"""The table port on SQLite. Items are JSON texts; sets are JSON arrays, which no other value is."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from detent_state_machine.errors import CorruptRecord, InputError
+from detent_state_machine.records import INDEXED
+from detent_state_machine.writes import Item, Key, Value, Write, apply, holds
+
+from detent_infra.ports import MAX_TRANSACTION, Conflict, Page
+from detent_infra.sqlite.session import Session
+
+_GET = "SELECT item FROM items WHERE pk = ? AND sk = ?"
+_STORE = """
+INSERT INTO items (pk, sk, item, ipk, isk, expires) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (pk, sk) DO UPDATE
+SET item = excluded.item, ipk = excluded.ipk, isk = excluded.isk, expires = excluded.expires
+"""
+_DELETE = "DELETE FROM items WHERE pk = ? AND sk = ?"
+
+_FROM = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk LIMIT ?"
+_BEYOND = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk > ? AND sk < ? ORDER BY sk LIMIT ?"
+_BACK = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk DESC LIMIT ?"
+_INDEX = """
+SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND isk >= ? AND isk < ? AND (isk, pk, sk) > (?, ?, ?)
+ORDER BY isk, pk, sk LIMIT ?
+"""
+_INDEX_BACK = """
+SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND isk >= ? AND isk < ? AND (isk, pk, sk) < (?, ?, ?)
+ORDER BY isk DESC, pk DESC, sk DESC LIMIT ?
+"""
+_LAST = b""
+"""In SQLite every text sorts before every blob, so this is greater than any key."""
+
+
+class SqliteTable:
+    def __init__(self, session: Callable[[], Session]) -> None:
+        self._session = session
+
+    async def get(self, key: Key) -> Item | None:
+        rows = self._session().read(_GET, key)
+        return _decode(key, rows[0][0]) if rows else None
+
+    async def get_many(self, keys: Sequence[Key]) -> list[Item | None]:
+        # One by one: a statement for many keys scans the table, and a statement costs ten microseconds.
+        return [await self.get(key) for key in keys]
+
+    async def write(self, write: Write) -> Item | None:
+        def run(connection: sqlite3.Connection) -> Item | None:
+            current = _current(connection, write.key)
+            if not holds(write.expect, current):
+                raise Conflict(current)
+            return _store(connection, write, current)
+
+        return await self._session().write(run)
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        if len(writes) > MAX_TRANSACTION or len({write.key for write in writes}) < len(writes):
+            raise InputError(f"A transaction takes at most {MAX_TRANSACTION} writes, each to another item.")
+
+        def run(connection: sqlite3.Connection) -> None:
+            current = [_current(connection, write.key) for write in writes]
+            for index, (write, item) in enumerate(zip(writes, current, strict=True)):
+                if not holds(write.expect, item):
+                    raise Conflict(item, index=index)
+            for write, item in zip(writes, current, strict=True):
+                _store(connection, write, item)
+
+        await self._session().write(run)
+
+    async def query(
+        self,
+        pk: str,
+        *,
+        start: str = "",
+        end: str | None = None,
+        forward: bool = True,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        if limit < 1:
+            return Page(())
+        high: str | bytes = _LAST if end is None else end
+        if not forward:
+            if after is not None:
+                high = after if end is None else min(after, end)
+            rows = self._session().read(_BACK, (pk, start, high, limit + 1))
+        elif after is None or after < start:
+            rows = self._session().read(_FROM, (pk, start, high, limit + 1))
+        else:
+            rows = self._session().read(_BEYOND, (pk, after, high, limit + 1))
+        found = tuple((Key(pk, sk), _decode(Key(pk, sk), text)) for _, sk, text in rows[:limit])
+        return Page(found, found[-1][0].sk if len(rows) > limit else None)
+
+    async def query_index(
+        self,
+        ipk: str,
+        *,
+        start: str = "",
+        end: str | None = None,
+        forward: bool = True,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page:
+        if limit < 1:
+            return Page(())
+        high = _LAST if end is None else end
+        edge = ("", "", "") if forward else (_LAST, _LAST, _LAST)
+        if after is not None:
+            edge = _edge(after)
+        rows = self._session().read(_INDEX if forward else _INDEX_BACK, (ipk, start, high, *edge, limit + 1))
+        found = tuple((Key(pk, sk), _indexed(_decode(Key(pk, sk), text))) for pk, sk, text, _ in rows[:limit])
+        if len(rows) <= limit:
+            return Page(found)
+        pk, sk, _, isk = rows[limit - 1]
+        return Page(found, json.dumps([isk, pk, sk]))
+
+
+def _current(connection: sqlite3.Connection, key: Key) -> Item | None:
+    row = connection.execute(_GET, key).fetchone()
+    return None if row is None else _decode(key, row[0])
+
+
+def _store(connection: sqlite3.Connection, write: Write, current: Item | None) -> Item | None:
+    after = apply(write, current)
+    if after is not None:
+        ipk, isk, expires = after.get("ipk"), after.get("isk"), after.get("expires")
+        indexed = (ipk, isk) if isinstance(ipk, str) and isinstance(isk, str) else (None, None)
+        expiry = expires if isinstance(expires, int) and not isinstance(expires, bool) else None
+        connection.execute(_STORE, (*write.key, _encode(after), *indexed, expiry))
+    elif current is not None:
+        connection.execute(_DELETE, write.key)
+    return after
+
+
+def _as_list(value: object) -> list[int] | list[str]:
+    if isinstance(value, frozenset):
+        return sorted(cast("frozenset[int]", value))
+    raise TypeError(f"A {type(value).__name__} is not a value of an item.")
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, default=_as_list).encode
+
+
+def _decode(key: Key, text: str) -> Item:
+    try:
+        item = cast("dict[str, Value | list[int]]", json.loads(text))
+        for name, value in item.items():
+            if type(value) is list:
+                item[name] = frozenset(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptRecord(
+            f"The item {key.pk!r} / {key.sk!r} cannot be read: {error}.", advice="The file was changed by hand."
+        ) from error
+    return cast("Item", item)
+
+
+def _indexed(item: Item) -> Item:
+    return {name: item[name] for name in INDEXED if name in item}
+
+
+def _edge(after: str) -> tuple[str, str, str]:
+    try:
+        isk, pk, sk = cast("list[str]", json.loads(after))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{after[:80]!r} is no cursor of this query.", advice="Pass `Page.next` unchanged.") from error
+    return isk, pk, sk

@@ -1,0 +1,129 @@
+"""What a sweep of the SQLite file drops, and what it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from detent_infra.ports import Backend, LogLine
+from detent_infra.sqlite import sqlite_backend
+from detent_state_machine import keys
+from detent_state_machine.errors import DetentError
+from detent_state_machine.writes import Item, Key, Put, Update
+
+DAY = 86_400
+KEY = Key("run#1", "step#charge")
+
+
+class Clock:
+    """Milliseconds; a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def add(self, seconds: int) -> None:
+        self.now += seconds * 1000
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dated(file: Path, clock: Clock) -> Iterator[Backend]:
+    with closing(sqlite_backend(file, clock=clock)) as backend:
+        yield backend
+
+
+def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: Backend, clock: Clock) -> None:
+    expires = clock() // 1000 + DAY
+    items: dict[Key, Item] = {
+        keys.run_key("old"): {"expires": expires},
+        keys.step_key("old", "charge"): {"expires": expires},
+        keys.run_key("live"): {"status": "RUNNING"},
+        keys.step_key("live", "charge"): {"expires": expires},
+        keys.run_key("kept"): {"expires": expires + 10},
+    }
+
+    async def scenario() -> None:
+        await dated.table.transact([Put(key, item) for key, item in items.items()])
+        await dated.table.write(Update(keys.run_key("kept"), None, {"status": "COMPLETED"}))
+        await dated.logs.append([LogLine(clock(), "INFO", "hello", run) for run in ("old", "live", "kept")])
+        dated.sweep()
+        assert None not in await dated.table.get_many(list(items))
+        clock.add(DAY + 5)
+        dated.sweep()
+        assert [item is not None for item in await dated.table.get_many(list(items))] == [
+            False,
+            False,
+            True,
+            False,
+            True,
+        ]
+        assert [len((await dated.logs.read(run)).lines) for run in ("old", "live", "kept")] == [0, 1, 1]
+
+    asyncio.run(scenario())
+
+
+def test_an_expiry_that_was_removed_holds_no_more(dated: Backend, clock: Clock) -> None:
+    asyncio.run(dated.table.write(Put(KEY, {"expires": clock() // 1000})))
+    asyncio.run(dated.table.write(Update(KEY, remove=("expires",))))
+    clock.add(DAY)
+    dated.sweep()
+    assert asyncio.run(dated.table.get(KEY)) == {}
+
+
+def test_a_sweep_drops_old_payloads_that_nothing_refers_to(dated: Backend, clock: Clock) -> None:
+    async def kept(*refs: str) -> list[bool]:
+        async def is_kept(ref: str) -> bool:
+            try:
+                return bool(await dated.blobs.get(ref))
+            except DetentError:
+                return False
+
+        return [await is_kept(ref) for ref in refs]
+
+    async def scenario() -> None:
+        used, unused, renewed = [await dated.blobs.put(data) for data in (b"used", b"unused", b"renewed")]
+        expires = clock() // 1000 + 3 * DAY
+        await dated.table.write(Put(KEY, {"output_ref": used, "expires": expires}))
+        clock.add(DAY - 10)
+        dated.sweep()
+        assert await kept(used, unused, renewed) == [True, True, True]
+        await dated.blobs.put(b"renewed")
+        clock.add(20)
+        dated.sweep()
+        assert await kept(used, unused, renewed) == [True, False, True]
+        clock.add(DAY)
+        dated.sweep()
+        assert await kept(used, renewed) == [True, False]
+        clock.add(2 * DAY)
+        dated.sweep()
+        assert await dated.table.get(KEY) is None
+        clock.add(DAY + 1)
+        dated.sweep()
+        assert await kept(used) == [False]
+
+    asyncio.run(scenario())
+
+
+def test_a_sweep_disturbs_no_writer(dated: Backend, clock: Clock) -> None:
+    async def write(n: int) -> None:
+        for m in range(20):
+            await dated.table.write(Put(Key(f"p{n}", str(m)), {"n": m}))
+
+    async def scenario() -> None:
+        old = clock() // 1000 - 1
+        await asyncio.gather(*(dated.table.write(Put(Key("old", str(n)), {"expires": old})) for n in range(1500)))
+        await asyncio.gather(asyncio.to_thread(dated.sweep), *(write(n) for n in range(20)))
+        assert (await dated.table.query("old")).items == ()
+        assert [len((await dated.table.query(f"p{n}")).items) for n in range(20)] == [20] * 20
+
+    asyncio.run(scenario())
