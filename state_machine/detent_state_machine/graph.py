@@ -74,11 +74,11 @@ def graph_of(definition: Definition) -> Graph:
     main = [step for step in definition.steps if step.scope == "main"]
     handlers = [step for step in definition.steps if step.scope == "on_failure"]
     following: dict[str, list[Successor]] = {name: [] for name in (START, *steps)}
+    _check_edges(definition, steps)
+    ancestors = _ancestors(definition.steps)
     for step in definition.steps:
-        names = [parent.step for parent in step.parents]
+        names = _last_parents(step, ancestors)
         for index, parent in enumerate(names):
-            if parent not in following or names.count(parent) > 1:
-                raise CorruptRecord(f"Definition {definition.name!r}: a wrong edge from {parent!r} to {step.name!r}.")
             following[parent].append(Successor(step.name, arrivals(step.name, index, len(names))))
         if not names and step.scope == "main":
             following[START].append(Successor(step.name, ()))
@@ -93,6 +93,34 @@ def graph_of(definition: Definition) -> Graph:
         sinks=tuple(sinks),
         handler_roots=tuple(step.name for step in handlers if not step.parents),
     )
+
+
+def _check_edges(definition: Definition, steps: Mapping[str, StepDefinition]) -> None:
+    for step in definition.steps:
+        names = [parent.step for parent in step.parents]
+        for name in names:
+            if name not in steps or names.count(name) > 1:
+                raise CorruptRecord(f"Definition {definition.name!r}: a wrong edge from {name!r} to {step.name!r}.")
+
+
+def _ancestors(steps: Sequence[StepDefinition]) -> Mapping[str, set[str]]:
+    """Everything that has ended before each step can start."""
+    found: dict[str, set[str]] = {}
+    for step in topological(steps):
+        parents = [parent.step for parent in step.parents]
+        found[step.name] = set(parents).union(*(found.get(name, set()) for name in parents))
+    return found
+
+
+def _last_parents(step: StepDefinition, ancestors: Mapping[str, set[str]]) -> list[str]:
+    """The parents a step waits for: without those that another parent has waited for already.
+
+    `ship(held=reserve.output, paid=charge.output)` follows `charge` alone if `charge` follows `reserve`: it stays
+    one link of a chain, at one write, where a join would cost an arrival of each parent.
+    """
+    names = [parent.step for parent in step.parents]
+    covered = set[str]().union(*(ancestors[name] for name in names))
+    return [name for name in names if name not in covered]
 
 
 def arrivals(join: str, index: int, count: int) -> tuple[Arrival, ...]:

@@ -157,3 +157,9 @@ def test_without_edges_the_order_of_declaration_stays() -> None:
 
 def test_a_cycle_ends_the_order_and_loses_no_step() -> None:
     assert [s.name for s in topological([step("a"), step("b", "c"), step("c", "b")])] == ["a", "b", "c"]
+
+
+def test_a_parent_that_another_parent_has_waited_for_is_not_waited_for_again() -> None:
+    shop = graph(step("reserve"), step("charge", "reserve"), step("ship", "reserve", "charge"))
+    assert shop.successors["reserve"] == (Successor("charge", ()),)
+    assert shop.successors["charge"] == (Successor("ship", ()),)
