@@ -1,0 +1,83 @@
+# Two commands need nothing but Python 3.11+: `make demo` and `make test`. The first one makes .venv, which is all that
+# is ever installed; after that neither needs a network. Paths are relative, so the checkout may live anywhere.
+
+PYTHON ?=
+ARGS ?=
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+RUNTIME := .venv/.runtime-installed
+DEV := .venv/.dev-installed
+SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
+
+.PHONY: help demo report test check lint types imports template bench clean
+.SUFFIXES:
+.NOTPARALLEL:
+
+help: ## List what can be made (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@echo
+	@echo "  ARGS=... is handed on: make demo ARGS='--limit 300', make test ARGS='-k orders'"
+	@echo "  PYTHON=... chooses the Python that .venv is made with (3.11 or newer; found by itself otherwise)"
+
+demo: $(RUNTIME) ## Run 6,919 real orders as durable workflows, and check the books to the cent
+	@$(PY) -m examples.orders.demo $(ARGS)
+
+report: $(RUNTIME) ## Make a page about penguins with a small graph of steps
+	@$(PY) -m examples.report.demo $(ARGS)
+
+test: $(DEV) ## Run the whole suite
+	@$(PY) -m pytest -q $(ARGS)
+
+check: lint types imports template test ## Everything that must hold before a change goes in
+
+lint: $(DEV) ## Style and formatting
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo "run: $(PY) -m ruff format ."; exit 1; }
+
+types: $(DEV) ## Types, by mypy and by pyright
+	@$(PY) -m mypy --strict --no-error-summary $(SOURCES)
+	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(PY) -m pyright --warnings
+
+imports: $(DEV) ## Who may import whom
+	@.venv/bin/lint-imports --no-logo > .venv/imports.txt || { cat .venv/imports.txt; exit 1; }
+
+template: $(DEV) ## The CloudFormation template
+	@.venv/bin/cfn-lint template.yaml
+
+bench: $(DEV) ## Measure throughput, latency, requests and price per step
+	@$(PY) -m bench $(ARGS)
+
+clean: ## Remove what was installed, built and cached (databases in .detent stay)
+	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- what they need -----------------------------------------------------------------------------------------------
+
+$(RUNTIME): pyproject.toml
+	@$(call venv)
+	@echo "installing detent into .venv"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(DEV): pyproject.toml
+	@$(call venv)
+	@echo "installing detent and what its tests need into .venv"
+	@$(PIP) install --editable '.[dev]'
+	@touch $(RUNTIME) $@
+
+# Makes .venv unless it is there and works; says what to do if there is no Python that will do.
+define venv
+if ! $(PY) -c 'import pip' 2> /dev/null; then \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.14 python3.13 python3.12 python3.11 python); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1; then break; fi; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "detent needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is not one,found none).$(\
+			) Install one, or name it: make PYTHON=/path/to/python demo" >&2; \
+		exit 1; \
+	fi; \
+	"$$python" -m venv .venv; \
+fi
+endef
