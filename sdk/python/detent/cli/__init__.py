@@ -1,0 +1,84 @@
+"""The command line. `commands` says what there is; each command's work is in a module of its own, loaded when it runs.
+
+Exit codes: 0 ok; 1 the run failed or was cancelled; 2 usage, input, names or setup are wrong, or the backend did not
+answer; 130 interrupted; 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import Protocol, runtime_checkable
+
+import typer
+from detent_state_machine.errors import DetentError, RunError
+
+from detent.cli.output import ReaderGone, one_line
+
+__all__ = ["main"]
+
+RUN_FAILED = 1
+WRONG = 2
+INTERRUPTED = 130
+READER_GONE = 141
+
+
+@runtime_checkable
+class _UsageError(Protocol):
+    """A wrong command line. The class lives in click, or, in newer versions of typer, inside typer."""
+
+    exit_code: int
+
+    def format_message(self) -> str: ...
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line (by default this process's) and returns its exit code."""
+    from detent.cli.commands import commands
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result: object = typer.main.get_command(commands).main(args=given, prog_name="detent", standalone_mode=False)
+        _flush()
+    except (ReaderGone, BrokenPipeError):
+        _discard_output()
+        return READER_GONE
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except RunError as error:
+        return _say(str(error), RUN_FAILED)
+    except DetentError as error:
+        return _say(str(error), WRONG)
+    except Exception as error:
+        if not isinstance(error, _UsageError):
+            raise
+        return _say(f"{error.format_message().rstrip('.')}. Try `{_asked(error)} --help`.", WRONG)
+    return result if isinstance(result, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        _flush()
+        print(f"detent: {one_line(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _asked(error: object) -> str:
+    """The command whose help explains the usage error."""
+    return str(getattr(getattr(error, "ctx", None), "command_path", "detent"))
+
+
+def _flush() -> None:
+    """Here rather than at the interpreter's exit, where a reader that is gone cannot be told quietly."""
+    sys.stdout.flush()
+
+
+def _discard_output() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

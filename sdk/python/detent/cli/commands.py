@@ -1,0 +1,235 @@
+"""Every command with its options. The work is done elsewhere, and loaded only by the command that needs it."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from detent.cli.project import Options
+
+AppName: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--app", metavar="MODULE:ATTR", help="The app. Default: DETENT_APP, else pyproject.toml."),
+]
+Url: TypeAlias = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The backend. Default: the app's, else DETENT_URL.")
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Run: TypeAlias = Annotated[str, typer.Argument(metavar="RUN", help="A run id, or `last` for the newest run.")]
+Metadata: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--metadata", "-m", metavar="NAME=VALUE", help="May be repeated.")
+]
+Concurrency: TypeAlias = Annotated[int, typer.Option(metavar="N", min=1, help="How many messages are driven at once.")]
+Grace: TypeAlias = Annotated[
+    float, typer.Option(metavar="SECONDS", min=0, help="Seconds a stop waits for steps in progress.")
+]
+
+commands = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@commands.callback(invoke_without_command=True)
+def detent(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Durable workflows: on one SQLite file here, on DynamoDB and SQS there."""
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f"detent {version_of('detent')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+# ---- work -----------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def dev(
+    app: AppName = None,
+    url: Url = None,
+    concurrency: Concurrency = 100,
+    grace: Grace = 5.0,
+) -> None:
+    """Work on runs, show them, and reload when the code changes."""
+    from detent.cli.reload import keep_serving
+
+    raise typer.Exit(keep_serving(Options(app, url), concurrency=concurrency, grace=grace))
+
+
+@commands.command(hidden=True)
+def dev_worker(
+    parent: Annotated[int, typer.Option()],
+    app: AppName = None,
+    url: Url = None,
+    concurrency: Concurrency = 100,
+    grace: Grace = 5.0,
+) -> None:
+    """The worker inside `dev`: ends with a code of its own when the source has changed."""
+    from detent.cli.reload import serve_until_changed
+
+    raise typer.Exit(serve_until_changed(Options(app, url), parent=parent, concurrency=concurrency, grace=grace))
+
+
+@commands.command()
+def worker(
+    app: AppName = None,
+    url: Url = None,
+    concurrency: Concurrency = 100,
+    grace: Grace = 30.0,
+) -> None:
+    """Work on runs until SIGTERM or Ctrl-C.
+
+    Steps in progress then have --grace seconds to end; what is cut off is delivered again.
+    """
+    from detent.cli.workers import serve
+
+    raise typer.Exit(serve(Options(app, url), concurrency=concurrency, grace=grace))
+
+
+# ---- runs -----------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def run(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW")],
+    input: Annotated[
+        str | None, typer.Argument(metavar="JSON", help="The input: JSON, @FILE, or - for standard input.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its steps, and end with its result.")] = False,
+    here: Annotated[
+        bool, typer.Option("--here", help="Work in this process too, until the run ends. Implies --follow.")
+    ] = False,
+    key: Annotated[str | None, typer.Option(metavar="KEY", help="The same key and input start one run only.")] = None,
+    metadata: Metadata = None,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Start a run and print its id, or, with --follow, its result.
+
+    With --follow, the exit code is 1 if the run fails or is cancelled.
+    """
+    from detent.cli.run import Request, start
+
+    start(Options(app, url), Request(workflow, input, key, metadata or []), follow=follow, here=here, as_json=json)
+
+
+@commands.command()
+def runs(
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", metavar="NAME", help="Only runs of this workflow.")
+    ] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", "-s", metavar="STATUS", help="Only these; repeat it, or join with commas."),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Started since: 10m, 2h, 3d, or an ISO time.")
+    ] = None,
+    metadata: Metadata = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")] = 20,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """List runs, newest first."""
+    from detent.cli.runs import Filter, show_runs
+
+    show_runs(Options(app, url), Filter(workflow, status or [], since, metadata or [], limit), as_json=json)
+
+
+@commands.command()
+def show(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
+    """Show a run: its steps in time, its output or its error."""
+    from detent.cli.show import show_run
+
+    show_run(Options(app, url), run, as_json=json)
+
+
+@commands.command()
+def logs(
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    filter: Annotated[str, typer.Option("--filter", metavar="PATTERN", help="A CloudWatch Logs filter pattern.")] = "",
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Lines since: 10m, 2h, 3d, or an ISO time.")] = None,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Print a run's log.
+
+    With --json, one JSON object per line.
+    """
+    from detent.cli.logs import show_logs
+
+    show_logs(Options(app, url), run, pattern=filter, since=since, follow=follow, as_json=json)
+
+
+@commands.command()
+def cancel(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
+    """End a live run.
+
+    No new step starts; one in progress hears of it at its next heartbeat.
+    """
+    from detent.cli.runs import cancel_run
+
+    cancel_run(Options(app, url), run, as_json=json)
+
+
+@commands.command()
+def retry(
+    run: Run,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its steps, and end with its result.")] = False,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Start a new run where a failed or cancelled one ended.
+
+    Prints the new run's id. Completed steps do not run again.
+    """
+    from detent.cli.run import retry_run
+
+    retry_run(Options(app, url), run, follow=follow, as_json=json)
+
+
+# ---- what there is --------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def graph(
+    workflow: Annotated[str | None, typer.Argument(metavar="WORKFLOW", help="Not needed if there is one only.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    list: Annotated[bool, typer.Option("--list", "-l", help="List the workflows.")] = False,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Draw a workflow, or list them.
+
+    It is the app's; without an app, the newest that a worker has registered.
+    """
+    from detent.cli.graph import list_workflows, show_graph
+
+    if list:
+        list_workflows(Options(app, url), as_json=json)
+    else:
+        show_graph(Options(app, url), workflow, mermaid=mermaid, as_json=json)
+
+
+@commands.command()
+def doctor(app: AppName = None, url: Url = None, json: AsJson = False) -> None:
+    """Check the app and the backend, and say what to mend.
+
+    Exit code 2 if something is wrong.
+    """
+    from detent.cli.doctor import examine
+
+    raise typer.Exit(examine(Options(app, url), as_json=json))

@@ -1,0 +1,296 @@
+"""Checks of the setup, each with its remedy. Nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from detent_infra.connect import connect
+from detent_infra.ports import Backend
+from detent_state_machine import keys
+from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError
+from detent_state_machine.messages import Start, encode
+from detent_state_machine.records import Payload, RunRecord
+from detent_state_machine.status import RunStatus
+from detent_state_machine.writes import Delete, Put
+
+from detent.cli.output import clean, console, one_line, write_json
+from detent.cli.project import Chosen, Options, app_name, find_app, place, sqlite_file
+
+LITTLE_DISK = 1_000_000_000
+"""Bytes of free disk below which we warn."""
+HEAD_START = 0.5
+"""Seconds in which a worker that has time takes a message."""
+PROBE_WAIT = 2.0
+"""Seconds in which our own message must come, if nobody else took it."""
+PROBE_KEPT = 86_400
+"""Seconds after which a probe that could not be taken back expires by itself."""
+
+Verdict = Literal["ok", "warn", "fail"]
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A finding. `fix` says what to do unless all is well."""
+
+    name: str
+    verdict: Verdict
+    message: str
+    fix: str = ""
+
+
+def examine(options: Options, *, as_json: bool) -> int:
+    """Prints every check as it is done; returns the exit code: 2 if one failed."""
+    return asyncio.run(_examine(options, as_json=as_json))
+
+
+async def _examine(options: Options, *, as_json: bool) -> int:
+    found: list[Check] = []
+    async for check in _checks(options):
+        found.append(check)
+        if not as_json:
+            _print(check)
+    failed = any(check.verdict == "fail" for check in found)
+    if as_json:
+        write_json({"ok": not failed, "checks": [asdict(check) for check in found]})
+    return 2 if failed else 0
+
+
+def _print(check: Check) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    said = Text(one_line(check.message))
+    if check.fix:
+        said.append(f"\n{clean(check.fix)}", _STYLES[check.verdict])
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=4, no_wrap=True)
+    grid.add_column(width=11, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(check.verdict, _STYLES[check.verdict]), check.name, said)
+    out.print(grid)
+
+
+def _failed(name: str, error: DetentError) -> Check:
+    return Check(name, "fail", error.message, error.advice)
+
+
+async def _checks(options: Options) -> AsyncIterator[Check]:
+    yield Check(
+        "detent", "ok", f"detent {version('detent')} on Python {platform.python_version()}, {platform.system()}"
+    )
+    for check in _app_checks(options):
+        yield check
+    try:
+        chosen = place(options)
+    except DetentError:
+        yield Check(
+            "backend", "fail", "Which one is meant is not known without the app.", "Mend the app, or pass --url."
+        )
+        return
+    async for check in _backend_checks(chosen):
+        yield check
+
+
+def _app_checks(options: Options) -> Iterator[Check]:
+    try:
+        chosen = app_name(options)
+        app = find_app(options)
+    except DetentError as error:
+        yield _failed("app", error)
+        return
+    if chosen is None or app is None:
+        yield Check(
+            "app", "warn", "No app is named.", "Pass --app module:attribute, or set DETENT_APP, to check it as well."
+        )
+        return
+    yield Check("app", "ok", f"{chosen.value} (from {chosen.source}), named {app.name!r}")
+    if not app.workflows:
+        yield Check("workflows", "fail", "The app declares none.", "Import the modules that declare them beside it.")
+    for name, workflow in app.workflows.items():
+        try:
+            definition = workflow.definition
+        except DetentError as error:
+            yield _failed("workflows", error)
+        else:
+            yield Check("workflows", "ok", f"{name}: {len(definition.steps)} steps, version {definition.version}")
+
+
+# ---- the backend ----------------------------------------------------------------------------------------------
+
+
+async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
+    url = chosen.value
+    yield Check("url", "ok", f"{url} (from {chosen.source})")
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        yield _absent(file.absolute())
+        return
+    try:
+        backend = connect(url)
+    except DetentError as error:
+        yield _failed("backend", error)
+        return
+    try:
+        if file is not None:
+            for check in _file_checks(file.absolute()):
+                yield check
+        async for check in _round_trips(backend):
+            yield check
+    finally:
+        backend.close()
+
+
+def _absent(file: Path) -> Check:
+    nearest = next(parent for parent in file.parents if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return Check(
+            "database", "fail", f"{file} does not exist, and {nearest} is not writable.", "Choose another path."
+        )
+    return Check("database", "ok", f"{file} does not exist yet; the first run or worker makes it.")
+
+
+def _file_checks(file: Path) -> Iterator[Check]:
+    size = sum(part.stat().st_size for part in (file, file.with_name(file.name + "-wal")) if part.exists())
+    connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    except sqlite3.Error as error:
+        yield Check("database", "fail", f"{file} cannot be read: {error}.", "Check the file and its owner.")
+        return
+    finally:
+        connection.close()
+    if mode == "wal":
+        yield Check("database", "ok", f"{file}, {_size(size)}, write-ahead log")
+    else:
+        yield Check("database", "fail", f"{file} has journal mode {mode}.", "Put it on a local disk.")
+    free = shutil.disk_usage(file.parent).free
+    if free < LITTLE_DISK:
+        yield Check("disk", "warn", f"{_size(free)} free", "Free some space: a full disk stops every run.")
+    else:
+        yield Check("disk", "ok", f"{_size(free)} free")
+
+
+async def _round_trips(backend: Backend) -> AsyncIterator[Check]:
+    reached = time.monotonic()
+    try:
+        await backend.table.get(keys.run_key("detent doctor"))
+        yield Check("table", "ok", f"answers in {_since(reached)}")
+        yield await _write(backend)
+    except DetentError as error:
+        yield _failed("table", error)
+        return
+    yield await _read("blobs", backend)
+    yield await _read("logs", backend)
+    try:
+        async for check in _probe_queue(backend):
+            yield check
+    except DetentError as error:
+        yield _failed("queue", error)
+
+
+async def _write(backend: Backend) -> Check:
+    """Puts an entry, reads it back, and deletes it."""
+    key = keys.data_key("detent doctor", backend.ids())
+    begun = time.monotonic()
+    await backend.table.write(Put(key, {"probe": 1, "expires": backend.clock() // 1000 + PROBE_KEPT}))
+    try:
+        stored = await backend.table.get(key)
+    finally:
+        await backend.table.write(Delete(key))
+    if stored is None or stored.get("probe") != 1:
+        return Check(
+            "table write", "fail", "What was written was not read back.", "Check the table: is it another one?"
+        )
+    return Check("table write", "ok", f"written, read and deleted in {_since(begun)}")
+
+
+async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Check:
+    """Reads what cannot be there: that nothing is found shows that reading works."""
+    begun = time.monotonic()
+    try:
+        if port == "blobs":
+            await backend.blobs.get("0" * 64)
+        else:
+            await backend.logs.read("detent-doctor", limit=1)
+    except CorruptRecord:
+        pass
+    except ConfigurationError as error:
+        return Check(port, "warn", error.message, error.advice)
+    except DetentError as error:
+        return _failed(port, error)
+    return Check(port, "ok", f"answer in {_since(begun)}")
+
+
+async def _probe_queue(backend: Backend) -> AsyncIterator[Check]:
+    """Sends a message about a run that has ended, which whoever receives it acknowledges, and takes it back.
+
+    Workers get a head start, so that a message which is gone shows one that works.
+    """
+    now = backend.clock()
+    probe = RunRecord(backend.ids(), "detent doctor", "", RunStatus.CANCELLED, now, Payload("null"), ended=now)
+    indexed = probe.to_item()
+    # Without the attributes of the index no list shows it; with an expiry it goes even if we do not come to delete it.
+    item = {name: value for name, value in indexed.items() if name not in ("ipk", "isk")}
+    await backend.table.write(Put(keys.run_key(probe.run_id), {**item, "expires": now // 1000 + PROBE_KEPT}))
+    begun = time.monotonic()
+    await backend.queue.send([encode(Start(probe.run_id))])
+    sent = _since(begun)
+    await asyncio.sleep(HEAD_START)
+    taken, others = await _take_back(backend, encode(Start(probe.run_id)))
+    if taken or (not others and not backend.url.startswith("aws://")):
+        # A function that starts slowly may look for the run later than this; then it has to be there.
+        await backend.table.write(Delete(keys.run_key(probe.run_id)))
+    if taken:
+        yield Check("queue", "ok", f"sent in {sent}, received and deleted")
+        yield Check(
+            "worker",
+            "warn",
+            "No worker took a message while we waited.",
+            "Start one: `detent worker`, or `detent dev`.",
+        )
+    elif others:
+        yield Check("queue", "ok", f"sent in {sent}")
+        yield Check(
+            "worker", "warn", "Messages are waiting, and no worker took them while we looked.", "Start one, or more."
+        )
+    else:
+        yield Check("queue", "ok", f"sent in {sent}")
+        yield Check("worker", "ok", "a worker took our message")
+
+
+async def _take_back(backend: Backend, body: str) -> tuple[bool, bool]:
+    """Whether our message came, and whether others did, which are returned at once."""
+    ours = others = False
+    until = time.monotonic() + PROBE_WAIT
+    while time.monotonic() < until and not ours and not others:
+        for message in await backend.queue.receive(10, wait=0.5, visibility=backend.timing.visibility):
+            if message.body == body:
+                await backend.queue.delete(message.receipt)
+                ours = True
+            else:
+                await backend.queue.extend(message.receipt, 0)
+                others = True
+    return ours, others
+
+
+def _since(begun: float) -> str:
+    return f"{(time.monotonic() - begun) * 1000:.0f} ms"
+
+
+def _size(count: int) -> str:
+    for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,272 @@
+"""Following a run to its end: on a terminal a view that stays in place, else a line, or a JSON object, per change.
+
+What is shown on the way goes to standard error, so that standard output has nothing but the result. JSON is the
+exception: it is meant for a program, which reads one stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+
+from detent_infra.lifecycle import in_order
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import RunStatus, StepStatus
+
+from detent.cli.output import clean, console, duration, iso, local_time, mark, one_line, symbol, write_json
+from detent.cli.project import Options
+from detent.client import FOLLOW_EVERY, Client
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.text import Text
+
+Rows: TypeAlias = Sequence[tuple[str, StepRecord | None]]
+
+FIRST_LOOK = 0.02
+"""Seconds until the second look; each pause is half as long again as the last, up to `FOLLOW_EVERY`."""
+NO_WORKER_AFTER = 3.0
+"""Seconds without any progress or lease after which we say that no worker seems to be there."""
+
+
+class View(Protocol):
+    """Shows a run as it changes."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def update(self, run: RunRecord, rows: Rows) -> None: ...
+    def no_worker(self) -> None: ...
+
+
+def view_for(run_id: str, options: Options, *, as_json: bool) -> View:
+    err = console(stderr=True)
+    if as_json:
+        return JsonLines(err, options, run_id)
+    return Live(err, options) if err.is_terminal and not err.is_dumb_terminal else Lines(err, options)
+
+
+async def follow(client: Client, run_id: str, view: View) -> RunRecord:
+    """Shows the run until it has ended."""
+    lifecycle = client.lifecycle
+    pause = FIRST_LOOK
+    seen: dict[str, tuple[StepStatus, int]] | None = None
+    moved = time.monotonic()
+    while True:
+        run = await lifecycle.get(run_id)
+        graph = await lifecycle.graph(run)
+        rows = in_order(graph, await lifecycle.steps(run_id))
+        view.update(run, on_the_way(run, rows, [path for path, _ in rows if graph.is_handler(path)]))
+        if not run.status.live:
+            return run
+        state = {path: (record.status, record.attempt) for path, record in rows if record is not None}
+        if state != seen or _worked_on(rows, lifecycle.backend.clock()):
+            seen, moved = state, time.monotonic()
+        elif time.monotonic() - moved >= NO_WORKER_AFTER:
+            view.no_worker()
+            moved = float("inf")
+        await asyncio.sleep(pause)
+        pause = min(FOLLOW_EVERY, pause * 1.5)
+
+
+def on_the_way(run: RunRecord, rows: Rows, handlers: Collection[str]) -> Rows:
+    """The steps without failure handlers that have nothing to do."""
+    if run.status is RunStatus.FAILING:
+        return rows
+    return [(path, record) for path, record in rows if record is not None or path not in handlers]
+
+
+def _worked_on(rows: Rows, now: int) -> bool:
+    """Whether a worker holds a step, or a retry is not due yet. A step longer than a second holds a lease."""
+    return any(record is not None and max(record.lease, record.due) > now for _, record in rows)
+
+
+def _no_worker(options: Options) -> str:
+    again = options.repeated()
+    return (
+        f"Nothing has happened for {NO_WORKER_AFTER:g} s: no worker seems to be running. "
+        f"Start one with `detent worker{again}` or `detent dev{again}`, or use `detent run --here`."
+    )
+
+
+class _Changes:
+    """What is new since the last look."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[StepStatus, int]] = {}
+
+    def of(self, rows: Rows) -> list[StepRecord]:
+        found: list[StepRecord] = []
+        for path, record in rows:
+            if record is not None and self._seen.get(path) != (record.status, record.attempt):
+                self._seen[path] = (record.status, record.attempt)
+                found.append(record)
+        return sorted(found, key=lambda record: record.ended or record.started)
+
+
+class Lines:
+    """A line per change."""
+
+    def __init__(self, err: Console, options: Options) -> None:
+        self._err = err
+        self._options = options
+        self._changes = _Changes()
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def update(self, run: RunRecord, rows: Rows) -> None:
+        if not self._begun:
+            self._err.print(f"run {run.run_id}", soft_wrap=True)
+            self._begun = True
+        for record in self._changes.of(rows):
+            when = local_time(record.ended or record.started, "%H:%M:%S")
+            self._err.print(f"{when} {_step_line(record, self._err)}", soft_wrap=True)
+
+    def no_worker(self) -> None:
+        self._err.print(_no_worker(self._options), style="yellow", soft_wrap=True)
+
+
+class JsonLines(Lines):
+    """A JSON object per change, on standard output."""
+
+    def __init__(self, err: Console, options: Options, run_id: str) -> None:
+        super().__init__(err, options)
+        self._run_id = run_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def update(self, run: RunRecord, rows: Rows) -> None:
+        if not self._begun:
+            begun = {"event": "run", "time": iso(run.created), "run_id": self._run_id, "status": run.status.value}
+            write_json(begun, lines=True)
+            self._begun = True
+        for record in self._changes.of(rows):
+            changed = {
+                "event": "step",
+                "time": iso(record.ended or record.started),
+                "run_id": self._run_id,
+                "step": record.path,
+                "status": record.status.value,
+                "attempt": record.attempt,
+            }
+            write_json(changed, lines=True)
+
+
+class Live:
+    """The steps in place, with what each is doing."""
+
+    def __init__(self, err: Console, options: Options) -> None:
+        from rich.live import Live as RichLive
+
+        self._err = err
+        self._options = options
+        self._hint = ""
+        self._live = RichLive(console=err, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def update(self, run: RunRecord, rows: Rows) -> None:
+        if _moving(rows):
+            self._hint = ""
+        self._live.update(self._picture(run, rows), refresh=True)
+
+    def no_worker(self) -> None:
+        self._hint = _no_worker(self._options)
+
+    def _picture(self, run: RunRecord, rows: Rows) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        err, now = self._err, int(time.time() * 1000)
+        shown = mark(run.status)
+        done = sum(record is not None and record.status.terminal for _, record in rows)
+        of = sum(record is not None for _, record in rows) if not run.status.live else len(rows)
+        took = duration((run.ended or now) - run.created)
+        head = Text.assemble(
+            (f"{symbol(shown, err)} {run.status.lower()}", shown.style),
+            f" {clean(run.workflow)} {done}/{of} {took} ",
+            (run.run_id, "bright_black"),
+        )
+        parts: list[RenderableType] = [head]
+        room = max(3, err.height - 5 - (3 if self._hint else 0))
+        for path, record in worth_showing(rows, room):
+            parts.append(self._row(path, record, now))
+        if len(rows) > room:
+            parts.append(Text(f"  … {len(rows) - room} more steps", "bright_black"))
+        if self._hint:
+            parts.append(Text(self._hint, "yellow"))
+        return Group(*parts)
+
+    def _row(self, path: str, record: StepRecord | None, now: int) -> Text:
+        from rich.text import Text
+
+        if record is None:
+            shown = mark(None)
+            return Text(f"  {symbol(shown, self._err)} {clean(path)}", shown.style, no_wrap=True, overflow="ellipsis")
+        line = Text("  ", no_wrap=True, overflow="ellipsis")
+        return line.append(_step_text(record, self._err, now))
+
+
+def _moving(rows: Rows) -> bool:
+    return any(record is not None and not record.status.terminal for _, record in rows)
+
+
+def worth_showing(rows: Rows, room: int) -> Rows:
+    """As many as there is room for, in order: those at work first, then the next to come, then the newest ended."""
+    if len(rows) <= room:
+        return rows
+    rank = {True: 1, False: 2}
+
+    def urgency(index: int) -> tuple[int, int]:
+        record = rows[index][1]
+        if record is not None and (not record.status.terminal or record.status is StepStatus.FAILED):
+            return (0, index)
+        return (rank[record is None], index if record is None else -index)
+
+    kept = sorted(sorted(range(len(rows)), key=urgency)[:room])
+    return [rows[index] for index in kept]
+
+
+def _step_line(record: StepRecord, on: Console) -> str:
+    return _step_text(record, on, int(time.time() * 1000)).plain
+
+
+def _step_text(record: StepRecord, on: Console, now: int) -> Text:
+    """Mark, name, and what is to be said about the step as it is."""
+    from rich.text import Text
+
+    shown = mark(record.status)
+    text = Text.assemble((f"{symbol(shown, on)} ", shown.style), clean(record.path))
+    attempt = f", attempt {record.attempt}" if record.attempt > 1 else ""
+    match record.status:
+        case StepStatus.COMPLETED:
+            text.append(f" {duration((record.ended or now) - record.started)}{attempt}", "bright_black")
+        case StepStatus.RUNNING:
+            text.append(f" {duration(now - record.started)}{attempt}", shown.style)
+        case StepStatus.RETRYING:
+            wait = f", again in {duration(record.due - now)}" if record.due > now else ", due"
+            text.append(f" attempt {record.attempt} failed{wait}", shown.style)
+        case StepStatus.FAILED | StepStatus.SKIPPED | StepStatus.CANCELLED:
+            text.append(f" {record.status.lower()}{attempt}", shown.style)
+    if record.error is not None and record.status in (StepStatus.RETRYING, StepStatus.FAILED):
+        text.append(f": {record.error.type}: {one_line(record.error.message)}", "bright_black")
+    return text

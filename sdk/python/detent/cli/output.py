@@ -1,0 +1,159 @@
+"""How the command line speaks: consoles, JSON, marks of statuses, times."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from detent_state_machine.status import RunStatus, StepStatus
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 160
+"""Columns of output that goes to a file or a pipe: nothing is cut there that a program may want to read."""
+
+
+class ReaderGone(Exception):
+    """Whoever read our output has closed it, as `head` does."""
+
+
+class Mark(NamedTuple):
+    """How a status is shown: a symbol, one for terminals without Unicode, and a colour."""
+
+    symbol: str
+    ascii: str
+    style: str
+
+
+NOT_STARTED = Mark("·", ".", "bright_black")
+MARKS: dict[str, Mark] = {
+    RunStatus.RUNNING: Mark("▶", ">", "cyan"),
+    RunStatus.FAILING: Mark("▶", ">", "yellow"),
+    RunStatus.COMPLETED: Mark("✓", "+", "green"),
+    RunStatus.FAILED: Mark("✗", "x", "red"),
+    RunStatus.CANCELLED: Mark("⊘", "/", "magenta"),
+    StepStatus.RETRYING: Mark("↻", "~", "yellow"),
+    StepStatus.SKIPPED: Mark("○", "o", "bright_black"),
+}
+"""By run status and step status: where both have a word, they share its mark."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on standard output or standard error. No escape codes unless it is a terminal that wants colour."""
+    from rich.console import Console
+
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise ReaderGone
+
+    stream = sys.stderr if stderr else sys.stdout
+    plain = not stream.isatty() and "FORCE_COLOR" not in os.environ
+    width = PLAIN_WIDTH if plain and "COLUMNS" not in os.environ else None
+    colourless = plain or bool(os.environ.get("NO_COLOR"))
+    return _Console(
+        stderr=stderr,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        no_color=colourless or None,
+        color_system=None if colourless else "auto",  # `no_color` alone leaves bold and dim
+    )
+
+
+def write_line(text: str) -> None:
+    """A line of plain text on standard output, there at once."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise ReaderGone from None
+
+
+def write_json(value: object, *, lines: bool = False) -> None:
+    """One JSON document; with `lines`, on one line."""
+    plain = not (sys.stdout.encoding or "").lower().startswith("utf")
+    write_line(json.dumps(value, ensure_ascii=plain, indent=None if lines else 2))
+
+
+def mark(status: str | None) -> Mark:
+    """None: the step has not started."""
+    return NOT_STARTED if status is None else MARKS.get(status, NOT_STARTED)
+
+
+def symbol(shown: Mark, on: Console) -> str:
+    return shown.ascii if ascii_only(on) else shown.symbol
+
+
+def ascii_only(on: Console) -> bool:
+    """Whether the terminal's encoding is too poor for symbols."""
+    return not on.encoding.lower().startswith("utf")
+
+
+# ---- text -----------------------------------------------------------------------------------------------------
+
+
+def clean(text: str) -> str:
+    """The text without characters that a terminal would obey."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    return clean(" ".join(text.split()))
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text on one line, of at most `limit` characters."""
+    line = one_line(text)
+    return line if len(line) <= limit else line[: max(0, limit - 1)] + "…"
+
+
+# ---- times ----------------------------------------------------------------------------------------------------
+
+
+def duration(milliseconds: int) -> str:
+    """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`."""
+    if milliseconds < 1000:
+        return f"{max(0, milliseconds)} ms"
+    if milliseconds < 60_000:  # cut, not rounded: 59.99 s are not 60.0 s
+        return f"{milliseconds // 10 / 100:.2f} s" if milliseconds < 10_000 else f"{milliseconds // 100 / 10:.1f} s"
+    whole = milliseconds // 1000
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+
+
+def age(milliseconds: int) -> str:
+    """In one unit: `12s`, `5m`, `3h`, `2d`."""
+    seconds = max(0, milliseconds) // 1000
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def local_time(milliseconds: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).astimezone().strftime(form)
+
+
+def clock_time(milliseconds: int) -> str:
+    """Time of day with milliseconds."""
+    return f"{local_time(milliseconds, '%H:%M:%S')}.{milliseconds % 1000:03}"
+
+
+def iso(milliseconds: int | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, as `--json` shows times."""
+    if milliseconds is None:
+        return None
+    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def seconds(milliseconds: int | None) -> float | None:
+    """As `--json` shows durations."""
+    return None if milliseconds is None else milliseconds / 1000

@@ -1,0 +1,246 @@
+"""Which app and which backend a command is about.
+
+app      --app, else DETENT_APP, else `[tool.detent] app` in the pyproject.toml of the current directory
+backend  --url, else the app's, else DETENT_URL, else the default file under the current directory
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
+
+from detent.app import App
+from detent.client import Client
+from detent.settings import DEFAULT_URL, settings
+
+LAST = "last"
+"""Stands for the newest run wherever a run id is taken."""
+
+_FORM = "Write it as module:attribute, as in `--app shop:app`."
+_SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """--app and --url as given."""
+
+    app: str | None = None
+    url: str | None = None
+
+    def repeated(self) -> str:
+        """The options again, for a command that is suggested: with a space before, or nothing."""
+        given = ((name, value) for name, value in (("--app", self.app), ("--url", self.url)) if value)
+        return "".join(f" {name} {_quoted(value)}" for name, value in given)
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A value and where it comes from."""
+
+    value: str
+    source: str
+
+
+# ---- the app --------------------------------------------------------------------------------------------------
+
+
+def app_name(options: Options) -> Chosen | None:
+    """Which app is meant, if one is configured."""
+    if options.app:
+        return Chosen(options.app, "--app")
+    if name := settings().app:
+        return Chosen(name, "DETENT_APP")
+    if name := _in_pyproject(Path("pyproject.toml")):
+        return Chosen(name, "pyproject.toml")
+    return None
+
+
+def find_app(options: Options) -> App | None:
+    """The configured app, on the backend of --url if that is given. None if none is configured."""
+    chosen = app_name(options)
+    if chosen is None:
+        return None
+    app = _load(chosen)
+    if options.url:
+        app.url = options.url
+    return app
+
+
+def load_app(options: Options) -> App:
+    """`find_app`, where there must be one that declares workflows. Raises `ConfigurationError`, `DefinitionError`."""
+    app = find_app(options)
+    if app is None:
+        raise ConfigurationError(
+            "No app is named.",
+            advice='Pass --app module:attribute, set DETENT_APP, or write `app = "module:attribute"` under '
+            "[tool.detent] in pyproject.toml.",
+        )
+    if not app.definitions():
+        raise ConfigurationError(
+            f"App {app.name!r} declares no workflow.", advice="Import the modules that declare them where the app is."
+        )
+    return app
+
+
+def _in_pyproject(path: Path) -> str | None:
+    try:
+        parsed: dict[str, object] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="Mend it, or pass --app.") from error
+    match parsed:
+        case {"tool": {"detent": {"app": str(name)}}}:
+            return name
+        case {"tool": {"detent": {"app": object()}}}:
+            raise ConfigurationError(f"`app` under [tool.detent] in {path} is not text.", advice=_FORM)
+        case _:
+            return None
+
+
+def _load(chosen: Chosen) -> App:
+    said = f"App {chosen.value!r} (from {chosen.source})"
+    module_name, _, attribute = chosen.value.partition(":")
+    if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
+        raise ConfigurationError(f"{said} is no module and attribute.", advice=_FORM)
+    module = _import(module_name, said)
+    found: object = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if found is None:
+        apps = [name for name, value in vars(module).items() if isinstance(value, App)]
+        has = f"It has {', '.join(map(repr, apps))}." if apps else _FORM
+        raise ConfigurationError(f"{said}: module {module_name!r} has no {attribute!r}.", advice=has)
+    if not isinstance(found, App):
+        raise ConfigurationError(
+            f"{said} is a {type(found).__name__}, not an App.", advice="Name the App itself, not a workflow of it."
+        )
+    return found
+
+
+def _import(module_name: str, said: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # What a module prints is no part of a command's output.
+            return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(
+                f"{said}: there is no module {error.name!r} in {here} or among the installed packages.",
+                advice="Run detent where the module can be imported from.",
+            ) from error
+        raise ConfigurationError(
+            f"{said} imports {error.name!r}, which is not there.", advice="Install it in this environment."
+        ) from error
+    except Exception as error:
+        raise ConfigurationError(
+            f"{said} failed while it was imported{_where(error)}: {type(error).__name__}: {_message(error)}.",
+            advice=f"`python -c 'import {module_name}'` shows the whole trace.",
+        ) from error
+
+
+def _where(error: Exception) -> str:
+    """The line of the author's code that failed."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})" if error.filename else ""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())]
+    frame = (own or frames)[-1]
+    return f" ({frame.filename}, line {frame.lineno})"
+
+
+def _message(error: Exception) -> str:
+    return (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip(".")
+
+
+# ---- the backend ----------------------------------------------------------------------------------------------
+
+
+def place(options: Options) -> Chosen:
+    """The backend's URL. Imports the app unless --url is given."""
+    if options.url:
+        return Chosen(options.url, "--url")
+    app = find_app(options)
+    if app is not None:
+        return Chosen(app.url, f"app {app.name!r}")
+    if settings().url != DEFAULT_URL:
+        return Chosen(settings().url, "DETENT_URL")
+    return Chosen(DEFAULT_URL, "default")
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a sqlite URL."""
+    path = url.removeprefix(_SQLITE)
+    return Path(path) if path and path != url else None
+
+
+def must_be_shared(url: str) -> None:
+    """Raises `ConfigurationError` for a backend that no other process can see."""
+    if url.startswith("memory://"):
+        raise ConfigurationError(
+            "memory:// lives inside one process, so this command would find nothing there.",
+            advice=f"Pass --url {DEFAULT_URL}; or work in one process with `detent run … --here`.",
+        )
+
+
+@asynccontextmanager
+async def opened(options: Options) -> AsyncGenerator[Client, None]:
+    """A client on a backend that is there already, closed in the end. Raises `ConfigurationError`."""
+    url = place(options).value
+    must_be_shared(url)
+    file = sqlite_file(url)
+    if file is not None and not file.exists():
+        raise ConfigurationError(
+            f"There is no database {file.absolute()} yet.",
+            advice="A worker or the first run makes it; or look elsewhere with --app, --url or another directory.",
+        )
+    client = Client(url)
+    backend = client.lifecycle.backend
+    try:
+        yield client
+    finally:
+        backend.close()
+
+
+async def run_id_of(client: Client, given: str) -> str:
+    """The run id meant by an argument. Raises `UnknownRun` if `last` is asked for and there is none."""
+    if given != LAST:
+        return given
+    newest = await client.aruns(limit=1)
+    if not newest:
+        raise UnknownRun(f"There is no last run: {client.url} has none.", advice="Start one with `detent run`.")
+    return newest[0].run_id
+
+
+def unknown_workflow(name: str, known: Iterable[str], where: str) -> UnknownWorkflow:
+    """The error for a workflow that is not there, which says what is."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, 1)
+    advice = (
+        f"Did you mean {close[0]!r}?"
+        if close
+        else f"There {'is' if len(names) == 1 else 'are'} "
+        + (", ".join(names[:10]) or "none at all")
+        + (", …" if len(names) > 10 else "")
+        + "."
+    )
+    return UnknownWorkflow(f"{where} has no workflow {name!r}.", advice=advice)
+
+
+def _quoted(value: str) -> str:
+    import shlex
+
+    return value if os.name == "nt" else shlex.quote(value)

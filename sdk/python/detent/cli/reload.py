@@ -1,0 +1,202 @@
+"""`detent dev`: a worker that starts afresh when the code changes.
+
+The worker is a process of its own, since Python cannot forget a module. It watches its own source, because only it
+knows what it has imported, and ends with `CHANGED`; its parent starts the next one. If the code cannot be loaded it
+says why and waits for the next change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import TypeAlias
+
+import detent_infra
+import detent_state_machine
+from detent_state_machine.errors import ConfigurationError, DetentError
+
+import detent
+from detent.app import App
+from detent.cli.events import Feed, Watched, watch_runs
+from detent.cli.output import clean, console, one_line
+from detent.cli.project import Options, app_name, load_app, must_be_shared
+from detent.cli.workers import Stop, log_to_stderr, work
+from detent.client import Client
+from detent.settings import DEFAULT_URL
+
+CHANGED = 75
+"""Exit code of a worker whose source has changed."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the source files."""
+RUNS_EVERY, RUNS_EVERY_REMOTE = 0.5, 5.0
+"""Seconds between two looks at the runs: a look costs nothing here, and requests there."""
+
+Snapshot: TypeAlias = Mapping[Path, Mapping[str, int]]
+"""By directory: its Python files, and when each was changed, in nanoseconds since the epoch."""
+
+
+# ---- the parent -----------------------------------------------------------------------------------------------
+
+
+def keep_serving(options: Options, *, concurrency: int, grace: float) -> int:
+    """Runs one worker after the other until one ends otherwise than by a change; returns its exit code."""
+    command = [sys.executable, "-m", "detent.cli", "dev-worker"]
+    command += ["--parent", str(os.getpid()), "--concurrency", str(concurrency), "--grace", str(grace)]
+    command += ["--app", options.app] if options.app else []
+    command += ["--url", options.url] if options.url else []
+    if app_name(options) is None:
+        load_app(options)  # Raises: no change of the source would help.
+    worker: subprocess.Popen[bytes] | None = None
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if worker is not None and worker.poll() is None:
+            worker.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, pass_on)
+    while True:
+        worker = subprocess.Popen(command)  # noqa: S603 - this program, with the options it was given
+        code = worker.wait()
+        if code != CHANGED:
+            return code if code >= 0 else 128 - code
+
+
+# ---- the worker -----------------------------------------------------------------------------------------------
+
+
+def serve_until_changed(options: Options, *, parent: int, concurrency: int, grace: float) -> int:
+    """Works until the source changes (`CHANGED`), a signal comes, or the parent is gone; returns the exit code."""
+    log_to_stderr()
+    before = snapshot(source_directories())
+    try:
+        app = load_app(options)
+        _must_be_local(app.url, options)
+        before = {**snapshot(source_directories()), **before}
+        return asyncio.run(_serve(app, options, before, parent, concurrency, grace))
+    except DetentError as error:
+        return asyncio.run(_wait_for_change(error, {**snapshot(source_directories()), **before}, parent))
+
+
+async def _serve(app: App, options: Options, before: Snapshot, parent: int, concurrency: int, grace: float) -> int:
+    stop = Stop()
+    stop.listen()
+    out = console()
+    feed = Feed(out)
+    _greet(app, options, feed)
+    client = Client(app.url, backend=lambda: app.backend)
+    every = RUNS_EVERY_REMOTE if app.url.startswith("aws://") else RUNS_EVERY
+    changed = asyncio.create_task(_changed(before, parent))
+    changed.add_done_callback(lambda _: stop.event.set())
+    watching = asyncio.create_task(watch_runs(client, feed, every))
+    try:
+        await work(app, Watched(app.executor, feed), stop.event, concurrency=concurrency, grace=grace)
+    finally:
+        watching.cancel()
+        changed.cancel()
+        await asyncio.gather(watching, changed, return_exceptions=True)
+    if changed.cancelled():
+        return 128 + signal.SIGINT if stop.interrupted else 0
+    return _say_changed(changed.result())
+
+
+async def _wait_for_change(error: DetentError, before: Snapshot, parent: int) -> int:
+    stop = Stop()
+    stop.listen()
+    err = console(stderr=True)
+    err.print(f"detent: {one_line(str(error))}", style="red", soft_wrap=True)
+    err.print("Waiting for a change of the code; Ctrl-C stops.", soft_wrap=True)
+    changed = asyncio.create_task(_changed(before, parent))
+    stopped = asyncio.create_task(stop.event.wait())
+    await asyncio.wait({changed, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if changed.done():
+        return _say_changed(changed.result())
+    changed.cancel()
+    return 128 + signal.SIGINT if stop.interrupted else 0
+
+
+async def _changed(before: Snapshot, parent: int) -> Path | None:
+    """The first file that is seen to differ from `before`. None: the parent process is gone."""
+    while True:
+        await asyncio.sleep(LOOK_EVERY)
+        if os.getppid() != parent:
+            return None
+        now = snapshot(source_directories() | set(before))
+        for directory, files in before.items():
+            for name in files.keys() | now[directory].keys():
+                if files.get(name) != now[directory].get(name):
+                    return directory / name
+        before = now
+
+
+def _say_changed(path: Path | None) -> int:
+    if path is None:
+        return 0
+    name = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    console().print(f"{clean(str(name))} changed: starting afresh.", style="yellow", soft_wrap=True)
+    return CHANGED
+
+
+def _greet(app: App, options: Options, feed: Feed) -> None:
+    from rich.text import Text
+
+    out = feed.out
+    out.print(Text.assemble(("detent dev", "bold"), f"  app {clean(app.name)!r} on {clean(app.url)}"), soft_wrap=True)
+    for name, definition in app.definitions().items():
+        steps = " ".join(step.name for step in definition.steps)
+        line = Text.assemble("  ", (clean(name), "bold"), (f"  {clean(steps)}", "bright_black"))
+        out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+    again = options.repeated()
+    out.print(f"Start a run with `detent run {next(iter(app.workflows))} JSON{again}`. Ctrl-C stops.", soft_wrap=True)
+
+
+def _must_be_local(url: str, options: Options) -> None:
+    """Code that is being written should not take work from a deployed stack, unless that is said."""
+    must_be_shared(url)
+    if url.startswith("aws://") and not options.url:
+        raise ConfigurationError(
+            f"This app works on {url}, and `detent dev` would take runs from its deployed workers.",
+            advice=f"Pass --url {DEFAULT_URL} to work here, or --url {url} if you mean it.",
+        )
+
+
+# ---- source files ---------------------------------------------------------------------------------------------
+
+
+def source_directories() -> set[Path]:
+    """The current directory, and where the imported modules lie that are neither installed nor detent's own."""
+    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    installed |= {
+        Path(str(package.__file__)).resolve().parent for package in (detent, detent_infra, detent_state_machine)
+    }
+    found = {Path.cwd()}
+    for module in list(sys.modules.values()):
+        file: object = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py"):
+            found.add(Path(file).parent)
+    return {
+        path for path in found if path == Path.cwd() or not any(path.resolve().is_relative_to(i) for i in installed)
+    }
+
+
+def snapshot(directories: set[Path]) -> Snapshot:
+    """Directories are looked at one by one, not with what is below them. One that is gone has no files."""
+    return {directory: _python_files(directory) for directory in directories}
+
+
+def _python_files(directory: Path) -> dict[str, int]:
+    found: dict[str, int] = {}
+    try:
+        for entry in os.scandir(directory):
+            if entry.name.endswith(".py"):
+                found[entry.name] = entry.stat().st_mtime_ns
+    except OSError:
+        return found  # Removed while we look, or not readable.
+    return found

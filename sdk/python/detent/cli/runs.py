@@ -1,0 +1,120 @@
+"""Listing runs, and ending one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detent_state_machine.records import RunRecord
+
+from detent.cli import arguments
+from detent.cli.output import age, clean, console, duration, iso, mark, seconds, symbol, write_json, write_line
+from detent.cli.project import Options, opened, run_id_of
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs to list, as written on the command line."""
+
+    workflow: str | None
+    statuses: Sequence[str]
+    since: str | None
+    metadata: Sequence[str]
+    limit: int
+
+
+def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
+    runs = asyncio.run(_find(options, wanted))
+    if as_json:
+        write_json([run_json(run) for run in runs])
+    elif runs:
+        _print_table(runs)
+    else:
+        _print_none(options, wanted)
+
+
+def cancel_run(options: Options, given: str, *, as_json: bool) -> None:
+    async def cancel() -> RunRecord:
+        async with opened(options) as client:
+            return await client.lifecycle.cancel(await run_id_of(client, given))
+
+    run = asyncio.run(cancel())
+    if as_json:
+        write_json(run_json(run))
+    else:
+        write_line(f"Cancelled {run.run_id}.")
+
+
+def run_json(run: RunRecord) -> dict[str, object]:
+    """A run as `--json` lists it."""
+    return {
+        "run_id": run.run_id,
+        "workflow": run.workflow,
+        "version": run.version,
+        "status": run.status.value,
+        "created": iso(run.created),
+        "ended": iso(run.ended),
+        "duration": seconds(None if run.ended is None else run.ended - run.created),
+        "key": run.key,
+        "metadata": dict(run.metadata),
+    }
+
+
+async def _find(options: Options, wanted: Filter) -> list[RunRecord]:
+    statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
+    metadata = arguments.metadata(wanted.metadata)
+    async with opened(options) as client:
+        found = await client.aruns(
+            wanted.workflow, statuses=statuses, since=since, metadata=metadata, limit=wanted.limit
+        )
+        if not found and wanted.workflow is not None:
+            await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
+        return found
+
+
+def _print_table(runs: Sequence[RunRecord]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    now = int(time.time() * 1000)
+    words, took, notes = out.width >= 66, out.width >= 76, out.width >= 100
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("RUN", no_wrap=True)
+    table.add_column("STATUS" if words else "", no_wrap=True)
+    table.add_column("WORKFLOW", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("AGE", no_wrap=True, justify="right")
+    if took:
+        table.add_column("TOOK", no_wrap=True, justify="right")
+    if notes:
+        table.add_column("KEY, METADATA", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in runs:
+        shown = mark(run.status)
+        status = symbol(shown, out) + (f" {run.status.lower()}" if words else "")
+        cells = [
+            Text(clean(run.run_id)),
+            Text(status, shown.style),
+            Text(clean(run.workflow)),
+            Text(age(now - run.created)),
+        ]
+        if took:
+            cells.append(Text(duration((run.ended or now) - run.created), "" if run.ended else "bright_black"))
+        if notes:
+            cells.append(Text(_notes(run), "bright_black"))
+        table.add_row(*cells)
+    out.print(table)
+
+
+def _notes(run: RunRecord) -> str:
+    key = [run.key] if run.key is not None else []
+    return clean("  ".join([*key, *(f"{name}={value}" for name, value in run.metadata.items())]))
+
+
+def _print_none(options: Options, wanted: Filter) -> None:
+    err = console(stderr=True)
+    if wanted.statuses or wanted.since or wanted.metadata or wanted.workflow:
+        err.print("No run matches.", soft_wrap=True)
+    else:
+        err.print(f"No runs yet. Start one with `detent run WORKFLOW JSON{options.repeated()}`.", soft_wrap=True)

@@ -1,0 +1,220 @@
+"""One run in full."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detent_infra.lifecycle import in_order
+from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
+from detent_state_machine.status import RunStatus, StepStatus
+
+from detent.cli import waterfall
+from detent.cli.follow import on_the_way
+from detent.cli.output import (
+    age,
+    clean,
+    clock_time,
+    console,
+    duration,
+    iso,
+    local_time,
+    mark,
+    one_line,
+    seconds,
+    shortened,
+    symbol,
+    write_json,
+)
+from detent.cli.project import Options, opened, run_id_of
+from detent.cli.runs import run_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SHOWN_ATTEMPTS = 5
+"""Past attempts of a step that are listed; `--json` has all that are kept."""
+MAX_WIDTH = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A run with all that belongs to it; payloads as JSON texts."""
+
+    run: RunRecord
+    steps: Sequence[tuple[str, StepRecord | None]]
+    handlers: Collection[str]
+    """Names of the steps that only run after a failure."""
+    input: str
+    output: str | None
+    outputs: dict[str, str]
+
+
+def show_run(options: Options, given: str, *, as_json: bool) -> None:
+    report = asyncio.run(_read(options, given, outputs=as_json))
+    if as_json:
+        write_json(_json(report))
+    else:
+        _print(report, options)
+
+
+async def _read(options: Options, given: str, *, outputs: bool) -> Report:
+    async with opened(options) as client:
+        lifecycle = client.lifecycle
+        run = await lifecycle.get(await run_id_of(client, given))
+        graph = await lifecycle.graph(run)
+        steps = in_order(graph, await lifecycle.steps(run.run_id))
+        handlers = [path for path, _ in steps if graph.is_handler(path)]
+        texts: dict[str, str] = {}
+        for path, record in steps if outputs else ():
+            if record is not None and (text := await lifecycle.output(record.output)) is not None:
+                texts[path] = text
+        output = await lifecycle.result(run.run_id) if run.status is RunStatus.COMPLETED else None
+        return Report(run, steps, handlers, await lifecycle.output(run.input) or "null", output, texts)
+
+
+# ---- JSON -----------------------------------------------------------------------------------------------------
+
+
+def _json(report: Report) -> dict[str, object]:
+    run = report.run
+    return {
+        **run_json(run),
+        "retry_of": run.retry_of,
+        "input": json.loads(report.input),
+        "output": None if report.output is None else json.loads(report.output),
+        "failed_step": run.failed_step,
+        "error": _error_json(run.error),
+        "steps": [_step_json(path, record, report.outputs.get(path)) for path, record in report.steps],
+    }
+
+
+def _step_json(path: str, record: StepRecord | None, output: str | None) -> dict[str, object]:
+    """A step that has not started has null everywhere but in `step`."""
+    return {
+        "step": path,
+        "status": None if record is None else record.status.value,
+        "attempt": None if record is None else record.attempt,
+        "started": None if record is None else iso(record.started),
+        "ended": None if record is None else iso(record.ended),
+        "duration": None if record is None or record.ended is None else seconds(record.ended - record.started),
+        "due": None if record is None or record.status is not StepStatus.RETRYING else iso(record.due),
+        "output": None if output is None else json.loads(output),
+        "error": None if record is None else _error_json(record.error),
+        "past_attempts": [
+            {"started": iso(past.started), "ended": iso(past.ended), "error": past.error}
+            for past in (() if record is None else record.history)
+        ],
+    }
+
+
+def _error_json(error: ErrorInfo | None) -> dict[str, object] | None:
+    return None if error is None else {"type": error.type, "message": error.message, "trace": error.trace}
+
+
+# ---- for people -----------------------------------------------------------------------------------------------
+
+
+def _print(report: Report, options: Options) -> None:
+    out = console()
+    out.width = min(out.width, MAX_WIDTH)
+    now = int(time.time() * 1000)
+    _print_head(out, report, now)
+    out.print()
+    for line in waterfall.draw(report.run, on_the_way(report.run, report.steps, report.handlers), out, now):
+        out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+    for path, record in report.steps:
+        if record is not None:
+            _print_trouble(out, report.run, path, record, now)
+    _print_next(out, report.run, options)
+
+
+def _print_head(out: Console, report: Report, now: int) -> None:
+    from rich.text import Text
+
+    run = report.run
+    shown = mark(run.status)
+    head = Text(f"{symbol(shown, out)} {run.status}", f"bold {shown.style}")
+    out.print(head.append(f"  {clean(run.workflow)}", "bold").append(f"  {run.run_id}", "bright_black"))
+    took = duration((run.ended or now) - run.created)
+    facts = [("started", f"{local_time(run.created)}, {age(now - run.created)} ago")]
+    facts += [("took" if run.ended else "so far", took), ("version", run.version)]
+    if run.key is not None:
+        facts.append(("key", run.key))
+    if run.metadata:
+        facts.append(("metadata", ", ".join(f"{name}={value}" for name, value in run.metadata.items())))
+    if run.retry_of is not None:
+        facts.append(("retry of", run.retry_of))
+    facts.append(("input", report.input))
+    if report.output is not None:
+        facts.append(("output", report.output))
+    for name, value in facts:
+        limit = (out.width - 12) * (3 if name in ("input", "output") else 1)
+        out.print(_labelled(name, shortened(value, limit)))
+
+
+def _labelled(name: str, value: str) -> object:
+    """The value beside its name, going on under itself."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=8, no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(name, "bright_black"), Text(value))
+    return grid
+
+
+def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, now: int) -> None:
+    """What went wrong in the step: the newest error with its trace, and the attempts before."""
+    from rich.text import Text
+
+    if record.error is None and not record.history:
+        return
+    shown = mark(record.status)
+    failed = record.status in (StepStatus.FAILED, StepStatus.RETRYING)
+    title = Text.assemble("\n", (f"{symbol(shown, out)} {clean(path)}", f"bold {shown.style}"))
+    if record.status is StepStatus.RETRYING:
+        title.append(f"  next attempt {'in ' + duration(record.due - now) if record.due > now else 'is due'}")
+    elif failed and path == run.failed_step:
+        title.append("  failed the run")
+    elif record.status is StepStatus.COMPLETED:
+        title.append(f"  completed at attempt {record.attempt}")
+    out.print(title)
+    if record.error is not None and failed:
+        out.print(Text(f"  {record.error.type}: {clean(record.error.message)}", shown.style))
+        for line in _trace(record.error):
+            out.print(Text(f"  {line}", "bright_black"), overflow="fold")
+    history = record.history
+    if len(history) > 1 or (history and not failed):
+        for number, past in list(enumerate(history, 1))[-SHOWN_ATTEMPTS:]:
+            said = f"  {number}. {clock_time(past.started)}, {duration(past.ended - past.started)}: "
+            out.print(Text.assemble((said, "bright_black"), one_line(past.error)), no_wrap=True, overflow="ellipsis")
+
+
+def _trace(error: ErrorInfo) -> list[str]:
+    """The trace without its last line, which is said already, and without carets, which do not survive folding."""
+    lines = clean(error.trace).rstrip().splitlines()
+    if lines and lines[-1].startswith(error.type):
+        lines.pop()
+    return [line for line in lines if line.strip(" ~^")]
+
+
+def _print_next(out: Console, run: RunRecord, options: Options) -> None:
+    from rich.text import Text
+
+    more = options.repeated()
+    match run.status:
+        case RunStatus.RUNNING | RunStatus.FAILING:
+            todo = [f"detent logs {run.run_id}{more} --follow", f"detent cancel {run.run_id}{more}"]
+        case RunStatus.FAILED | RunStatus.CANCELLED:
+            todo = [f"detent logs {run.run_id}{more}", f"detent retry {run.run_id}{more}"]
+        case RunStatus.COMPLETED:
+            todo = [f"detent logs {run.run_id}{more}"]
+    out.print()
+    for index, command in enumerate(todo):
+        out.print(Text.assemble(("next  " if index == 0 else "      ", "bright_black"), command), soft_wrap=True)

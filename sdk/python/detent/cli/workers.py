@@ -1,0 +1,83 @@
+"""A worker in this process, until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+
+from detent_infra.engine import Engine
+from detent_infra.executor import Executor
+from detent_infra.worker import Worker
+
+from detent.app import App
+from detent.cli.output import clean, console
+from detent.cli.project import Options, load_app, must_be_shared
+from detent.logs import forward_standard_logging
+
+IMPATIENT = 0.5
+"""Seconds after the first signal from which a second one ends the process at once. Sooner, it is the same Ctrl-C,
+which a terminal sends to this process and to its parent, who passes it on."""
+
+
+class Stop:
+    """Set by SIGINT or SIGTERM, once; a second signal ends the process without waiting."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.interrupted = False
+        self._since = 0.0
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                loop.add_signal_handler(number, self._signalled, number)
+            except (NotImplementedError, RuntimeError):  # Windows: Ctrl-C raises KeyboardInterrupt instead.
+                return
+
+    def _signalled(self, number: signal.Signals) -> None:
+        if not self.event.is_set():
+            self.interrupted = number is signal.SIGINT
+            self._since = time.monotonic()
+            self.event.set()
+        elif time.monotonic() - self._since > IMPATIENT:
+            os._exit(128 + number)
+
+
+def serve(options: Options, *, concurrency: int, grace: float) -> int:
+    """Works until told to stop; returns the exit code."""
+    log_to_stderr()
+    app = load_app(options)
+    must_be_shared(app.url)
+    return asyncio.run(_work(app, concurrency, grace))
+
+
+async def _work(app: App, concurrency: int, grace: float) -> int:
+    stop = Stop()
+    stop.listen()
+    names = ", ".join(app.workflows)
+    console(stderr=True).print(f"detent worker: {clean(names)} on {clean(app.url)}. Ctrl-C stops it.", soft_wrap=True)
+    await work(app, app.executor, stop.event, concurrency=concurrency, grace=grace)
+    return 128 + signal.SIGINT if stop.interrupted else 0
+
+
+async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
+    """Works with this executor of the app until `stop` is set."""
+    backend = app.backend
+    worker = Worker(Engine(backend, executor), concurrency=concurrency, grace=grace)
+    try:
+        with forward_standard_logging():
+            await worker.run(stop)
+    finally:
+        backend.close()
+
+
+def log_to_stderr() -> None:
+    """Warnings and errors of the engine, unless the app has set up logging itself."""
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )

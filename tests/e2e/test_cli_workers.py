@@ -1,0 +1,193 @@
+"""`detent worker` and `detent dev`, and commands on a terminal: real processes, real signals."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cli_project import PATIENCE, Project, command
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Project:
+    return Project(tmp_path, monkeypatch, capsys)
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, project: Project, *arguments: str, columns: int = 60) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        self.process = subprocess.Popen(
+            command(*arguments),
+            cwd=project.path,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env={**environment, "TERM": "xterm-256color"},
+            start_new_session=True,
+        )
+        os.close(slave)
+        self.text = ""
+
+    def until(self, words: str) -> str:
+        """What it has printed once these words are among it."""
+        end = time.monotonic() + PATIENCE
+        while words not in self.text:
+            assert time.monotonic() < end, self.text
+            self._read()
+        return self.text
+
+    def ended(self) -> int:
+        while self.process.poll() is None:
+            self._read()
+        self._read()
+        os.close(self._master)
+        return self.process.returncode
+
+    def _read(self) -> None:
+        if select.select([self._master], [], [], 0.1)[0]:
+            try:
+                self.text += os.read(self._master, 65_536).decode(errors="replace")
+            except OSError:  # Linux says so when the other side has closed.
+                return
+
+
+# ---- worker ---------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_followed_to_its_end_while_a_worker_drives_it(project: Project) -> None:
+    with project.background("worker") as worker:
+        worker.says("detent worker: orders, hello on sqlite:///")
+        result = project.run("run", "orders", '{"id": "a", "total": 2}', "--follow")
+        assert (result.code, result.out) == (0, '"a for 2.0"\n')
+        assert project.run("run", "orders", '{"id": "refused", "total": 2}', "--follow").code == 1
+        assert project.run("retry", "last", "--follow").code == 1
+        assert "a worker took our message" in project.call("doctor").out
+        assert worker.stop(signal.SIGTERM) == 0
+
+
+def test_an_interrupted_worker_exits_with_130_and_says_nothing(project: Project) -> None:
+    with project.background("worker") as worker:
+        before = worker.says("Ctrl-C stops it.")
+        assert worker.stop(signal.SIGINT) == 130
+        assert worker.output.read_text() == before
+
+
+def test_a_second_signal_does_not_wait_for_steps_in_progress(project: Project) -> None:
+    project.call("run", "orders", '{"id": "slow", "total": 2}')
+    with project.background("worker", "--grace", "60") as worker:
+        worker.says("Ctrl-C stops it.")
+        _until_status(project, "charge", "RUNNING")
+        worker.process.send_signal(signal.SIGTERM)
+        time.sleep(1.0)
+        assert worker.process.poll() is None, "it waits for the step"
+        assert worker.stop(signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+def test_following_without_a_worker_says_so_and_how_to_start_one(project: Project) -> None:
+    with project.background("run", "orders", '{"id": "a"}', "--follow") as following:
+        text = following.says("no worker seems to be running")
+        assert "`detent worker`" in text
+        with project.background("worker"):
+            assert following.process.wait(PATIENCE) == 0
+
+
+def _until_status(project: Project, step: str, status: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while True:
+        run = project.call("show", "last", "--json").json
+        assert isinstance(run, dict)
+        if any(each["step"] == step and each["status"] == status for each in run["steps"]):
+            return
+        assert time.monotonic() < end, run
+        time.sleep(0.1)
+
+
+# ---- dev ------------------------------------------------------------------------------------------------------
+
+
+def test_dev_shows_what_happens_and_starts_afresh_when_the_code_changes(project: Project) -> None:
+    source = project.path / "shop.py"
+    with project.background("dev") as dev:
+        text = dev.says("Ctrl-C stops.")
+        assert "orders  reserve charge ship undo" in text
+        project.call("run", "orders", '{"id": "flaky", "total": 2}')
+        text = dev.says("orders run completed in")
+        assert "· orders/charge charging the card total=2.0" in text
+        assert "attempt 1 of 2: ValueError: the card was refused" in text
+        assert "✓ orders/ship" in text
+
+        source.write_text(source.read_text().replace('return "hello"', 'return "hello again"'))
+        dev.says("shop.py changed: starting afresh.")
+        dev.says("Ctrl-C stops.", 2)
+        assert project.run("run", "hello", "--follow").out == '"hello again"\n'
+
+        good = source.read_text()
+        source.write_text(good + "x = (\n")
+        assert "SyntaxError" in dev.says("Waiting for a change")
+        source.write_text(good)
+        dev.says("Ctrl-C stops.", 4)
+        assert dev.stop(signal.SIGINT) == 130
+
+
+def test_dev_ends_with_its_parent(project: Project) -> None:
+    with project.background("dev") as dev:
+        dev.says("Ctrl-C stops.")
+        (child,) = _children(dev.process.pid)
+        dev.process.kill()
+        dev.process.wait()
+        end = time.monotonic() + PATIENCE
+        while Path(f"/proc/{child}").exists() and _state(child) != "Z":
+            assert time.monotonic() < end
+            time.sleep(0.1)
+
+
+def test_dev_keeps_off_a_deployed_stack(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETENT_URL", "aws://shop")
+    with project.background("dev") as dev:
+        assert "--url aws://shop if you mean it" in dev.says("Waiting for a change")
+        assert dev.stop(signal.SIGTERM) == 0
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
+
+
+# ---- on a terminal --------------------------------------------------------------------------------------------
+
+
+def test_on_a_terminal_steps_change_in_place_and_the_result_comes_last(project: Project) -> None:
+    terminal = Terminal(project, "run", "orders", '{"id": "flaky", "total": 2}', "--here")
+    assert terminal.ended() == 0
+    assert "\x1b[1A" in terminal.text, "the cursor goes up to draw in place"
+    assert "✓ completed" in terminal.text
+    assert terminal.text.rstrip().endswith('"flaky for 2.0"')
+
+
+def test_control_c_while_following_exits_with_130_and_no_trace(project: Project) -> None:
+    terminal = Terminal(project, "run", "orders", '{"id": "slow", "total": 2}', "--follow")
+    terminal.until("· reserve")
+    terminal.process.send_signal(signal.SIGINT)
+    assert terminal.ended() == 130
+    assert "Traceback" not in terminal.text
+    assert terminal.text.endswith("\x1b[?25h"), "the cursor is shown again"
