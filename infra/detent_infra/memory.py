@@ -333,7 +333,7 @@ def memory_backend(
     table = MemoryTable(store)
     dead = MemoryQueue(clock)
 
-    def sweep() -> None:
+    async def sweep() -> None:
         now = clock() // 1000
         with store.lock:
             for key, item in list(store.items.items()):

@@ -7,7 +7,7 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
@@ -180,6 +180,10 @@ class Logs(Protocol):
         ...
 
 
+async def _nothing_to_sweep() -> None:
+    """The store drops expired items by itself."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """One place where workflows live: the ports, bound to a URL."""
@@ -194,7 +198,7 @@ class Backend:
     ids: Ids
     timing: Timing
     close: Callable[[], None] = field(default=lambda: None)
-    sweep: Callable[[], None] = field(default=lambda: None)
+    sweep: Callable[[], Awaitable[None]] = field(default=_nothing_to_sweep)
     """Drops what is past its `expires` (retention), where the store does not do it by itself."""
 
 

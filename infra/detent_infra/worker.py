@@ -42,9 +42,9 @@ class Worker:
     ) -> None:
         self.engine = engine
         self.handled = 0
+        """Messages driven so far."""
         self._backend = engine.backend
         self._slots = asyncio.Semaphore(concurrency)
-        self._concurrency = concurrency
         self._grace = grace
         self._jitter = jitter
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,7 +61,7 @@ class Worker:
             asyncio.create_task(self._receive(backend.queue, dead=False)),
             asyncio.create_task(self._receive(backend.dead_letters, dead=True)),
             asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
-            asyncio.create_task(self._every(SWEEP_EVERY, self._sweep)),
+            asyncio.create_task(self._every(SWEEP_EVERY, backend.sweep)),
         ]
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -73,20 +73,6 @@ class Worker:
                 task.cancel()
             await asyncio.gather(stopped, *loops, return_exceptions=True)
             await self._drain()
-
-    async def run_until_idle(self) -> None:
-        """Works until nothing is left that is visible or in progress. For tests and batch jobs."""
-        while True:
-            received = await self._backend.queue.receive(
-                self._concurrency, wait=0.0, visibility=self._backend.timing.visibility
-            )
-            for message in received:
-                await self._slots.acquire()
-                self._spawn(self._backend.queue, message, dead=False)
-            if not received and not self._tasks:
-                return
-            if self._tasks:
-                await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
 
     async def _receive(self, queue: Queue, *, dead: bool) -> None:
         pause = 0.1
@@ -135,9 +121,6 @@ class Worker:
             await queue.extend(message.receipt, min(MAX_PAUSE, 0.5 * 2.0 ** min(message.count, 10)))
         except DetentError as error:
             log.warning("its visibility could not be shortened either: %s", error)
-
-    async def _sweep(self) -> None:
-        self._backend.sweep()
 
     async def _drain(self) -> None:
         if self._tasks:

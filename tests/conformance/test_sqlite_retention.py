@@ -56,10 +56,10 @@ def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: B
         await dated.table.transact([Put(key, item) for key, item in items.items()])
         await dated.table.write(Update(keys.run_key("kept"), None, {"status": "COMPLETED"}))
         await dated.logs.append([LogLine(clock(), "INFO", "hello", run) for run in ("old", "live", "kept")])
-        dated.sweep()
+        await dated.sweep()
         assert None not in await dated.table.get_many(list(items))
         clock.add(DAY + 5)
-        dated.sweep()
+        await dated.sweep()
         assert [item is not None for item in await dated.table.get_many(list(items))] == [
             False,
             False,
@@ -76,7 +76,7 @@ def test_an_expiry_that_was_removed_holds_no_more(dated: Backend, clock: Clock) 
     asyncio.run(dated.table.write(Put(KEY, {"expires": clock() // 1000})))
     asyncio.run(dated.table.write(Update(KEY, remove=("expires",))))
     clock.add(DAY)
-    dated.sweep()
+    asyncio.run(dated.sweep())
     assert asyncio.run(dated.table.get(KEY)) == {}
 
 
@@ -95,20 +95,20 @@ def test_a_sweep_drops_old_payloads_that_nothing_refers_to(dated: Backend, clock
         expires = clock() // 1000 + 3 * DAY
         await dated.table.write(Put(KEY, {"output_ref": used, "expires": expires}))
         clock.add(DAY - 10)
-        dated.sweep()
+        await dated.sweep()
         assert await kept(used, unused, renewed) == [True, True, True]
         await dated.blobs.put(b"renewed")
         clock.add(20)
-        dated.sweep()
+        await dated.sweep()
         assert await kept(used, unused, renewed) == [True, False, True]
         clock.add(DAY)
-        dated.sweep()
+        await dated.sweep()
         assert await kept(used, renewed) == [True, False]
         clock.add(2 * DAY)
-        dated.sweep()
+        await dated.sweep()
         assert await dated.table.get(KEY) is None
         clock.add(DAY + 1)
-        dated.sweep()
+        await dated.sweep()
         assert await kept(used) == [False]
 
     asyncio.run(scenario())
@@ -122,7 +122,7 @@ def test_a_sweep_disturbs_no_writer(dated: Backend, clock: Clock) -> None:
     async def scenario() -> None:
         old = clock() // 1000 - 1
         await asyncio.gather(*(dated.table.write(Put(Key("old", str(n)), {"expires": old})) for n in range(1500)))
-        await asyncio.gather(asyncio.to_thread(dated.sweep), *(write(n) for n in range(20)))
+        await asyncio.gather(dated.sweep(), *(write(n) for n in range(20)))
         assert (await dated.table.query("old")).items == ()
         assert [len((await dated.table.query(f"p{n}")).items) for n in range(20)] == [20] * 20
 

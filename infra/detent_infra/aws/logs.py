@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TextIO, cast
 
 from botocore.exceptions import ClientError
-from detent_state_machine import filter_pattern
 from detent_state_machine.errors import InputError
 
 from detent_infra.aws.calls import Calls
@@ -81,6 +80,9 @@ class CloudWatchLogs:
         Lines that become visible late are read as long as they are late by at most 15 s. CloudWatch takes 10 to 25
         such searches a second from a whole account: pause between two.
         """
+        # Imported here: a Lambda worker writes lines and reads none, and its cold start is paid for.
+        from detent_state_machine import filter_pattern
+
         matches = filter_pattern.parse(pattern)
         cursor = _Cursor(since) if after is None else _Cursor.decode(after)
         found: list[LogLine] = []

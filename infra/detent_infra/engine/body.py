@@ -48,8 +48,7 @@ async def execute(
     body = asyncio.ensure_future(executor.execute(task))
     try:
         while True:
-            done, _ = await asyncio.wait({body}, timeout=max(0.0, min(ends, beat) - loop.time()))
-            if done:
+            if await _ends_by(body, min(ends, beat), loop):
                 return body.result(), me
             if loop.time() >= ends:
                 return Failed(_timed_out(task, started)), me
@@ -62,6 +61,27 @@ async def execute(
             task.control.cancelled = True
             body.cancel()
             body.add_done_callback(_ignore)
+
+
+async def _ends_by(body: asyncio.Future[Outcome], when: float, loop: asyncio.AbstractEventLoop) -> bool:
+    """Waits for the body until this time of the loop; whether it has ended.
+
+    `asyncio.wait` for one future and without its bookkeeping: every step run comes through here.
+    """
+    woken = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    timer = loop.call_at(when, wake)
+    body.add_done_callback(wake)
+    try:
+        await woken
+    finally:
+        timer.cancel()
+        body.remove_done_callback(wake)
+    return body.done()
 
 
 async def look(session: Session) -> bool:

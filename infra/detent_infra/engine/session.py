@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from detent_state_machine.errors import Unavailable
 from detent_state_machine.graph import Graph
 from detent_state_machine.keys import step_key
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
@@ -13,6 +15,8 @@ from detent_state_machine.transitions import Writer
 
 from detent_infra import payloads
 from detent_infra.ports import Backend, LogLine, Received
+
+log = logging.getLogger("detent")
 
 
 @dataclass
@@ -95,7 +99,13 @@ class Session:
         self.log(level, f"{what}: {error.type}: {error.message}", path, attempt)
 
     async def flush(self) -> None:
-        """Hands over the log lines so far."""
-        if self.lines:
-            lines, self.lines = self.lines, []
+        """Hands over the log lines so far. Best effort: a log that does not answer holds up no run."""
+        lines = self.lines[:]
+        if not lines:
+            return
+        # The list stays the same one: a body that runs on, perhaps in a thread, goes on appending to it.
+        del self.lines[: len(lines)]
+        try:
             await self.backend.logs.append(lines)
+        except Unavailable as error:
+            log.warning("%d log lines of run %s are lost: %s", len(lines), self.run_id, error)

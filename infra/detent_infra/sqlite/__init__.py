@@ -58,7 +58,7 @@ def sqlite_backend(
         ids=ids,
         timing=timing or SQLITE_TIMING,
         close=sessions.close,
-        sweep=lambda: sweep(file, clock),
+        sweep=lambda: asyncio.to_thread(sweep, file, clock),
     )
 
 

@@ -176,7 +176,6 @@ class Session:
             if self._closed:
                 return
             try:
-                self._synchronise(any(pending.durable for pending in self._pending))
                 self._begin()
             except DetentError as error:
                 self._busy = False
@@ -204,17 +203,6 @@ class Session:
                 self._thread.start()
             self._commits.put(ran)
 
-    def _synchronise(self, durable: bool) -> None:
-        """Whether the next transaction waits for the disk. One that does not leaves checkpoints to the others too."""
-        if durable == self._durable:
-            return
-        try:
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
-        except sqlite3.Error as error:
-            raise translated(error, self._path) from error
-        self._durable = durable
-
     def _begin(self) -> None:
         """Opens the transaction, or, if another connection is writing, comes back in a moment."""
         if _identity(self._path) != self._file:
@@ -223,6 +211,7 @@ class Session:
                 advice="Restart this process; what it had stored went with the old file.",
             )
         try:
+            self._synchronise(any(pending.durable for pending in self._pending))
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             now = self._loop.time()
@@ -233,6 +222,13 @@ class Session:
             self._loop.call_later(random.uniform(*RETRY), self._flush)  # noqa: S311  # jitter, not a secret
             return
         self._locked_since = None
+
+    def _synchronise(self, durable: bool) -> None:
+        """Whether the next transaction waits for the disk. One that does not leaves checkpoints to the others too."""
+        if durable != self._durable:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
+            self._durable = durable
 
     def _run(self, batch: list[_Pending]) -> list[_Pending] | None:
         """Runs the operations; None if one of them broke, and the others must be run again without it."""
