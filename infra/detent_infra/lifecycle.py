@@ -40,7 +40,7 @@ MAX_METADATA = 2_048
 CHUNK = 100
 """Runs that `start_many` has on the way at once."""
 FIRST_POLL, LAST_POLL = 0.002, 1.0
-"""Seconds between two looks while waiting for a result; grows by half each time."""
+"""Bounds of the pause between two looks while waiting for a result, in seconds: a tenth of the time waited so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +206,13 @@ class Lifecycle:
 
     async def wait(self, run_id: str) -> str:
         """The run's output once it has ended. Raises as `result` does. Bound it with `asyncio.timeout`."""
-        pause = FIRST_POLL
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             text = await self.result(run_id)
             if text is not None:
                 return text
-            await asyncio.sleep(pause)
-            pause = min(LAST_POLL, pause * 1.5)
+            await asyncio.sleep(min(LAST_POLL, max(FIRST_POLL, (loop.time() - began) / 10)))
 
     async def list(
         self,
@@ -335,12 +335,24 @@ def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, Ste
 
 
 def _check(new: NewRun) -> None:
-    if new.key is not None and not 0 < len(new.key) <= MAX_KEY:
-        raise InputError(f"An idempotency key has 1 to {MAX_KEY} characters, not {len(new.key)}.")
-    if new.metadata and len(json.dumps(dict(new.metadata)).encode()) > MAX_METADATA:
+    if new.key is not None and not (0 < len(new.key) <= MAX_KEY and _is_text(new.key)):
+        raise InputError(f"An idempotency key has 1 to {MAX_KEY} characters of valid Unicode, not {new.key[:40]!r}.")
+    if not new.metadata:
+        return
+    if not all(_is_text(name) and _is_text(value) for name, value in new.metadata.items()):
+        raise InputError(
+            f"A run's metadata is text by name, all of it valid Unicode, not {dict(new.metadata)!r}.",
+            advice="Write numbers and dates as text.",
+        )
+    if len(json.dumps(dict(new.metadata)).encode()) > MAX_METADATA:
         raise InputError(
             f"A run's metadata takes at most {MAX_METADATA:,} bytes of JSON.", advice="Put large values into the input."
         )
+
+
+def _is_text(value: object) -> bool:
+    """Whether every store takes it as text: what is typed as text need not be at run time."""
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _has(metadata: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:

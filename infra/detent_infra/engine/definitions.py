@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from detent_state_machine.definition import Definition
-from detent_state_machine.errors import UnknownWorkflow
+from detent_state_machine.errors import CorruptRecord, RecordError, UnknownWorkflow
 from detent_state_machine.graph import Graph, graph_of
 from detent_state_machine.keys import definition_key, workflow_key
 from detent_state_machine.records import Payload, payload_attributes
@@ -67,7 +67,7 @@ class Definitions:
                 f"No workflow {workflow!r} is registered on {self._backend.url}.",
                 advice="Start a worker that has it, or check the name with `detent graph --list`.",
             )
-        return (await self.graph(workflow, str(item["version"]))).definition
+        return (await self.graph(workflow, str(item.get("version")))).definition
 
     async def names(self) -> list[str]:
         """The registered workflows, in order."""
@@ -87,6 +87,15 @@ class Definitions:
                 f"Version {version} of workflow {workflow!r} is not stored on {self._backend.url}.",
                 advice="It was started from code that never registered it; start a worker with that code.",
             )
-        ref = item.get("definition_ref")
-        body = Payload(ref=ref) if isinstance(ref, str) else Payload(str(item["definition"]))
-        return Definition.from_json(await payloads.load(self._backend.blobs, body))
+        ref, text = item.get("definition_ref"), item.get("definition")
+        if not isinstance(ref or text, str):
+            raise CorruptRecord(
+                f"The record of version {version} of workflow {workflow!r} holds no definition.",
+                advice="It was not written by detent, or was changed by hand.",
+            )
+        body = Payload(ref=str(ref)) if ref else Payload(str(text))
+        try:
+            return Definition.from_json(await payloads.load(self._backend.blobs, body))
+        except RecordError as error:
+            message = f"Version {version} of workflow {workflow!r}: {error.message}"
+            raise type(error)(message, advice=error.advice) from error

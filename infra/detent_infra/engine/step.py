@@ -15,7 +15,7 @@ from detent_state_machine.errors import InputError, PayloadTooLarge, UnknownStep
 from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
-from detent_state_machine.writes import Item
+from detent_state_machine.writes import Item, Update
 
 from detent_infra import payloads
 from detent_infra.engine import body
@@ -74,7 +74,7 @@ class Steps:
         try:
             runs = await self._runs(session, step, parents)
         except InputError as error:
-            return await self._commit(session, me, None, Failed(_final(error)), self.backend.clock())
+            return await self._reject(session, me, _final(error))
         if not runs:
             return await self._skip(session, me)
         if not session.dead and not self.executor.knows(session.graph.definition.name, path):
@@ -99,12 +99,28 @@ class Steps:
         return decide.runs(step, parents, lambda name: json.loads(named.get(name) or "null"))
 
     async def _skip(self, session: Session, me: Writer) -> Driven:
+        write = transitions.skip(me, now=self.backend.clock(), expires=session.expires)
+        return await self._end_unclaimed(session, me, write)
+
+    async def _reject(self, session: Session, me: Writer, error: ErrorInfo) -> Driven:
+        """Its condition cannot be evaluated, now or ever."""
         now = self.backend.clock()
-        write = transitions.skip(me, now=now, expires=session.expires)
+        write = transitions.fail(me, None, started=now, ended=now, expires=session.expires, error=error)
+        session.log_error("ERROR", "failed", me.path, 1, error)
+        return await self._end_unclaimed(session, me, write)
+
+    async def _end_unclaimed(self, session: Session, me: Writer, write: Update) -> Driven:
+        """Ends a step run whose body never runs. Every delivery decides the same, so who is late goes on from there."""
         try:
             item = await self.backend.table.write(write)
         except Conflict as conflict:
-            return self._found(session, me, StepStatus.SKIPPED, conflict)
+            if conflict.item is None:
+                return Lost()
+            record = StepRecord.from_item(me.path, conflict.item)
+            if not record.status.terminal:
+                return Lost()
+            session.remember(record)
+            return Ended(me.path, record, transitions.wrote(me, record.status, conflict.item))
         return self._committed(session, me, item)
 
     async def _claim(self, session: Session, me: Writer, step: StepDefinition) -> StepRecord | Driven:
