@@ -20,13 +20,14 @@ from detent_state_machine.errors import (
     KeyConflict,
     RunCancelled,
     RunFailed,
+    Unavailable,
     UnknownRun,
     WrongState,
 )
 from detent_state_machine.graph import Graph, topological
 from detent_state_machine.messages import Message, Start, encode
-from detent_state_machine.records import FORMAT, NULL, Payload, RunRecord, StepRecord
-from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.records import NULL, Payload, RunRecord, StepRecord
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.writes import Item, Put
 
 from detent_infra import payloads
@@ -39,6 +40,8 @@ MAX_METADATA = 2_048
 """Bytes of a run's metadata as JSON: it is copied into the index."""
 CHUNK = 100
 """Runs that `start_many` has on the way at once."""
+MAX_UNANSWERED = 20
+"""Looks in a row that the backend may leave unanswered while a result is waited for."""
 FIRST_POLL, LAST_POLL = 0.002, 1.0
 """Bounds of the pause between two looks while waiting for a result, in seconds: a tenth of the time waited so far."""
 
@@ -85,10 +88,12 @@ class Lifecycle:
         The input is held to the workflow's model by the first worker that has its code.
         """
         try:
-            json.loads(input_json)
+            parsed: object = json.loads(input_json)
+            # In one spelling, so that the same value under the same key is the same input.
+            text = json.dumps(parsed, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except (ValueError, RecursionError) as error:
             raise InputError(f"The input is not JSON: {error}.", advice="Quote it, as in '{\"id\": 7}'.") from error
-        return await self.start(await self.definitions.newest(workflow), NewRun(input_json, key, metadata))
+        return await self.start(await self.definitions.newest(workflow), NewRun(text, key, metadata))
 
     async def start_many(self, definition: Definition, runs: Sequence[NewRun]) -> list[str]:
         """Starts the runs in chunks, each with its messages in batches. If it raises, some may have started:
@@ -98,8 +103,13 @@ class Lifecycle:
         started: list[str] = []
         for index in range(0, len(runs), CHUNK):
             chunk = runs[index : index + CHUNK]
-            starts = await asyncio.gather(*(self._put_run(definition, new) for new in chunk))
+            put = await asyncio.gather(*(self._put_run(definition, new) for new in chunk), return_exceptions=True)
+            # What was stored gets its message, whatever became of the others: a run without one would not move.
+            starts = [start for start in put if isinstance(start, Start)]
             await self._send(starts)
+            for error in put:
+                if isinstance(error, BaseException):
+                    raise error
             started += [start.run_id for start in starts]
         return started
 
@@ -134,6 +144,8 @@ class Lifecycle:
         return Start(record.run_id, fresh=True)
 
     async def _send(self, messages: Sequence[Message]) -> None:
+        if not messages:
+            return
         await self.backend.queue.send([encode(message) for message in messages])
 
     # ---- look ---------------------------------------------------------------------------------------------
@@ -200,7 +212,10 @@ class Lifecycle:
 
     async def _output_of(self, path: str, item: Item | None) -> str:
         if item is None:
-            return "null"
+            raise UnknownRun(
+                f"The output of step {path!r} is no longer stored: the run is past its retention.",
+                advice="Keep runs longer with `retention_days=`, or read results sooner.",
+            )
         record = StepRecord.from_item(path, item)
         return await payloads.load(self.backend.blobs, record.output or NULL)
 
@@ -208,8 +223,16 @@ class Lifecycle:
         """The run's output once it has ended. Raises as `result` does. Bound it with `asyncio.timeout`."""
         loop = asyncio.get_running_loop()
         began = loop.time()
+        unanswered = 0
         while True:
-            text = await self.result(run_id)
+            try:
+                text = await self.result(run_id)
+                unanswered = 0
+            except Unavailable:
+                unanswered += 1
+                if unanswered == MAX_UNANSWERED:
+                    raise
+                text = None
             if text is not None:
                 return text
             await asyncio.sleep(min(LAST_POLL, max(FIRST_POLL, (loop.time() - began) / 10)))
@@ -283,7 +306,11 @@ class Lifecycle:
         """Starts a new run that goes on from where a FAILED or CANCELLED one ended, and returns its id.
 
         Completed and skipped steps are carried over with their outputs and do not run again; a terminal status never
-        changes, so the old run stays as it is. Retrying the same run twice returns the same new run.
+        changes, so the old run stays as it is. Retrying the same run twice returns the same new run. What workers may
+        still be at in the old run is closed first, so that it cannot commit beside the new one.
+
+        Raises `WrongState` if the run is live or completed, was retried already without success, is past its
+        retention, or a worker is at one of its at_most_once steps this moment.
         """
         old = await self.get(run_id)
         if old.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
@@ -293,16 +320,13 @@ class Lifecycle:
             )
         graph = await self.graph(old)
         new_id = keyed_id(f"retry of {old.workflow}", run_id)
+        carried = await self._close(run_id, graph)
         now = self.backend.clock()
-        for step in await self.steps(run_id):
-            done = step.status in (StepStatus.COMPLETED, StepStatus.SKIPPED)
-            if not done or graph.is_handler(step.path):
-                continue
-            item = await self.backend.table.get(keys.step_key(run_id, step.path))
+        for path, item in carried.items():
             # Inline, so that the start message walks through what was carried over to the first step without a record.
-            copy = {**(item or {}), "inline": True, "v": FORMAT, "expires": now // 1000 + graph.retention}
+            copy = {**item, "inline": True, "expires": now // 1000 + graph.retention}
             with contextlib.suppress(Conflict):  # An earlier try of this retry wrote it.
-                await self.backend.table.write(Put(keys.step_key(new_id, step.path), copy))
+                await self.backend.table.write(Put(keys.step_key(new_id, path), copy))
         record = RunRecord(
             run_id=new_id,
             workflow=old.workflow,
@@ -314,11 +338,55 @@ class Lifecycle:
             retry_of=run_id,
             origin=old.origin or run_id,
         )
-        # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them.
-        with contextlib.suppress(Conflict):
+        try:
+            # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees
+            # them, and the second retry finds the first one's run.
             await self.backend.table.write(Put(keys.run_key(new_id), record.to_item()))
+        except Conflict as conflict:
+            stored = RunRecord.from_item(new_id, conflict.item or {})
+            if stored.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+                raise WrongState(
+                    f"Run {run_id} was retried as {new_id}, which is {stored.status}.", advice=f"Retry {new_id}."
+                ) from None
         await self._send([Start(new_id)])
         return new_id
+
+    async def _close(self, run_id: str, graph: Graph) -> dict[str, Item]:
+        """Ends whatever of an ended run a worker may still be at, and returns what is carried over into its retry.
+
+        Raises `WrongState` if that would run an at_most_once body beside itself, or if records are past retention.
+        """
+        steps = [step for step in topological(graph.definition.steps) if step.scope == "main"]
+        items = await self.backend.table.get_many([keys.step_key(run_id, step.name) for step in steps])
+        found = {step.name: item for step, item in zip(steps, items, strict=True) if item is not None}
+        now = self.backend.clock()
+        for step in steps:
+            record = StepRecord.from_item(step.name, found[step.name]) if step.name in found else None
+            if record is not None and any(parent.step not in found for parent in step.parents):
+                raise WrongState(
+                    f"Run {run_id} cannot be retried: records of its completed steps are past their retention.",
+                    advice="Start a new run with the same input instead.",
+                )
+            if record is not None and record.status.terminal:
+                continue
+            if record is not None and step.delivery is Delivery.AT_MOST_ONCE and record.lease > now:
+                raise WrongState(
+                    f"Step {step.name!r} of run {run_id} is still at work, and its body may not run twice.",
+                    advice="Try again when it has ended.",
+                )
+            closer = transitions.Writer(run_id, step.name, f"retry-{self.backend.ids()}", inline=True)
+            expires = now // 1000 + graph.retention
+            try:
+                await self.backend.table.write(transitions.close(closer, record, now=now, expires=expires))
+            except Conflict as conflict:
+                # Its worker was first. If it is not at an end now, it is at work this moment.
+                if conflict.item is None or not StepRecord.from_item(step.name, conflict.item).status.terminal:
+                    raise WrongState(
+                        f"Step {step.name!r} of run {run_id} is still at work.", advice="Try again in a moment."
+                    ) from None
+                found[step.name] = conflict.item
+        done = (StepStatus.COMPLETED, StepStatus.SKIPPED)
+        return {path: item for path, item in found.items() if StepRecord.from_item(path, item).status in done}
 
 
 def keyed_id(scope: str, key: str) -> str:

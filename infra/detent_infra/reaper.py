@@ -8,18 +8,23 @@ claim if somebody works on the step after all, so it costs, but never harms.
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from detent_state_machine import keys
+from detent_state_machine.errors import RecordError, UnknownWorkflow
 from detent_state_machine.graph import END, HANDLED, Graph
 from detent_state_machine.messages import Drive, Message, Start, encode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Item, Key, LessThan, Update
+from detent_state_machine.writes import Item, Key, LessThan, OneOf, Update
 
 from detent_infra.engine.definitions import Definitions
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Backend, Conflict
+
+log = logging.getLogger("detent")
 
 PAGE = 50
 
@@ -34,16 +39,37 @@ class ReapReport:
 
 
 async def reap(backend: Backend, definitions: Definitions | None = None, *, limit: int = 500) -> ReapReport:
-    """Looks at up to `limit` live runs older than `timing.reap_after`, oldest first in each index partition."""
+    """Looks at up to `limit` live runs older than `timing.reap_after`, each at most once in that time.
+
+    A run that cannot be read is logged and passed over. Any number of reapers may work at once.
+    """
     lifecycle = Lifecycle(backend, definitions)
-    now = backend.clock()
-    before = now - int(backend.timing.reap_after * 1000)
+    before = backend.clock() - int(backend.timing.reap_after * 1000)
     looked = stalled = sent = 0
+    async for run_id in _old_live_runs(lifecycle, before):
+        try:
+            messages = await _visit(lifecycle, run_id, before)
+        except (RecordError, UnknownWorkflow) as error:
+            log.warning("the reaper passes over run %s: %s", run_id, error)
+            continue
+        if messages is None:
+            continue
+        looked += 1
+        if messages:
+            stalled += 1
+            sent += len(messages)
+            await backend.queue.send([encode(message) for message in messages])
+        if looked == limit:
+            break
+    return ReapReport(looked, stalled, sent)
+
+
+async def _old_live_runs(lifecycle: Lifecycle, before: int) -> AsyncIterator[str]:
     for workflow in await lifecycle.definitions.names():
         for shard in range(keys.SHARDS):
             after: str | None = None
-            while looked < limit:
-                page = await backend.table.query_index(
+            while True:
+                page = await lifecycle.backend.table.query_index(
                     keys.index_partition(workflow, shard),
                     start=keys.index_sort(live=True, created=0, run_id=""),
                     end=keys.index_sort(live=True, created=max(0, before), run_id=""),
@@ -51,23 +77,29 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
                     after=after,
                 )
                 for key, _ in page.items:
-                    looked += 1
-                    messages = await _check(lifecycle, key.pk.removeprefix("run#"), before)
-                    if messages:
-                        stalled += 1
-                        sent += len(messages)
-                        await backend.queue.send([encode(message) for message in messages])
+                    yield key.pk.removeprefix("run#")
                 after = page.next
                 if after is None:
                     break
-    return ReapReport(looked, stalled, sent)
 
 
-async def _check(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message]:
-    item = await lifecycle.backend.table.get(keys.run_key(run_id))
+async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message] | None:
+    """What to send for the run; None if it was visited lately, or has ended."""
+    table = lifecycle.backend.table
+    item = await table.get(keys.run_key(run_id))
     run = RunRecord.from_item(run_id, item) if item is not None else None
-    if run is None or not run.status.live:
-        return []  # The index lags.
+    if item is None or run is None or not run.status.live:
+        return None  # The index lags.
+    visited = item.get("reaped")
+    if isinstance(visited, int) and visited > before:
+        return None
+    # The race it wins: the run ends in between, and a stamp brings back what retention dropped. Two reapers at once
+    # may both visit; that costs messages, and harms nothing.
+    live = OneOf("status", tuple(status.value for status in RunStatus if status.live))
+    try:
+        await table.write(Update(keys.run_key(run_id), live, {"reaped": lifecycle.backend.clock()}))
+    except Conflict:
+        return None
     graph = await lifecycle.graph(run)
     items = await _partition(lifecycle.backend, run_id)
     await _keep(lifecycle.backend, graph, items)

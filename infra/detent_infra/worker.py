@@ -24,6 +24,11 @@ RECEIVE_WAIT = 20.0
 REAP_EVERY = 60.0
 SWEEP_EVERY = 3600.0
 MAX_PAUSE = 30.0
+LONGEST_RETURN = 900.0
+"""Pauses before a message that could not be driven comes back double up to this: ten of them last 17 minutes, so that
+an outage of the table makes no dead letters."""
+BATCH = 10
+"""Messages asked for at once (SQS's limit)."""
 
 
 class Worker:
@@ -58,8 +63,8 @@ class Worker:
         backend = self._backend
         await Lifecycle(backend, self.engine.definitions).register(self.engine.executor.definitions().values())
         loops = [
-            asyncio.create_task(self._receive(backend.queue, dead=False)),
-            asyncio.create_task(self._receive(backend.dead_letters, dead=True)),
+            asyncio.create_task(self._receive(backend.queue)),
+            asyncio.create_task(self._receive_dead(backend.dead_letters)),
             asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
             asyncio.create_task(self._every(SWEEP_EVERY, backend.sweep)),
         ]
@@ -74,27 +79,40 @@ class Worker:
             await asyncio.gather(stopped, *loops, return_exceptions=True)
             await self._drain()
 
-    async def _receive(self, queue: Queue, *, dead: bool) -> None:
-        pause = 0.1
+    async def _receive(self, queue: Queue) -> None:
+        """Takes as many messages as there are free slots, so that none waits here while its visibility runs out."""
         while True:
             await self._slots.acquire()
             free = 1
-            while free < 10 and not self._slots.locked():
+            while free < BATCH and not self._slots.locked():
                 await self._slots.acquire()
                 free += 1
             received: list[Received] = []
             try:
-                received = await queue.receive(free, wait=RECEIVE_WAIT, visibility=self._backend.timing.visibility)
-                pause = 0.1
-            except Unavailable as error:
-                log.warning("cannot receive, next try in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
-                pause = min(MAX_PAUSE, pause * 2)
+                received = await self._next(queue, free)
             finally:
                 for _ in range(free - len(received)):
                     self._slots.release()
             for message in received:
-                self._spawn(queue, message, dead=dead)
+                self._spawn(queue, message, dead=False)
+
+    async def _receive_dead(self, queue: Queue) -> None:
+        """Dead letters are few: waiting for one holds no slot that work could use."""
+        while True:
+            for message in await self._next(queue, 1):
+                await self._slots.acquire()
+                self._spawn(queue, message, dead=True)
+
+    async def _next(self, queue: Queue, limit: int) -> list[Received]:
+        """The next messages, however long the backend does not answer."""
+        pause = 0.1
+        while True:
+            try:
+                return await queue.receive(limit, wait=RECEIVE_WAIT, visibility=self._backend.timing.visibility)
+            except Unavailable as error:
+                log.warning("cannot receive, next try in about %.1f s: %s", pause, error)
+                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+                pause = min(MAX_PAUSE, pause * 2)
 
     def _spawn(self, queue: Queue, message: Received, *, dead: bool) -> None:
         task = asyncio.create_task(self._handle(queue, message, dead=dead))
@@ -118,7 +136,7 @@ class Worker:
 
     async def _return(self, queue: Queue, message: Received) -> None:
         try:
-            await queue.extend(message.receipt, min(MAX_PAUSE, 0.5 * 2.0 ** min(message.count, 10)))
+            await queue.extend(message.receipt, min(LONGEST_RETURN, 0.5 * 2.0 ** min(message.count, 20)))
         except DetentError as error:
             log.warning("its visibility could not be shortened either: %s", error)
 

@@ -87,8 +87,11 @@ class Definition(BaseModel):
                     advice="Upgrade this worker.",
                 ) from error
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise CorruptRecord(f"A stored definition cannot be read: {where}: {first['msg']}.") from error
+            where = ".".join(str(part) for part in first["loc"]) or "as a whole"
+            raise CorruptRecord(
+                f"A stored definition cannot be read: {where}: {first['msg']}.",
+                advice="It was not written by detent, or was changed by hand.",
+            ) from error
 
 
 def _format_of(text: str) -> int:

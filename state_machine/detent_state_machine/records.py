@@ -65,6 +65,10 @@ class PastAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
+    """A step run as it is stored. `errors` are failed attempts, `takeovers` those whose worker died; `lease` and `due`
+    say until when, or from when on, it waits.
+    """
+
     path: str
     status: StepStatus
     owner: str
@@ -112,6 +116,8 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
+    """A run as it is stored. `version` names the definition that drives it, whatever code is deployed."""
+
     run_id: str
     workflow: str
     version: str

@@ -42,7 +42,9 @@ class Change(StrEnum):
     RETRY = "retry"
     FAIL = "fail"
     INTERRUPT = "interrupt"
+    RELEASE = "release"
     CANCEL = "cancel"
+    CLOSE = "close"
     SKIP = "skip"
 
 
@@ -58,7 +60,9 @@ STEP_TABLE: Mapping[Change, tuple[tuple[StepStatus | None, ...], StepStatus]] = 
     Change.RETRY: ((MISSING, StepStatus.RUNNING), StepStatus.RETRYING),
     Change.FAIL: ((MISSING, StepStatus.RUNNING), StepStatus.FAILED),
     Change.INTERRUPT: ((MISSING, StepStatus.RUNNING, StepStatus.RETRYING), StepStatus.FAILED),
+    Change.RELEASE: ((StepStatus.RUNNING,), StepStatus.RETRYING),
     Change.CANCEL: ((StepStatus.RUNNING,), StepStatus.CANCELLED),
+    Change.CLOSE: ((MISSING, StepStatus.RUNNING, StepStatus.RETRYING), StepStatus.CANCELLED),
     Change.SKIP: ((MISSING,), StepStatus.SKIPPED),
 }
 
@@ -143,6 +147,24 @@ def fail(me: Writer, seen: StepRecord | None, *, started: int, ended: int, expir
         "history": _with_attempt(seen, started, ended, error),
     }
     return _step(Change.FAIL, me, _fence(me), set_, remove=("lease",))
+
+
+def release(me: Writer, *, now: int) -> Update:
+    """The owner is told to stop (a deploy): the attempt may begin again at once, and counts neither as an error nor
+    as a take-over. Refused if the step run was never written, or belongs to somebody else by now.
+    """
+    return _step(Change.RELEASE, me, _mine(me), {"due": now}, remove=("lease",))
+
+
+def close(me: Writer, seen: StepRecord | None, *, now: int, expires: int) -> Update:
+    """Ends a step run of a run that has ended, before the run is retried.
+
+    The race it wins: its worker has not heard of the end and still commits. Either the commit is first, and the retry
+    takes it over; or this is, and refuses the commit. So no effect happens in the old run and again in the new one.
+    """
+    begun: dict[str, Value] = {"inline": me.inline, "started": now} if seen is None else {}
+    expect = _same(seen) if seen else Missing()
+    return _step(Change.CLOSE, me, expect, {**begun, "ended": now, "expires": expires}, remove=("lease", "due"))
 
 
 def cancel(me: Writer, *, started: int, ended: int, expires: int) -> Update:
@@ -285,12 +307,14 @@ def _fence(me: Writer) -> Expect:
 
 
 def _seen(seen: StepRecord, now: int) -> Expect:
+    same = _same(seen)
+    return AllOf((same, LessThan("lease", now + 1))) if seen.status is StepStatus.RUNNING else same
+
+
+def _same(seen: StepRecord) -> Expect:
     if seen.status.terminal:
         raise ValueError(f"{seen.path!r} is {seen.status}; a terminal status never changes")
-    same = (Equals("status", seen.status.value), Equals("owner", seen.owner))
-    if seen.status is StepStatus.RUNNING:
-        return AllOf((*same, LessThan("lease", now + 1)))
-    return AllOf(same)
+    return AllOf((Equals("status", seen.status.value), Equals("owner", seen.owner)))
 
 
 def _ends(me: Writer, started: int, ended: int, expires: int) -> dict[str, Value]:

@@ -97,6 +97,10 @@ def where_expired(status: StepStatus | None, owner: str, lease: int) -> bool:
     return status is StepStatus.RUNNING and owner == "other" and lease <= NOW
 
 
+def where_running(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is StepStatus.RUNNING and owner == "other"
+
+
 def where_retrying(status: StepStatus | None, owner: str, lease: int) -> bool:
     return status is StepStatus.RETRYING and owner == "other"
 
@@ -121,6 +125,14 @@ def cases() -> Iterator[Case]:
     for me in (ME, HELD):
         write = transitions.cancel(me, started=1, ended=2, expires=EXPIRES)
         yield Case(Change.CANCEL, f"cancel held={me.held}", write, where_mine)
+    yield Case(Change.RELEASE, "release", transitions.release(HELD, now=NOW), where_mine)
+    for name, seen, accepts in (
+        ("missing", None, where_missing),
+        ("running", running, where_running),
+        ("retrying", retrying, where_retrying),
+    ):
+        write = transitions.close(ME, record(seen) if seen else None, now=NOW, expires=EXPIRES)
+        yield Case(Change.CLOSE, f"close {name}", write, accepts)
     never_seen = transitions.interrupt(ME, None, now=NOW, expires=EXPIRES, error=DEAD_LETTER)
     yield Case(Change.INTERRUPT, "interrupt missing", never_seen, where_missing)
     yield Case(Change.INTERRUPT, "interrupt running", decided(running, dead=True), where_expired)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from detent_state_machine import keys, transitions
-from detent_state_machine.errors import Unavailable
+from detent_state_machine.errors import DetentError, Unavailable
 from detent_state_machine.records import ErrorInfo, RunRecord
-from detent_state_machine.status import StepStatus
+from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
 
 from detent_infra.engine.session import Session
@@ -46,27 +47,40 @@ async def execute(
     ends = loop.time() + (task.control.deadline - started) / 1000
     beat = loop.time() + timing.first_heartbeat
     body = asyncio.ensure_future(executor.execute(task))
+    pulse: asyncio.Future[tuple[Stop | None, Writer]] | None = None
     try:
         while True:
-            if await _ends_by(body, min(ends, beat), loop):
+            await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
+            if body.done():
                 return body.result(), me
             if loop.time() >= ends:
                 return Failed(_timed_out(task, started)), me
-            stop, me = await _heartbeat(session, me, started)
-            if stop is not None:
-                return stop, me
-            beat = loop.time() + timing.heartbeat
+            if pulse is None:
+                # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
+                # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
+                pulse = asyncio.ensure_future(_heartbeat(session, me, started))
+            elif pulse.done():
+                stop, me = pulse.result()
+                if stop is not None:
+                    return stop, me
+                pulse, beat = None, loop.time() + timing.heartbeat
+    except asyncio.CancelledError:
+        await _release(session, me, task)
+        raise
     finally:
-        if not body.done():
-            task.control.cancelled = True
-            body.cancel()
-            body.add_done_callback(_ignore)
+        for future in (body, pulse):
+            if future is not None and not future.done():
+                task.control.cancelled = True
+                future.cancel()
+                future.add_done_callback(_ignore)
 
 
-async def _ends_by(body: asyncio.Future[Outcome], when: float, loop: asyncio.AbstractEventLoop) -> bool:
-    """Waits for the body until this time of the loop; whether it has ended.
+async def _first_of(
+    body: asyncio.Future[Outcome], pulse: asyncio.Future[Any] | None, when: float, loop: asyncio.AbstractEventLoop
+) -> None:
+    """Waits until one of them has ended, at most until this time of the loop.
 
-    `asyncio.wait` for one future and without its bookkeeping: every step run comes through here.
+    `asyncio.wait` without its bookkeeping: every step run comes through here.
     """
     woken = loop.create_future()
 
@@ -75,13 +89,15 @@ async def _ends_by(body: asyncio.Future[Outcome], when: float, loop: asyncio.Abs
             woken.set_result(None)
 
     timer = loop.call_at(when, wake)
-    body.add_done_callback(wake)
+    futures = (body,) if pulse is None else (body, pulse)
+    for future in futures:
+        future.add_done_callback(wake)
     try:
         await woken
     finally:
         timer.cancel()
-        body.remove_done_callback(wake)
-    return body.done()
+        for future in futures:
+            future.remove_done_callback(wake)
 
 
 async def look(session: Session) -> bool:
@@ -119,6 +135,15 @@ async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop |
     return None, me
 
 
+async def _release(session: Session, me: Writer, task: Task) -> None:
+    """This worker is told to stop: what it was at begins again elsewhere, at once and without a take-over."""
+    if task.step.delivery is Delivery.AT_MOST_ONCE:
+        return
+    with suppress(Conflict, DetentError):
+        await session.backend.table.write(transitions.release(me, now=session.backend.clock()))
+        await session.backend.queue.extend(session.received.receipt, 0)
+
+
 def _timed_out(task: Task, started: int) -> ErrorInfo:
     seconds = (task.control.deadline - started) / 1000
     return ErrorInfo(
@@ -128,6 +153,6 @@ def _timed_out(task: Task, started: int) -> ErrorInfo:
     )
 
 
-def _ignore(body: asyncio.Future[Outcome]) -> None:
-    if not body.cancelled():
-        body.exception()
+def _ignore(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

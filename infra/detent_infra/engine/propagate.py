@@ -70,7 +70,7 @@ class Propagation:
                 if record is None:
                     if session.may_start(target):
                         # Late enough that an owner in its first second, who has no record yet, wins.
-                        await send(session, [target], delay=2 * timing.heartbeat)
+                        await send(session, [target], delay=2 * timing.first_heartbeat)
                 elif not record.inline:
                     continue  # A message of its own owns it, and everything behind it.
                 elif record.status.terminal:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from detent_state_machine.errors import Unavailable
+from detent_state_machine.errors import DetentError
 from detent_state_machine.graph import Graph
 from detent_state_machine.keys import step_key
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
@@ -77,11 +77,9 @@ class Session:
                     found[path] = self.remember(StepRecord.from_item(path, item))
         return found
 
-    def remember(self, record: StepRecord, text: str | None = None) -> StepRecord:
+    def remember(self, record: StepRecord) -> StepRecord:
         if record.status.terminal:
             self.ended[record.path] = record
-        if text is not None:
-            self.texts[record.path] = text
         return record
 
     async def output_text(self, record: StepRecord | None) -> str | None:
@@ -107,5 +105,5 @@ class Session:
         del self.lines[: len(lines)]
         try:
             await self.backend.logs.append(lines)
-        except Unavailable as error:
+        except DetentError as error:
             log.warning("%d log lines of run %s are lost: %s", len(lines), self.run_id, error)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias, assert_never
+from typing import TypeAlias, TypeVar, assert_never
 
 from detent_state_machine import decide, retry, transitions
 from detent_state_machine.definition import StepDefinition
-from detent_state_machine.errors import InputError, PayloadTooLarge, UnknownStep
+from detent_state_machine.errors import CorruptRecord, DetentError, InputError, PayloadTooLarge, Unavailable
 from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
-from detent_state_machine.writes import Item, Update
+from detent_state_machine.writes import Item, Update, Write
 
 from detent_infra import payloads
 from detent_infra.engine import body
@@ -27,8 +28,12 @@ from detent_infra.ports import Backend, Conflict
 
 log = logging.getLogger("detent")
 
+_T = TypeVar("_T")
+
 TIME_MARGIN = 2_000
 """Milliseconds kept free before an invocation's end, for the commit and what follows it."""
+PATIENCE = (0.1, 0.3, 1.0, 3.0)
+"""Longest pauses in seconds between tries of a claim or commit that the backend did not answer; within every lease."""
 RACES = 5
 """How often a claim that lost a race looks again before it leaves the message to its next delivery."""
 
@@ -78,10 +83,10 @@ class Steps:
         if not runs:
             return await self._skip(session, me)
         if not session.dead and not self.executor.knows(session.graph.definition.name, path):
-            raise UnknownStep(
-                f"This worker's code has no step {path!r} of workflow {session.graph.definition.name!r}.",
-                advice="The message is left for a worker that has it; deploy one, or cancel the run.",
-            )
+            # A copy, not this message again: an older worker during a deploy must not make it a dead letter.
+            log.warning("no step %r of %r in this code: left for a worker that has it", path, session.run.workflow)
+            await later(session, path, self.backend.clock() + int(self.backend.timing.lease * 1000))
+            return HandedOver()
         seen: StepRecord | None = None
         if not inline or session.dead or step.delivery is not Delivery.AT_LEAST_ONCE:
             claimed = await self._claim(session, me, step)
@@ -112,7 +117,7 @@ class Steps:
     async def _end_unclaimed(self, session: Session, me: Writer, write: Update) -> Driven:
         """Ends a step run whose body never runs. Every delivery decides the same, so who is late goes on from there."""
         try:
-            item = await self.backend.table.write(write)
+            item = await self._write(write)
         except Conflict as conflict:
             if conflict.item is None:
                 return Lost()
@@ -132,7 +137,7 @@ class Steps:
             write = transitions.interrupt(me, None, now=now, expires=session.expires, error=transitions.DEAD_LETTER)
         for _ in range(RACES):
             try:
-                item = await self.backend.table.write(write)
+                item = await self._write(write)
             except Conflict as conflict:
                 if conflict.item is None:
                     continue
@@ -178,6 +183,11 @@ class Steps:
         deadline = started + int(step.timeout * 1000)
         if session.deadline is not None:
             deadline = max(started, min(deadline, session.deadline - TIME_MARGIN))
+        try:
+            text = await session.input_text()
+            outputs = {name: await session.output_text(parents.get(name)) for name in step.reads}
+        except CorruptRecord as error:
+            return await self._fail(session, me, seen, _final(error), started)
         task = Task(
             run_id=session.run_id,
             workflow=session.run.workflow,
@@ -185,8 +195,8 @@ class Steps:
             step=step,
             attempt=seen.attempt if seen else 1,
             idempotency_key=f"{session.run.origin or session.run_id}/{me.path}",
-            input=await session.input_text(),
-            outputs={name: await session.output_text(parents.get(name)) for name in step.reads},
+            input=text,
+            outputs=outputs,
             control=Control(session.lines.append, self.backend.clock, deadline),
             metadata=session.run.metadata,
             failure=_failure(session) if step.scope == "on_failure" else None,
@@ -231,10 +241,10 @@ class Steps:
         session.texts[me.path] = outcome.output
         try:
             if outcome.writes:
-                await self.backend.table.transact([write, *outcome.writes])
+                await self._insist(lambda: self.backend.table.transact([write, *outcome.writes]))
                 item: Item | None = {**write.set, "inline": me.inline}
             else:
-                item = await self.backend.table.write(write)
+                item = await self._write(write)
         except Conflict as conflict:
             if conflict.index > 0:
                 session.texts.pop(me.path)
@@ -268,7 +278,7 @@ class Steps:
             status = StepStatus.FAILED
             session.log_error("ERROR", f"failed ({verdict.reason})", me.path, attempt, error)
         try:
-            item = await self.backend.table.write(write)
+            item = await self._write(write)
         except Conflict as conflict:
             if not transitions.wrote(me, status, conflict.item):
                 return Lost()
@@ -277,6 +287,23 @@ class Steps:
             await send(session, [me.path], delay=verdict.delay)
             return HandedOver()
         return self._committed(session, me, item)
+
+    async def _write(self, write: Write) -> Item | None:
+        return await self._insist(lambda: self.backend.table.write(write))
+
+    async def _insist(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeats a claim or a commit that the backend did not answer, while the lease lasts.
+
+        Giving up would throw an attempt away though its owner lives: an at_most_once body would never have run, or
+        its result be lost. If an earlier try was applied after all, the next is refused, and `wrote` knows it.
+        """
+        for pause in PATIENCE:
+            try:
+                return await act()
+            except Unavailable as error:
+                log.warning("tried again in about %.1f s: %s", pause, error)
+                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
+        return await act()
 
     def _committed(self, session: Session, me: Writer, item: Item | None) -> Ended:
         assert item is not None
@@ -296,7 +323,7 @@ def _failure(session: Session) -> Failure | None:
     return Failure(run.failed_step, run.error)
 
 
-def _final(error: InputError) -> ErrorInfo:
+def _final(error: DetentError) -> ErrorInfo:
     return ErrorInfo(type(error).__name__, str(error), retryable=False)
 
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, overload
 
 from detent_infra.connect import connect
 from detent_infra.lifecycle import Lifecycle, NewRun, in_order
@@ -121,28 +121,64 @@ class Client:
 
     # ---- start --------------------------------------------------------------------------------------------
 
+    @overload
     def start(
         self,
-        workflow: Workflow[_In, _Out] | str,
-        value: Any,
+        workflow: Workflow[_In, _Out],
+        value: _In,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> RunHandle[_Out]:
+    ) -> RunHandle[_Out]: ...
+    @overload
+    def start(
+        self,
+        workflow: str,
+        value: object,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[Any]: ...
+    def start(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        value: object,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[Any]:
         """Starts a run of the workflow, or of the newest registered one of that name; see `Workflow.start`.
 
         By name, raises `UnknownWorkflow` if no worker has registered it.
         """
         return portal.run(self.astart(workflow, value, key=key, metadata=metadata))
 
+    @overload
     async def astart(
         self,
-        workflow: Workflow[_In, _Out] | str,
-        value: Any,
+        workflow: Workflow[_In, _Out],
+        value: _In,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
-    ) -> RunHandle[_Out]:
+    ) -> RunHandle[_Out]: ...
+    @overload
+    async def astart(
+        self,
+        workflow: str,
+        value: object,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[Any]: ...
+    async def astart(
+        self,
+        workflow: Workflow[Any, Any] | str,
+        value: object,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[Any]:
         """`start`, async."""
         if isinstance(workflow, str):
             text = _ANYTHING.write(value, f"The input of workflow {workflow!r}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from detent_state_machine import writes
 from detent_state_machine.errors import InputError
@@ -17,7 +17,14 @@ from detent_state_machine.writes import Expect, Missing, Value
 
 MAX_WRITES = 99
 """A transaction holds 100 writes (DynamoDB's limit); one is the step's completion."""
-_MAX_TEXT = 300_000
+MAX_TEXT = 300_000
+"""Bytes of a text value. A DynamoDB item takes 400 KB in all."""
+MAX_KEY = 1_000
+"""Bytes of a collection's name, and of a key (a DynamoDB sort key takes 1,024)."""
+MAX_NAME = 255
+"""Bytes of a value's name."""
+RESERVED = frozenset({"expires", "ipk", "isk"})
+"""Attributes by which detent indexes records and drops old ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,9 @@ def to_table(write: DataWrite) -> writes.Write:
     """The table write. Raises `InputError` for what no table takes."""
     if not write.collection or not write.key:
         raise InputError("A committed write needs a collection and a key.")
+    for what, name in (("collection", write.collection), ("key", write.key)):
+        if _size(name, f"The {what} {name[:40]!r}") > MAX_KEY:
+            raise InputError(f"The {what} {name[:40]!r}… of a committed write is longer than {MAX_KEY:,} bytes.")
     key = data_key(write.collection, write.key)
     match write:
         case Put(values=values, expect=expect):
@@ -67,6 +77,13 @@ def to_table(write: DataWrite) -> writes.Write:
         case Update(set=values, add=add, expect=expect):
             _check(values)
             _check(add)
+            for name, more in add.items():
+                if isinstance(more, str | bool):
+                    raise InputError(
+                        f"A {type(more).__name__} cannot be added to {name!r}.", advice="Use `set` for it."
+                    )
+                if name in values:
+                    raise InputError(f"{name!r} is both set and added to.", advice="Do one of the two.")
             return writes.Update(key, expect, dict(values), dict(add))
         case Delete(expect=expect):
             return writes.Delete(key, expect)
@@ -74,10 +91,46 @@ def to_table(write: DataWrite) -> writes.Write:
 
 def _check(values: Mapping[str, object]) -> None:
     for name, given in values.items():
-        if not isinstance(given, str | int | frozenset):
+        if not 0 < _size(name, "A name") <= MAX_NAME:
+            raise InputError(f"The name of a committed value has 1 to {MAX_NAME} bytes: {name[:40]!r}.")
+        if name in RESERVED:
+            raise InputError(f"{name!r} is a name of detent's own.", advice="Call the value something else.")
+        if isinstance(given, frozenset):
+            _check_set(name, cast("frozenset[object]", given))
+        elif isinstance(given, str):
+            if _size(given, f"The value {name!r}") > MAX_TEXT:
+                raise InputError(f"The value {name!r} of a committed write is longer than {MAX_TEXT:,} bytes.")
+        elif isinstance(given, int):
+            _check_number(name, given)
+        else:
             raise InputError(
                 f"The value {name!r} of a committed write is a {type(given).__name__}.",
                 advice="Use text, an int, a bool or a frozenset of them; put structures in as JSON text.",
             )
-        if isinstance(given, str) and len(given) > _MAX_TEXT:
-            raise InputError(f"The value {name!r} of a committed write is longer than {_MAX_TEXT:,} characters.")
+
+
+def _check_set(name: str, given: frozenset[object]) -> None:
+    kinds = {type(member) for member in given}
+    if kinds not in ({int}, {str}):
+        raise InputError(
+            f"The value {name!r} of a committed write is {set(given) or 'an empty set'}.",
+            advice="A set holds one or more members, either all int or all text.",
+        )
+    for member in given:
+        if isinstance(member, str):
+            _size(member, f"The value {name!r}")
+        elif isinstance(member, int):
+            _check_number(name, member)
+
+
+def _check_number(name: str, number: int) -> None:
+    if not -(2**63) <= number < 2**63:
+        raise InputError(f"The value {name!r} of a committed write is {number}: numbers stay within 64 bits.")
+
+
+def _size(text: str, what: str) -> int:
+    """Bytes of the text."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:
+        raise InputError(f"{what} of a committed write is not valid Unicode: {text[:40]!r}.") from None

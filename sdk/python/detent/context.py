@@ -13,6 +13,7 @@ from detent_state_machine.errors import DetentError, InputError
 from detent_state_machine.status import Delivery
 
 from detent.commit import MAX_WRITES, DataWrite, to_table
+from detent.json_values import storable
 
 MAX_LINE = 10_000
 """Characters of one log message; longer ones are cut."""
@@ -86,7 +87,8 @@ class Context:
     def log(self, message: str, *, level: str = "INFO", **fields: object) -> None:
         """Writes a line to the run's log (`detent logs`), with further values by name. Best effort, never raises."""
         control = self._task.control
-        text = message if len(message) <= MAX_LINE else message[: MAX_LINE - 1] + "…"
+        text = storable(_shown(message))
+        text = text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…"
         control.log(LogLine(control.now(), level, text, self.run_id, self.path, self.attempt, _json(fields)))
 
     def commit(self, *changes: DataWrite) -> None:
@@ -113,4 +115,21 @@ class Context:
 
 
 def _json(fields: Mapping[str, object]) -> str:
-    return json.dumps(fields, default=repr, ensure_ascii=False) if fields else "{}"
+    """The fields as a JSON object, each that has no JSON form as text."""
+    return storable("{" + ", ".join(f"{json.dumps(name)}: {_value(value)}" for name, value in fields.items()) + "}")
+
+
+def _value(value: object) -> str:
+    try:
+        return json.dumps(value, default=_shown, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(_shown(value), ensure_ascii=False)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - a line is best effort: what cannot show itself is named
+        return f"<{type(value).__name__}>"

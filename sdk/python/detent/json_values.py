@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from detent_state_machine.compatibility import UNANNOTATED, name_of
-from detent_state_machine.errors import InputError, NotSerializable
+from detent_state_machine.errors import DefinitionError, InputError, NotSerializable
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 _T = TypeVar("_T")
@@ -19,9 +21,16 @@ _T = TypeVar("_T")
 class Json(Generic[_T]):
     """Reads and writes values of one annotation."""
 
-    def __init__(self, annotation: object) -> None:
+    def __init__(self, annotation: object, what: str = "A value") -> None:
+        """Raises `DefinitionError` for a type that has no JSON form; `what` names it."""
         self._annotation = annotation
-        self._adapter: TypeAdapter[_T] = _adapter(annotation)
+        try:
+            self._adapter: TypeAdapter[_T] = _adapter(annotation)
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+            raise DefinitionError(
+                f"{what} is {name_of(annotation)}, which has no JSON form: {_first_line(error)}.",
+                advice="Use pydantic models, dataclasses, or plain JSON types.",
+            ) from error
 
     def read(self, text: str, what: str) -> _T:
         """The value in the JSON text; `what` names it. Raises `InputError` with the path of what does not fit."""
@@ -38,7 +47,9 @@ class Json(Generic[_T]):
         no JSON form, both with the path to the trouble.
         """
         try:
-            return self._adapter.dump_json(self._adapter.validate_python(value)).decode()
+            fitting = self._adapter.validate_python(value)
+            # By alias, for those are the names that it is read by.
+            text = self._adapter.dump_json(fitting, by_alias=True).decode()
         except ValidationError as error:
             raise InputError(
                 f"{what} does not fit {name_of(self._annotation)}: {_problems(error)}.",
@@ -51,6 +62,41 @@ class Json(Generic[_T]):
                 path=path,
                 advice="Use pydantic models, dataclasses, or plain JSON types.",
             ) from error
+        if "null" in text and (path := _turned_null(fitting, json.loads(text), "$")):
+            raise NotSerializable(
+                f"{what} has no JSON form at {path}: it is not a finite number.",
+                path=path,
+                advice='Use None, or give the model `ConfigDict(ser_json_inf_nan="strings")`.',
+            )
+        return text
+
+
+def storable(text: str) -> str:
+    """The text as any store takes it: what is not valid Unicode (parts of a file name, say) is written as `\\udce9`."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _turned_null(value: object, written: object, path: str) -> str:
+    """The path to a number that was written as null, as pydantic does with those that are not finite."""
+    if isinstance(value, float):
+        return path if written is None else ""
+    if isinstance(value, BaseModel) and isinstance(written, dict):
+        fields = type(value).model_fields
+        named = {info.serialization_alias or name: getattr(value, name) for name, info in fields.items()}
+        return _turned_null(named, cast("object", written), path)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping) and isinstance(written, dict):
+        found = (
+            _turned_null(part, cast("dict[object, object]", written)[name], f"{path}.{name}")
+            for name, part in cast("Mapping[object, object]", value).items()
+            if name in written
+        )
+        return next(filter(None, found), "")
+    if isinstance(value, list | tuple) and isinstance(written, list):
+        parts = zip(cast("Sequence[object]", value), cast("list[object]", written), strict=False)
+        return next(filter(None, (_turned_null(a, b, f"{path}[{n}]") for n, (a, b) in enumerate(parts))), "")
+    return ""
 
 
 def _adapter(annotation: object) -> TypeAdapter[Any]:

@@ -15,7 +15,8 @@ class _ToRun(logging.Handler):
         if context is None or record.name.startswith("detent"):
             return
         try:
-            context.log(record.getMessage(), level=record.levelname, logger=record.name)
+            # The standard format: the message, and the traceback if there is one.
+            context.log(self.format(record), level=record.levelname, logger=record.name)
         except Exception:  # noqa: BLE001 - logging must not break the body; the standard way to report it
             self.handleError(record)
 

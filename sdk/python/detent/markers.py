@@ -6,10 +6,13 @@ Type checkers see the value's own type, so `held: Reservation = reserve.output` 
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, cast
+import math
+from enum import Enum
+from typing import Literal, NoReturn, TypeAlias, cast
 
 from detent_state_machine.errors import DefinitionError
-from detent_state_machine.when import All, Compare, Condition, Either, Not, Ref, Scalar, Truthy
+from detent_state_machine.when import All, Compare, Condition, Either, Not, Ref, Scalar, Truthy, describe
+from detent_state_machine.when import name_of as shown
 
 _Op: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
 
@@ -52,35 +55,43 @@ class Marker:
         return self._compare(">=", other)
 
     def __and__(self, other: object) -> Check:
-        return Check(All(parts=(condition_of(self), condition_of(other))))
+        return _check(self) & other
 
     def __or__(self, other: object) -> Check:
-        return Check(Either(parts=(condition_of(self), condition_of(other))))
+        return _check(self) | other
 
     def __bool__(self) -> bool:
         raise _no_value_yet()
 
+    def __iter__(self) -> NoReturn:
+        # Without this, Python would ask for item 0, 1, 2, … and never come to an end.
+        raise _not_there_yet(self)
+
+    def __contains__(self, item: object) -> NoReturn:
+        raise _not_there_yet(self)
+
     def __repr__(self) -> str:
-        return f"<value of {self._detent_ref.step or 'input'} at {list(self._detent_ref.path)}>"
+        return f"<{shown(self._detent_ref)} of workflow {self._detent_workflow!r}>"
 
     def _compare(self, op: _Op, other: object) -> Check:
-        right = other._detent_ref if isinstance(other, Marker) else _literal(other)
-        return Check(Compare(op=op, left=self._detent_ref, right=right))
+        right = _ref_of(other, self._detent_workflow) if isinstance(other, Marker) else _literal(other)
+        return Check(Compare(op=op, left=self._detent_ref, right=right), self._detent_workflow)
 
 
 class Check:
     """A condition on values of a run. Combine two with `&` and `|`, turn one around with `not_`."""
 
-    __slots__ = ("condition",)
+    __slots__ = ("condition", "workflow")
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, condition: Condition, workflow: str) -> None:
         self.condition = condition
+        self.workflow = workflow
 
     def __and__(self, other: object) -> Check:
-        return Check(All(parts=(self.condition, condition_of(other))))
+        return Check(All(parts=(self.condition, condition_of(other, self.workflow))), self.workflow)
 
     def __or__(self, other: object) -> Check:
-        return Check(Either(parts=(self.condition, condition_of(other))))
+        return Check(Either(parts=(self.condition, condition_of(other, self.workflow))), self.workflow)
 
     def __bool__(self) -> bool:
         raise _no_value_yet()
@@ -88,31 +99,26 @@ class Check:
 
 def not_(condition: bool) -> bool:
     """The opposite of a condition of `when=`."""
-    return cast("bool", Check(Not(part=condition_of(condition))))
+    check = _check(condition)
+    return cast("bool", Check(Not(part=check.condition), check.workflow))
 
 
-def condition_of(value: object) -> Condition:
-    """The condition in what was written as `when=`. Raises `DefinitionError` if it is none."""
-    if isinstance(value, Check):
-        return value.condition
-    if isinstance(value, Marker):
-        return Truthy(ref=value._detent_ref)
-    raise DefinitionError(
-        f"`when=` needs a condition on the workflow's input or a step's output, not {value!r}.",
-        advice="Write it as `when=orders.input.total > 0` or `when=check.output`.",
-    )
+def condition_of(value: object, workflow: str) -> Condition:
+    """The condition in what was written as `when=`. Raises `DefinitionError` if it is none, or another workflow's."""
+    check = _check(value)
+    if check.workflow != workflow:
+        raise DefinitionError(
+            f"The condition {describe(check.condition)!r} looks at workflow {check.workflow!r}.",
+            advice=f"Only values of the same workflow, {workflow!r}, are known when its steps run.",
+        )
+    return check.condition
 
 
 def step_of(value: object, workflow: str) -> str | None:
     """The step whose whole output a parameter's default stands for, if it does."""
     if not isinstance(value, Marker):
         return None
-    ref = value._detent_ref
-    if value._detent_workflow != workflow:
-        raise DefinitionError(
-            f"A parameter's default is {value!r} of workflow {value._detent_workflow!r}.",
-            advice="Only outputs of the same workflow can be handed over.",
-        )
+    ref = _ref_of(value, workflow)
     if ref.step is None or ref.path:
         raise DefinitionError(
             f"A parameter's default is {value!r}: only a step's whole output can be handed over.",
@@ -121,11 +127,32 @@ def step_of(value: object, workflow: str) -> str | None:
     return ref.step
 
 
+def _check(value: object) -> Check:
+    if isinstance(value, Check):
+        return value
+    if isinstance(value, Marker):
+        return Check(Truthy(ref=value._detent_ref), value._detent_workflow)
+    raise DefinitionError(
+        f"`when=` needs a condition on the workflow's input or a step's output, not {value!r}.",
+        advice="Write it as `when=orders.input.total > 0` or `when=check.output`.",
+    )
+
+
+def _ref_of(marker: Marker, workflow: str) -> Ref:
+    if marker._detent_workflow != workflow:
+        raise DefinitionError(
+            f"{marker!r} is used in workflow {workflow!r}.", advice="Only values of the same workflow are known there."
+        )
+    return marker._detent_ref
+
+
 def _literal(value: object) -> Scalar:
-    if value is None or isinstance(value, str | int | float | bool):
+    if isinstance(value, Enum):
+        value = cast("object", value.value)  # as JSON has it
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise DefinitionError(
-        f"A condition compares with text, numbers, booleans or None, not {type(value).__name__}.",
+        f"A condition compares with text, finite numbers, booleans or None, not with {value!r}.",
         advice="Compare with its JSON form, e.g. a date as '2026-01-31', a decimal as '9.99'.",
     )
 
@@ -134,4 +161,11 @@ def _no_value_yet() -> DefinitionError:
     return DefinitionError(
         "A condition has no value while the workflow is declared.",
         advice="Combine conditions with & and | (in parentheses), not with `and`, `or` or `not`.",
+    )
+
+
+def _not_there_yet(marker: Marker) -> DefinitionError:
+    return DefinitionError(
+        f"{marker!r} is not known while the workflow is declared, so it cannot be gone through.",
+        advice="Take the value as a step's parameter, and loop in its body.",
     )

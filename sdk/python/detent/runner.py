@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from detent_infra.executor import Completed, Failed, Failure, Outcome, Task
+from detent_state_machine.compatibility import UNANNOTATED, optional
 from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import InputError
@@ -17,7 +18,7 @@ from detent_state_machine.records import ErrorInfo
 
 from detent import threads
 from detent.context import Context, NonRetryable, RetryAfter, current
-from detent.json_values import Json
+from detent.json_values import Json, storable
 
 RunSync: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
 """How synchronous bodies are run: in a thread, or, under a virtual clock, on the spot."""
@@ -34,9 +35,15 @@ class Body:
     is_async: bool
 
     @staticmethod
-    def of(function: Callable[..., object], parameters: tuple[Parameter, ...], returns: object) -> Body:
-        read = {p.name: Json[object](p.annotation) for p in parameters if not isinstance(p.source, Injected)}
-        return Body(function, parameters, read, Json(returns), inspect.iscoroutinefunction(function))
+    def of(function: Callable[..., object], parameters: tuple[Parameter, ...], returns: object, where: str) -> Body:
+        """Raises `DefinitionError` for a type that has no JSON form; `where` begins its message."""
+        read = {
+            p.name: Json[object](p.annotation, f"{where}: {p.name!r}")
+            for p in parameters
+            if not isinstance(p.source, Injected)
+        }
+        writer: Json[object] = Json(returns, f"{where}: its output")
+        return Body(function, parameters, read, writer, inspect.iscoroutinefunction(function))
 
     def arguments(self, task: Task, context: Context) -> dict[str, object]:
         """Raises `InputError` if the input or an output does not fit its parameter."""
@@ -49,6 +56,12 @@ class Body:
                 case FromOutput(step):
                     text = task.outputs.get(step)
                     if text is None:
+                        if not (parameter.annotation is UNANNOTATED or optional(parameter.annotation)):
+                            raise InputError(
+                                f"Parameter {name!r} needs the output of step {step!r}, which this run does not have.",
+                                advice="The run was started with another version of the code: keep a changed step "
+                                "under a new name, or let the parameter admit None.",
+                            )
                         found[name] = None
                     else:
                         found[name] = self.readers[name].read(text, f"The output of step {step!r}")
@@ -117,13 +130,20 @@ def failed(error: BaseException) -> Failed:
     return Failed(
         ErrorInfo(
             type=kind.__name__,
-            message=str(error),
-            trace=_trace(error),
+            message=storable(_message(error)),
+            trace=storable(_trace(error)),
             kinds=tuple(base.__name__ for base in kind.__mro__ if base is not object),
             retryable=not isinstance(error, NonRetryable | InputError),
             retry_after=error.seconds if isinstance(error, RetryAfter) else None,
         )
     )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the author's own `__str__`
+        return f"(its message cannot be shown: {type(broken).__name__})"
 
 
 def _trace(error: BaseException) -> str:

@@ -5,9 +5,22 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeAlias, TypeVar, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    cast,
+    get_args,
+    overload,
+)
 
 from detent_infra.executor import Failure
 from detent_state_machine.compatibility import UNANNOTATED
@@ -51,7 +64,8 @@ class Step(Generic[_P, _R, _O]):
         self.function = function
         self.declared = declared
         self.workflow = workflow
-        self.body = Body.of(function, declared.parameters, declared.returns)
+        where = f"Workflow {workflow!r}, step {declared.name!r}"
+        self.body = Body.of(function, declared.parameters, declared.returns, where)
         update_wrapper(self, function)
 
     @property
@@ -98,8 +112,8 @@ class Workflow(Generic[_In, _Out]):
         self.app = app
         self.name = name
         self.steps: dict[str, AnyStep] = {}
-        self.input_json: Json[object] = Json(input_type)
-        self.output_json: Json[object] = Json(output_type)
+        self.input_json: Json[object] = Json(input_type, f"Workflow {name!r}: its input")
+        self.output_json: Json[object] = Json(output_type, f"Workflow {name!r}: its output")
         self._declared: list[DeclaredStep] = []
         self._options: dict[str, Any] = {
             "input_type": input_type,
@@ -224,15 +238,17 @@ class Workflow(Generic[_In, _Out]):
     ) -> AnyStep:
         name = name or str(getattr(function, "__name__", ""))
         where = f"Workflow {self.name!r}, step {name!r}"
-        parameters, returns = _signature(where, self.name, function, names)
+        with _naming(where):
+            parameters, returns = _signature(where, self.name, function, names)
+            condition = None if when is None else condition_of(when, self.name)
         declared = DeclaredStep(
             name=name,
             parameters=parameters,
             returns=returns,
             scope=scope,
             after=tuple(self._name(where, other) for other in after),
-            when=None if when is None else condition_of(when),
-            delivery=Delivery(delivery),
+            when=condition,
+            delivery=_delivery(where, delivery),
             retry=retry,
             timeout=timeout,
             takeovers=takeovers,
@@ -308,13 +324,34 @@ class Workflow(Generic[_In, _Out]):
         return await (await self.astart(value, key=key)).aresult(timeout)
 
 
+@contextmanager
+def _naming(where: str) -> Generator[None]:
+    """Errors in a step's markers say which step."""
+    try:
+        yield
+    except DefinitionError as error:
+        if error.message.startswith(where):
+            raise
+        raise DefinitionError(f"{where}: {error.message}", advice=error.advice) from None
+
+
+def _delivery(where: str, name: DeliveryName) -> Delivery:
+    try:
+        return Delivery(name)
+    except ValueError:
+        raise DefinitionError(
+            f"{where}: there is no delivery {name!r}.",
+            advice="It is at_least_once, at_most_once or exactly_once.",
+        ) from None
+
+
 def _signature(
     where: str, workflow: str, function: Callable[..., Any], names: Mapping[str, object]
 ) -> tuple[tuple[Parameter, ...], object]:
     try:
         hints = typing.get_type_hints(function, localns=dict(names), include_extras=True)
         signature = inspect.signature(function)
-    except (NameError, TypeError, ValueError) as error:
+    except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
         raise DefinitionError(
             f"{where}: its annotations cannot be read: {error}.",
             advice="Import what they name at run time, not only under TYPE_CHECKING.",
@@ -335,9 +372,11 @@ def _signature(
 
 def _source(parameter: inspect.Parameter, annotation: object, workflow: str) -> Source | None:
     """Where a parameter's value comes from; None leaves it to its ordinary default."""
-    if annotation is Context:
+    # `ctx: Context | None = None` is injected as well: so a unit test may leave it out.
+    kinds = (annotation, *get_args(annotation))
+    if Context in kinds:
         return Injected("context")
-    if annotation is Failure:
+    if Failure in kinds:
         return Injected("failure")
     if parameter.default is inspect.Parameter.empty:
         return FromInput()

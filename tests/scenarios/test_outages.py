@@ -1,0 +1,342 @@
+"""What must hold around a run: deploys, outages, retries of a run, shared workers. Each was once wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from detent import App, Context, KeyConflict, RunFailed, RunStatus, Unavailable, Update, WrongState
+from detent.testing import Harness
+from detent_infra.engine import Engine
+from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_infra.memory import memory_backend
+from detent_infra.ports import Received, Timing
+from detent_infra.reaper import reap
+from detent_infra.worker import Worker
+from detent_state_machine.keys import run_key
+from detent_state_machine.messages import Drive, Start, encode
+from detent_state_machine.writes import Item, Write
+
+from tests.scenarios.shop import Order, open_shop
+
+QUICK = Timing(first_heartbeat=0.1, heartbeat=0.2, lease=0.6, visibility=0.6)
+
+
+def test_a_step_no_running_code_has_waits_for_as_long_as_it_takes() -> None:
+    old, new = App(url="memory://"), App(url="memory://")
+    flow = new.workflow("w", input=int, output=int)
+
+    @flow.step
+    def only(n: int) -> int:
+        return n
+
+    standing = old.workflow("unrelated", input=int)
+
+    @standing.step
+    def nothing(n: int) -> int:
+        return n
+
+    with Harness(old) as h:
+        run = h.start(flow, 1)
+        h.advance(4 * 3600.0)  # long past what a dead-letter queue allows
+        assert h.wait_for(run.astatus()) is RunStatus.RUNNING
+        assert len(h.wait_for(h.backend.dead_letters.receive(10, wait=0.0, visibility=1.0))) == 0
+
+
+def test_a_retry_closes_what_the_failed_run_still_does_so_an_effect_happens_once() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int)
+    failing = [True]
+
+    @flow.step
+    async def fails(n: int) -> int:
+        await asyncio.sleep(1.2)
+        if failing:
+            raise ValueError("no")
+        return n
+
+    @flow.step(delivery="exactly_once")
+    async def counts(n: int, ctx: Context) -> int:
+        await asyncio.sleep(4)
+        ctx.commit(Update("counter", "c", add={"times": 1}))
+        return n
+
+    with Harness(app) as h:
+        h.fail("fails", ValueError("no"), times=3)
+        run = h.start(flow, 1)
+        while h.wait_for(run.astatus()).live:
+            h.advance(0.05)
+        failing.clear()
+        new = h.wait_for(h.client.aretry(run.id))
+        h.result(new)
+        h.advance(60)
+        assert (h.wait_for(h.client.aread("counter", "c")) or {})["times"] == 1
+
+
+def test_a_retry_waits_for_an_at_most_once_body_that_is_still_at_work() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int)
+
+    @flow.step
+    def fails(n: int) -> int:
+        raise ValueError("no")
+
+    @flow.step(delivery="at_most_once")
+    async def mails(n: int) -> int:
+        await asyncio.sleep(20)
+        return n
+
+    with Harness(app) as h:
+        run = h.start(flow, 1)
+        while h.wait_for(run.astatus()).live:
+            h.advance(0.05)
+        with pytest.raises(WrongState, match="still at work"):
+            h.wait_for(h.client.aretry(run.id))
+
+
+def test_retrying_a_run_whose_retry_failed_names_the_retry() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int)
+
+    @flow.step
+    def fails(n: int) -> int:
+        return n
+
+    with Harness(app) as h:
+        h.fail("fails", ValueError("no"), times=6)
+        run = h.start(flow, 1)
+        h.settle(run)
+        again = h.wait_for(h.client.aretry(run.id))
+        h.settle(again)
+        with pytest.raises(WrongState, match=again.id):
+            h.wait_for(h.client.aretry(run.id))
+        assert h.result(h.wait_for(h.client.aretry(again.id))) == 1
+
+
+def test_a_graceful_stop_is_no_take_over() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int, output=int)
+
+    @flow.step(takeovers=1)
+    async def long(n: int, ctx: Context) -> int:
+        await asyncio.sleep(600 if ctx.attempt == 1 and len(stops) < 5 else 1)
+        return n
+
+    stops: list[int] = []
+    with Harness(app) as h:
+        run = h.start(flow, 7)
+        for stop in range(5):
+            h.advance(30)
+            stops.append(stop)
+            h.stop_worker()
+            h.start_worker()
+        assert h.result(run) == 7
+        assert h.steps(run)["long"].takeovers == 0
+
+
+class Stuttering:
+    """A table whose writes fail once, before or after they are applied."""
+
+    def __init__(self, table: object, *, applied: bool) -> None:
+        self.table = table
+        self.applied = applied
+        self.failed: set[tuple[str, object]] = set()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.table, name)
+
+    async def write(self, write: Write) -> Item | None:
+        return await self._once(write, lambda: self.table.write(write))  # type: ignore[attr-defined]
+
+    async def transact(self, writes: Sequence[Write]) -> None:
+        await self._once(writes[0], lambda: self.table.transact(writes))  # type: ignore[attr-defined]
+
+    async def _once(self, write: Write, act):  # type: ignore[no-untyped-def]
+        mark = (write.key.sk, getattr(write, "set", {}).get("status"))
+        if write.key.sk.startswith("step#") and mark not in self.failed:
+            self.failed.add(mark)
+            if self.applied:
+                await act()
+            raise Unavailable("stutter")
+        return await act()
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_one_unanswered_write_costs_no_attempt_of_any_delivery(applied: bool) -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        h._engine = Engine(
+            replace(h.backend, table=Stuttering(h.backend.table, applied=applied)),  # type: ignore[arg-type]
+            h._faults,
+        )
+        h.start_worker()
+        assert h.run(shop.orders, Order(id="a", cents=5)) == "sent: label-a 5"
+        assert shop.bodies == {"reserve": 1, "charge": 1, "label": 1, "ship": 1, "notify": 1}
+
+
+def test_a_conflicting_key_among_many_starts_leaves_no_run_without_its_message() -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.result(h.start(shop.orders, Order(id="x0"), key="k0"))
+        h.stop_worker()
+        orders = [Order(id=f"y{n}") for n in range(10)]
+        with pytest.raises(KeyConflict):
+            h.wait_for(h.client.astart_many(shop.orders, orders, key=lambda order: f"k{order.id[1:]}"))
+        assert len(h.wait_for(h.client.aruns(statuses=[RunStatus.RUNNING]))) == 9
+        h.start_worker()
+        h.advance(5)
+        assert h.wait_for(h.client.aruns(statuses=[RunStatus.RUNNING])) == []
+
+
+def test_a_record_the_reaper_cannot_read_keeps_no_other_run_from_it() -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        runs = [h.start(shop.orders, Order(id=f"o{n}")) for n in range(10)]
+        for message in h.wait_for(h.backend.queue.receive(10, wait=0.0, visibility=9999.0)):
+            h.wait_for(h.backend.queue.delete(message.receipt))
+        h.wait_for(h.backend.table.write(_spoil(runs[3].id)))
+        h.advance(h.backend.timing.reap_after + 60)
+        report = h.wait_for(reap(h.backend))
+        assert (report.looked, report.stalled) == (9, 9)
+        assert h.wait_for(reap(h.backend)).looked == 0  # not again before it had time to help
+        h.start_worker()
+        assert [h.result(run) for n, run in enumerate(runs) if n != 3]
+
+
+def _spoil(run_id: str) -> Write:
+    from detent_state_machine.writes import Update as TableUpdate
+
+    return TableUpdate(run_key(run_id), None, {"v": 99})
+
+
+def test_a_heartbeat_that_hangs_holds_up_neither_the_result_nor_the_timeout() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int)
+
+    @flow.step(timeout=1.3, retry=None)
+    async def slow(n: int) -> int:
+        await asyncio.sleep(2.5 if n else 1.2)
+        return n
+
+    class SlowBeat(Stuttering):
+        async def write(self, write: Write) -> Item | None:
+            if getattr(write, "set", {}).get("status") == "RUNNING" and "started" in getattr(write, "set", {}):
+                await asyncio.sleep(5)
+            return await self.table.write(write)  # type: ignore[attr-defined,no-any-return]
+
+    with Harness(app) as h:
+        h.stop_worker()
+        h._engine = Engine(
+            replace(h.backend, table=SlowBeat(h.backend.table, applied=True)),  # type: ignore[arg-type]
+            h._faults,
+        )
+        h.start_worker()
+        assert h.run(flow, 0) == 0
+        with pytest.raises(RunFailed, match="did not end within"):
+            h.result(h.start(flow, 1))
+
+
+def test_one_slot_is_enough_to_work_without_waiting_for_dead_letters() -> None:
+    shop = open_shop()
+    backend = memory_backend()
+    loop = asyncio.new_event_loop()
+
+    async def scenario() -> float:
+        lifecycle = Lifecycle(backend)
+        stop = asyncio.Event()
+        worker = asyncio.create_task(Worker(Engine(backend, shop.app.executor), concurrency=1).run(stop))
+        began = loop.time()
+        definition = shop.orders.definition
+        ids = await lifecycle.start_many(definition, [NewRun(f'{{"id":"o{n}","cents":0}}') for n in range(5)])
+        for run_id in ids:
+            await lifecycle.wait(run_id)
+        took = loop.time() - began
+        stop.set()
+        await worker
+        return took
+
+    try:
+        assert loop.run_until_complete(scenario()) < 10  # a poll of the dead letters takes 20 s
+    finally:
+        loop.close()
+
+
+def test_code_that_changed_a_signature_gets_an_error_not_a_none() -> None:
+    old, new = App(url="memory://"), App(url="memory://")
+    before = old.workflow("w", input=int, output=str)
+
+    @before.step
+    def ship(n: int) -> str:
+        return f"{n}"
+
+    after = new.workflow("w", input=int, output=str)
+
+    @after.step
+    def price(n: int) -> int:
+        return n
+
+    @after.step(name="ship")
+    def ship_now(n: int, p: int = price.output) -> str:
+        return f"{n} for {p}"
+
+    backend = memory_backend(timing=QUICK)
+    with Harness(new, backend=backend) as h, pytest.raises(RunFailed, match="another version of the code"):
+        h.result(h.start(before, 1))
+
+
+def test_a_missing_payload_fails_its_step_and_says_so() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=str)
+
+    @flow.step
+    def read(text: str) -> int:
+        return len(text)
+
+    with Harness(app) as h:
+        h.stop_worker()
+        run = h.start(flow, "x" * 20_000)
+        h.backend.blobs._store.blobs.clear()  # type: ignore[attr-defined]
+        h.start_worker()
+        with pytest.raises(RunFailed, match="missing from the blob store"):
+            h.result(run)
+
+
+def test_the_same_json_in_another_spelling_is_the_same_input() -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        lifecycle = h.client.lifecycle
+        first = h.wait_for(lifecycle.start_by_name("orders", '{"id": "a",  "cents": 1}', key="k"))
+        assert h.wait_for(lifecycle.start_by_name("orders", '{"id":"a","cents":1}', key="k")) == first
+
+
+def test_a_duplicate_of_a_message_of_a_step_in_progress_is_handed_on_not_deleted() -> None:
+    """The live lease rule, at the engine's own door: the copy is sent before the message may be deleted."""
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int)
+
+    @flow.step(delivery="exactly_once")
+    async def slow(n: int) -> int:
+        await asyncio.sleep(10)
+        return n
+
+    with Harness(app) as h:
+        run = h.start(flow, 1)
+        h.advance(1.5)
+        engine = Engine(h.backend, app.executor)
+        before = len(h.backend.queue)  # type: ignore[arg-type]
+        assert h.wait_for(engine.handle(Received(encode(Drive(run.id, "slow")), "0/0", 1)))
+        assert len(h.backend.queue) == before + 1  # type: ignore[arg-type]
+        assert h.result(run) == 1
+
+
+def test_a_start_message_of_a_run_that_is_not_stored_is_kept() -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        engine = Engine(h.backend, shop.app.executor)
+        message = Received(encode(Start("nobody", fresh=True)), "0/0", 1)
+        assert h.wait_for(engine.handle(message)) is False
+        assert h.wait_for(engine.handle(message, dead=True)) is True
