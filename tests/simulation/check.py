@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from detent import RunStatus, StepStatus
 from detent.testing.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
 from detent.testing.invariants import Violation
-from detent.testing.simulate import Simulation
+from detent.testing.simulation import Simulation
 from detent_infra.lifecycle import NewRun
 from detent_infra.payloads import load
 from detent_state_machine.keys import data_key
@@ -20,8 +21,8 @@ from detent_state_machine.status import Delivery
 from tests.simulation.workloads import Drawn, Workload, build, draw
 
 VALUES = (0, 7, 200)
-EXCUSES = ("Interrupted", "DeadLetter")
-"""Errors that faults may give a step: at_most_once after a crash, a dead letter after endless refusals."""
+EXCUSES = ("Interrupted", "DeadLetter", "CorruptRecord")
+"""Errors that faults may give a step: at_most_once after a crash, endless refusals, a payload that is gone."""
 
 
 @dataclass
@@ -34,12 +35,21 @@ class Case:
     rates: Rates = Rates()
     plan: Plan | None = None
     machines: int = 3
+    large_input: bool = False
     cancels: bool = False
     deploys: bool = False
     reaps: bool = False
+    purges: bool = False
+    retries: bool = False
     injected: dict[int, Fault] = field(default_factory=dict[int, Fault])
     trace: list[str] = field(default_factory=list[str])
     calls: int = 0
+    seen: Counter[str] = field(default_factory=Counter[str])
+    """What happened in it, by name: faults, messages, transitions."""
+
+
+EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries")
+"""What may happen in the middle of a case, or be odd about it: fields of `Case`."""
 
 
 def case(seed: int) -> Case:
@@ -49,53 +59,84 @@ def case(seed: int) -> Case:
         seed=seed,
         steps=draw(rng),
         runs=rng.choice([1, 2, 3]),
-        rates=Rates().scaled(rng.choice([0.3, 1.0, 1.0, 3.0])),
+        rates=replace(Rates().scaled(rng.choice([0.3, 1.0, 1.0, 3.0])), missing=rng.choice([0.0, 0.0, 0.1])),
         machines=rng.choice([1, 2, 3]),
+        large_input=rng.random() < 0.2,
         cancels=rng.random() < 0.2,
         deploys=rng.random() < 0.2,
         reaps=rng.random() < 0.2,
+        purges=rng.random() < 0.1,
+        retries=rng.random() < 0.2,
     )
 
 
 def run(case: Case) -> None:
-    """Raises `Violation` if anything promised does not hold. Leaves trace and faults on the case."""
+    """Raises `Violation` if anything promised does not hold. Leaves what happened on the case."""
     workload = build(case.steps)
-    later = build((*case.steps, Drawn("added")))  # a newer version of the same workflow
-    apps = [workload.app, later.app] if case.deploys else [workload.app]
+    apps = [workload.app]
     if case.deploys:
+        later = build((*case.steps, Drawn("added")))  # a newer version of the same workflow
         later.world.raised, later.world.hung = workload.world.raised, workload.world.hung
+        apps.append(later.app)
     simulation = Simulation(apps, case.seed, plan=case.plan, rates=case.rates, machines=case.machines)
-    rng = random.Random(f"scenario {case.seed}")
-    cancelled: set[str] = set()
-
-    async def scenario() -> None:
-        for number in range(case.runs):
-            await simulation.start(workload.app, NewRun(json.dumps(VALUES[number])), workload.name)
-            await asyncio.sleep(rng.random() * 3)
-        if case.deploys:
-            await asyncio.sleep(rng.random() * 30)
-            simulation.deploy()
-        if case.reaps:
-            for _ in range(3):
-                await asyncio.sleep(rng.random() * 20)
-                await simulation.reap()
-        if case.cancels:
-            await asyncio.sleep(rng.random() * 20)
-            cancelled.add(simulation.runs[0])
-            await simulation.cancel(simulation.runs[0])
-
     try:
-        simulation.run(scenario())
-        for number, run_id in enumerate(simulation.runs):
-            _check_end(simulation, workload, run_id, VALUES[number], may_be_cancelled=run_id in cancelled)
+        ended = simulation.run(scenario(case, simulation, workload))
+        for run_id, value in ended.values.items():
+            check_end(simulation, workload, run_id, value, may_be_cancelled=run_id in ended.cancelled)
     finally:
         case.trace = simulation.gate.trace
         case.calls = simulation.gate.calls
         if isinstance(simulation.gate.plan, RandomPlan):
             case.injected = {call.number: fault for call, fault in simulation.gate.plan.injected}
+        case.seen.update(f"fault: {fault}" for fault in case.injected.values())
+        case.seen.update({f"message: {kind.__name__}": n for kind, n in simulation.queues[0].sent.items()})
+        case.seen.update(simulation.invariants.changes)
+        case.seen.update(f"event: {name}" for name in EVENTS if getattr(case, name))
 
 
-def _check_end(simulation: Simulation, workload: Workload, run_id: str, value: int, *, may_be_cancelled: bool) -> None:
+@dataclass
+class Scenario:
+    """The runs of a case, by id."""
+
+    values: dict[str, int] = field(default_factory=dict[str, int])
+    cancelled: set[str] = field(default_factory=set[str])
+
+
+async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Scenario:
+    """Starts the case's runs, and does to them what the case says."""
+    rng = random.Random(f"scenario {case.seed}")
+    done = Scenario()
+    for value in VALUES[: case.runs]:
+        text = json.dumps(value) + " " * (10_000 if case.large_input else 0)
+        done.values[await simulation.start(workload.app, NewRun(text), workload.name)] = value
+        await asyncio.sleep(rng.random() * 3)
+    first = simulation.runs[0]
+    if case.deploys:
+        await asyncio.sleep(rng.random() * 30)
+        simulation.deploy()
+    if case.purges:
+        if rng.random() < 0.5:
+            simulation.outage("query_index", rng.random() * 3000)
+        await asyncio.sleep(rng.random() * 5)
+        simulation.purge()
+    if case.reaps:
+        for _ in range(3):
+            await asyncio.sleep(rng.random() * 20)
+            await simulation.reap()
+    if case.cancels:
+        await asyncio.sleep(rng.random() * 20)
+        done.cancelled.add(first)
+        await simulation.cancel(first)
+    if case.retries:
+        await simulation.ended(first)
+        again = await simulation.retry(first)
+        if again is not None:
+            done.values[again] = done.values[first]
+    return done
+
+
+def check_end(simulation: Simulation, workload: Workload, run_id: str, value: int, *, may_be_cancelled: bool) -> None:
+    """Holds what is stored of an ended run, and what its bodies did, to the oracle."""
     record, steps = simulation.records(run_id)
     expected = workload.expected(value)
     excused = any(step.error is not None and step.error.type in EXCUSES for step in steps.values())
@@ -104,14 +145,16 @@ def _check_end(simulation: Simulation, workload: Workload, run_id: str, value: i
         raise Violation(f"6: run {run_id} ended {record.status}, expected {expected.status}")
     for drawn in workload.steps:
         step = steps.get(drawn.name)
-        key = data_key("effects", f"{run_id}/{drawn.name}")
-        effect = (simulation.store.items.get(key) or {}).get("times", 0)
         completed = step is not None and step.status is StepStatus.COMPLETED
-        if drawn.delivery is Delivery.EXACTLY_ONCE and effect != int(completed):
-            raise Violation(f"5: the effect of {drawn.name} in {run_id} was applied {effect} times")
-        if completed and simulation.invariants.bodies[run_id, drawn.name] < 1:
+        chain = _chain(simulation, record.origin or run_id)
+        effect = simulation.store.items.get(data_key("effects", f"{record.origin or run_id}/{drawn.name}")) or {}
+        ends = {run: simulation.records(run)[1].get(drawn.name) for run in chain}
+        once = any(other is not None and other.status is StepStatus.COMPLETED for other in ends.values())
+        if drawn.delivery is Delivery.EXACTLY_ONCE and effect.get("times", 0) != int(once):
+            raise Violation(f"5: the effect of {drawn.name} in {run_id} was applied {effect.get('times', 0)} times")
+        if completed and not any(simulation.invariants.bodies[run, drawn.name] for run in chain):
             raise Violation(f"5: {drawn.name} of {run_id} completed, and its body never began")
-        if drawn.scope != "main":
+        if drawn.name not in expected.steps:
             continue
         status, output = expected.steps[drawn.name]
         judged = step is not None and step.status.terminal and step.status is not StepStatus.CANCELLED
@@ -123,6 +166,11 @@ def _check_end(simulation: Simulation, workload: Workload, run_id: str, value: i
                 raise Violation(f"6: {drawn.name} of {run_id} has the wrong output")
         if record.status is RunStatus.COMPLETED and not (step is not None and step.status.terminal):
             raise Violation(f"6: {run_id} is COMPLETED, and {drawn.name} has not ended")
+
+
+def _chain(simulation: Simulation, origin: str) -> list[str]:
+    """The run and its retries: they share their steps' idempotency keys."""
+    return [run for run in simulation.runs if run == origin or simulation.records(run)[0].origin == origin]
 
 
 def shrink(case: Case, message: str) -> Case:
@@ -158,9 +206,9 @@ def _smaller(case: Case) -> Sequence[Case]:
     found += [_but(case, steps=case.steps[:i] + case.steps[i + 1 :]) for i in reversed(range(len(case.steps)))]
     if case.runs > 1:
         found.append(_but(case, runs=case.runs - 1))
-    found += [_but(case, **{name: False}) for name in ("cancels", "deploys", "reaps") if getattr(case, name)]
+    found += [_but(case, **{name: False}) for name in EVENTS if getattr(case, name)]
     return found
 
 
 def _but(case: Case, **changes: object) -> Case:
-    return replace(case, **changes, injected={}, trace=[])  # type: ignore[arg-type]
+    return replace(case, **changes, injected={}, trace=[], seen=Counter())  # type: ignore[arg-type]

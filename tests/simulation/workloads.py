@@ -17,6 +17,7 @@ from typing import Any
 
 from detent import App, Context, Failure, NonRetryable, Retry, RetryAfter, RunStatus, StepStatus, Update
 from detent.workflow import AnyStep
+from detent_state_machine.compiler import Scope
 from detent_state_machine.status import Delivery
 
 FOREVER = 10**6
@@ -40,29 +41,41 @@ class Drawn:
     """How many of its attempts raise."""
     fatal: bool = False
     """Its first error is not retried."""
-    attempts: int = 3
+    retry: Retry = Retry(attempts=3, initial=0.5)
+    takeovers: int = 50
     seconds: float = 0.0
     timeout: float = 60.0
     hangs: int = 0
     """How many of its attempts run into the timeout."""
     pause: float = 0.0
     """Seconds a failed attempt asks to wait."""
-    scope: str = "main"
+    scope: Scope = "main"
     large: bool = False
+    """Its output is too large for a record."""
 
     @property
     def fails(self) -> bool:
         """Whether it fails for good, however often it is tried."""
-        tries = 1 if self.delivery is Delivery.AT_MOST_ONCE or self.fatal else self.attempts
+        tries = 1 if self.delivery is Delivery.AT_MOST_ONCE or self.fatal else self.retry.attempts
         return self.errors + self.hangs >= tries
+
+    @property
+    def edges(self) -> set[str]:
+        """The steps it comes after."""
+        return {*self.parents, *self.after, *((self.when_output,) if self.when_output else ())}
 
 
 @dataclass
 class World:
-    """What bodies did, outside of every store: it survives crashes as the real world does."""
+    """What bodies did, outside of every store: it survives crashes as the real world does.
 
-    raised: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    hung: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    By idempotency key, so that it goes on where a run is retried.
+    """
+
+    raised: Counter[str] = field(default_factory=Counter[str])
+    hung: Counter[str] = field(default_factory=Counter[str])
+    mended: bool = False
+    """What made bodies fail is gone."""
 
 
 @dataclass
@@ -124,6 +137,23 @@ def skipped_by_output(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, when_output=rng.choice(known)) if known else step
 
 
+def patient(rng: random.Random, step: Drawn) -> Drawn:
+    """A retry policy of its own, with an error or two to use it."""
+    policy = Retry(
+        attempts=rng.choice([2, 4]),
+        initial=rng.choice([0.0, 2.0]),
+        backoff=rng.choice([1.0, 3.0]),
+        max_delay=rng.choice([5.0, 60.0]),
+        jitter=rng.random() < 0.5,
+        non_retryable=rng.choice([(), ("OSError",)]),
+    )
+    return replace(step, retry=policy, errors=1, fatal=bool(policy.non_retryable))
+
+
+def fragile(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, takeovers=rng.choice([0, 1]))
+
+
 def large_output(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, large=True)
 
@@ -142,14 +172,16 @@ GENERATORS: dict[Callable[[random.Random, Drawn], Drawn], float] = {
     timed_out: 0.7,
     skipped: 1,
     skipped_by_output: 0.7,
-    large_output: 0.5,
+    patient: 0.7,
+    fragile: 0.2,
+    large_output: 0.7,
     ordered_only: 1,
 }
 """Every kind of step the kernel has, and how often it is drawn."""
 
 
 def draw(rng: random.Random) -> tuple[Drawn, ...]:
-    """A workflow of one to eight steps, with failure handlers in one of three."""
+    """A workflow of one to eight steps, some with steps that follow its success or its failure."""
     steps: list[Drawn] = []
     for number in range(rng.randint(1, 8)):
         names = [step.name for step in steps]
@@ -159,18 +191,34 @@ def draw(rng: random.Random) -> tuple[Drawn, ...]:
         kinds = rng.choices(list(GENERATORS), weights=list(GENERATORS.values()), k=rng.choice([1, 1, 2]))
         for kind in kinds:
             blank = kind(rng, blank)
-        if blank.hangs:
-            blank = replace(blank, seconds=0.0)
-        if blank.delivery is Delivery.AT_MOST_ONCE:
-            blank = replace(blank, errors=0 if not blank.fatal else blank.errors, hangs=0, attempts=1)
-        steps.append(blank)
-    if rng.random() < 0.35:
+        steps.append(_sound(blank))
+    for scope, prefix, likely in SCOPES:
+        if rng.random() >= likely:
+            continue
         for number in range(rng.randint(1, 3)):
-            handlers = [step.name for step in steps if step.scope == "on_failure"]
-            parents = rng.sample(handlers, min(len(handlers), rng.choice([0, 1, 2])))
-            errors = rng.choice([0, 0, 1])
-            steps.append(Drawn(f"h{number}", tuple(parents), scope="on_failure", errors=errors))
+            before = [step.name for step in steps if step.scope == scope]
+            parents = rng.sample(before, min(len(before), rng.choice([0, 1, 2])))
+            steps.append(Drawn(f"{prefix}{number}", tuple(parents), scope=scope, errors=rng.choice([0, 0, 1])))
     return tuple(steps)
+
+
+SCOPES: tuple[tuple[Scope, str, float], ...] = (("on_success", "z", 0.2), ("on_failure", "h", 0.35))
+"""Where steps can be besides the main graph, what they are called, and how often there are some."""
+
+
+def _sound(step: Drawn) -> Drawn:
+    """The step with an end that faults cannot change: an error whose record is lost with its worker does not count,
+    so a step either fails for good however often it is tried, or has an attempt to spare.
+    """
+    if step.hangs:
+        step = replace(step, seconds=0.0)
+    if step.delivery is Delivery.AT_MOST_ONCE:
+        step = replace(step, hangs=0, errors=FOREVER if step.fails and step.errors else 0)
+    elif step.fails and step.errors:
+        step = replace(step, errors=FOREVER)
+    elif step.errors:
+        step = replace(step, errors=min(step.errors, step.retry.attempts - 1 - step.hangs))
+    return step
 
 
 def build(steps: tuple[Drawn, ...]) -> Workload:
@@ -180,40 +228,45 @@ def build(steps: tuple[Drawn, ...]) -> Workload:
     world = World()
     made: dict[str, AnyStep] = {}
     for drawn in steps:
-        declare = flow.on_failure if drawn.scope == "on_failure" else flow.step
-        options: dict[str, Any] = {
-            "name": drawn.name,
-            "after": list(drawn.after),
-            "delivery": drawn.delivery,
-            "timeout": drawn.timeout,
-            "takeovers": 50,
-        }
-        if drawn.delivery is not Delivery.AT_MOST_ONCE:
-            options["retry"] = Retry(attempts=drawn.attempts, initial=0.5)
-        if drawn.scope == "main":
-            if drawn.runs_when is not None:
-                options["when"] = flow.input > drawn.runs_when
-            elif drawn.when_output is not None:
-                options["when"] = made[drawn.when_output].output["n"] > 0
+        options = options_of(drawn, made, flow.input)
+        declare: Any = {"main": flow.step, "on_success": flow.on_success, "on_failure": flow.on_failure}[drawn.scope]
         made[drawn.name] = declare(**options)(_body(drawn, made, world))
     return Workload(app, steps, world)
 
 
+def options_of(drawn: Drawn, made: dict[str, AnyStep], value: int) -> dict[str, Any]:
+    """The keyword arguments that declare the step."""
+    options: dict[str, Any] = {
+        "name": drawn.name,
+        "after": list(drawn.after),
+        "delivery": drawn.delivery,
+        "timeout": drawn.timeout,
+        "takeovers": drawn.takeovers,
+    }
+    if drawn.delivery is not Delivery.AT_MOST_ONCE:
+        options["retry"] = drawn.retry
+    if drawn.runs_when is not None:
+        options["when"] = value > drawn.runs_when
+    elif drawn.when_output is not None:
+        options["when"] = made[drawn.when_output].output["n"] > 0
+    return options
+
+
 def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
     async def body(ctx: Context, **given: Any) -> dict[str, Any]:
-        key = (ctx.run_id, drawn.name)
+        key = ctx.idempotency_key
         if world.hung[key] < drawn.hangs:
             world.hung[key] += 1
             await asyncio.sleep(drawn.timeout * 3)
         if drawn.seconds:
             await asyncio.sleep(drawn.seconds)
-        if world.raised[key] < drawn.errors:
+        if world.raised[key] < drawn.errors and not world.mended:
             world.raised[key] += 1
-            if drawn.fatal:
+            if drawn.fatal and not drawn.retry.non_retryable:
                 raise NonRetryable("fatal")
             raise RetryAfter(drawn.pause) if drawn.pause else ConnectionError("planned")
         if drawn.delivery is Delivery.EXACTLY_ONCE:
-            ctx.commit(Update("effects", f"{ctx.run_id}/{drawn.name}", add={"times": 1}))
+            ctx.commit(Update("effects", ctx.idempotency_key, add={"times": 1}))
         given.pop("why", None)
         parts = [given[name]["n"] if given.get(name) else None for name in sorted(given) if name != "value"]
         return {"n": mix(drawn.name, given["value"], parts), "pad": "x" * 20_000 if drawn.large else ""}
@@ -244,10 +297,9 @@ def oracle(steps: tuple[Drawn, ...], value: int) -> Expected:
     found: dict[str, tuple[StepStatus, int | None]] = {}
     broken = False
     for step in steps:
-        if step.scope != "main":
+        if step.scope == "on_failure" or (step.scope == "on_success" and broken):
             continue
-        edges = {*step.parents, *step.after, *((step.when_output,) if step.when_output else ())}
-        if any(found.get(parent, (StepStatus.FAILED, None))[0] is StepStatus.FAILED for parent in edges):
+        if any(found.get(parent, (StepStatus.FAILED, None))[0] is StepStatus.FAILED for parent in step.edges):
             found[step.name] = (StepStatus.FAILED, None)  # never runs: behind a failed step
             continue
         outputs = {parent: found[parent][1] for parent in step.parents}

@@ -60,7 +60,8 @@ async def execute(
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
                 pulse = asyncio.ensure_future(_heartbeat(session, me, started))
             elif pulse.done():
-                stop, me = pulse.result()
+                beaten: tuple[Stop | None, Writer] = pulse.result()
+                stop, me = beaten
                 if stop is not None:
                     return stop, me
                 pulse, beat = None, loop.time() + timing.heartbeat

@@ -78,7 +78,7 @@ class Steps:
             return HandedOver() if session.dead else Lost()
         try:
             runs = await self._runs(session, step, parents)
-        except InputError as error:
+        except (InputError, CorruptRecord) as error:
             return await self._reject(session, me, _final(error))
         if not runs:
             return await self._skip(session, me)

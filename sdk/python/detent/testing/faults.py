@@ -8,137 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
-from typing import Protocol, TypeAlias, TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import TypeAlias, TypeVar
 
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, Logs, Page, Queue, Received, Table
-from detent_state_machine.errors import Unavailable
+from detent_state_machine.errors import CorruptRecord, Unavailable
+from detent_state_machine.messages import Message, decode
 from detent_state_machine.writes import Delete, Item, Key, Put, Update, Write
 
 from detent.testing.harness import WorkerCrashed
+from detent.testing.plans import Call, Fault, FixedPlan, Plan, RandomPlan, Rates, possible
+
+__all__ = [
+    "Call",
+    "Fault",
+    "FixedPlan",
+    "MAX_CALLS",
+    "Gate",
+    "Machine",
+    "Plan",
+    "RandomPlan",
+    "Rates",
+    "VisibleQueue",
+    "describe",
+    "message_in",
+    "possible",
+]
 
 _T = TypeVar("_T")
 Act: TypeAlias = "Callable[[Fault | None], Awaitable[_T]]"
 
-
-class Fault(StrEnum):
-    """What can happen to a call. `Rates` has a field for each."""
-
-    CRASH_BEFORE = "crash_before"
-    """The machine dies; the call never leaves it."""
-    CRASH_AFTER = "crash_after"
-    """The call is applied; the machine dies before it hears of it."""
-    REPEATED = "repeated"
-    """Applied, the reply is lost, and the client library repeats the call by itself."""
-    UNKNOWN = "unknown"
-    """Applied, the reply is lost, and the caller is told that the backend is unavailable."""
-    REFUSED = "refused"
-    """Not applied: throttled, unreachable."""
-    SLOW = "slow"
-    """Applied some seconds late."""
-    PAUSE = "pause"
-    """The machine stands still past its lease, then goes on as if nothing had happened (a zombie)."""
-    DUPLICATE = "duplicate"
-    """A received message is delivered to another worker at once; a sent one is sent twice."""
-    DELAY = "delay"
-    """A sent message arrives late, and so behind younger ones."""
-    PARTIAL = "partial"
-    """Of a batch, only the first messages are sent; the caller is told."""
-    STALE_DELETE = "stale_delete"
-    """A delete with an old receipt deletes all the same, as SQS allows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A primitive call about to be made: the how-manieth of the simulation, by which machine, on what."""
-
-    number: int
-    machine: str
-    operation: str
-    what: str
-
-
-class Plan(Protocol):
-    """Decides what happens to each call."""
-
-    def __call__(self, call: Call) -> Fault | None: ...
-
-
-@dataclass(frozen=True)
-class Rates:
-    """How likely each fault is, per call it can happen to."""
-
-    crash_before: float = 0.01
-    crash_after: float = 0.01
-    repeated: float = 0.02
-    unknown: float = 0.01
-    refused: float = 0.02
-    slow: float = 0.02
-    pause: float = 0.004
-    duplicate: float = 0.05
-    delay: float = 0.05
-    partial: float = 0.02
-    stale_delete: float = 0.3
-
-    def scaled(self, factor: float) -> Rates:
-        return Rates(**{item.name: min(0.5, getattr(self, item.name) * factor) for item in fields(self)})
-
-
-_POSSIBLE: Mapping[str, tuple[Fault, ...]] = {
-    "send": (Fault.DUPLICATE, Fault.DELAY, Fault.PARTIAL),
-    "receive": (Fault.DUPLICATE,),
-    "delete": (Fault.STALE_DELETE,),
-}
-_ANY = (
-    Fault.CRASH_BEFORE,
-    Fault.CRASH_AFTER,
-    Fault.REPEATED,
-    Fault.UNKNOWN,
-    Fault.REFUSED,
-    Fault.SLOW,
-    Fault.PAUSE,
-)
-
-
-def possible(operation: str) -> tuple[Fault, ...]:
-    """The faults that can happen to an operation."""
-    return _ANY + _POSSIBLE.get(operation, ())
-
-
-class RandomPlan:
-    """Faults at random, by their rates, until `stop` is called."""
-
-    def __init__(self, rng: random.Random, rates: Rates) -> None:
-        self._rng = rng
-        self._rates = rates
-        self._on = True
-        self.injected: list[tuple[Call, Fault]] = []
-
-    def stop(self) -> None:
-        self._on = False
-
-    def __call__(self, call: Call) -> Fault | None:
-        if not self._on:
-            return None
-        for fault in possible(call.operation):
-            if self._rng.random() < getattr(self._rates, fault.value):
-                self.injected.append((call, fault))
-                return fault
-        return None
-
-
-@dataclass(frozen=True)
-class FixedPlan:
-    """These faults at these calls, and no others: to enumerate them, to replay and to shrink."""
-
-    faults: Mapping[int, Fault]
-
-    def __call__(self, call: Call) -> Fault | None:
-        fault = self.faults.get(call.number)
-        return fault if fault in possible(call.operation) else None
+MAX_CALLS = 200_000
+"""Calls of one simulation. More is a livelock: every machine is stopped, so that time goes on and it is noticed."""
 
 
 @dataclass
@@ -151,8 +56,13 @@ class Gate:
     """Longest time of an ordinary call in seconds; drawn for each, so that machines interleave."""
     calls: int = 0
     trace: list[str] = field(default_factory=list[str])
+    down: dict[str, float] = field(default_factory=dict[str, float])
+    """Operations that are refused to everybody, each until this time of the loop."""
+    lost_blobs: set[str] = field(default_factory=set[str])
     crashed: Callable[[Machine], None] | None = None
     """Told of each machine that dies."""
+    paused: Callable[[Machine], None] | None = None
+    """Told of each machine that stands still."""
     applied: Callable[[], None] | None = None
     """Told after each call that was applied: the moment to check invariants."""
 
@@ -161,21 +71,13 @@ class Gate:
         await machine.may_go_on()
         await asyncio.sleep(self.rng.random() * self.latency)
         await machine.may_go_on()
+        if self.calls >= MAX_CALLS:
+            await asyncio.Event().wait()
         call = Call(self.calls, machine.name, operation, what)
         self.calls += 1
         fault = self.plan(call)
         self.note(machine, f"{operation} {what}" + (f"  [{fault}]" if fault else ""))
-        match fault:
-            case Fault.CRASH_BEFORE:
-                self._crash(machine)
-            case Fault.REFUSED:
-                raise Unavailable("Throttled (simulated).")
-            case Fault.SLOW:
-                await asyncio.sleep(self.rng.uniform(1.0, 20.0))
-            case Fault.PAUSE:
-                machine.pause(self.rng.uniform(40.0, 120.0))
-            case _:
-                pass
+        await self._before(machine, operation, fault)
         try:
             result = await act(fault)
             if self.applied is not None:
@@ -195,9 +97,33 @@ class Gate:
         await machine.may_go_on()
         return result
 
+    async def _before(self, machine: Machine, operation: str, fault: Fault | None) -> None:
+        now = asyncio.get_running_loop().time()
+        match fault:
+            case Fault.CRASH_BEFORE:
+                self._crash(machine)
+            case Fault.REFUSED:
+                raise Unavailable("Throttled (simulated).")
+            case Fault.SLOW:
+                await asyncio.sleep(self.rng.uniform(1.0, 20.0))
+            case Fault.PAUSE:
+                machine.pause(self.rng.uniform(40.0, 120.0))
+                if self.paused is not None:
+                    self.paused(machine)
+            case Fault.OUTAGE:
+                self.down[operation] = now + self.rng.uniform(5.0, 60.0)
+            case _:
+                pass
+        if self.down.get(operation, 0.0) > now:
+            raise Unavailable(f"No {operation} is answered at the moment (simulated).")
+
     def note(self, machine: Machine, text: str) -> None:
         now = asyncio.get_running_loop().time()
         self.trace.append(f"{now:9.3f} {machine.name:<8} {text}")
+
+    def note_event(self, text: str) -> None:
+        """Something that no machine did."""
+        self.trace.append(f"{asyncio.get_running_loop().time():9.3f} {text}")
 
     def _crash(self, machine: Machine) -> None:
         machine.dead = True
@@ -238,7 +164,20 @@ class Machine:
 
 
 class VisibleQueue(MemoryQueue):
-    """A memory queue that can be looked into."""
+    """A memory queue that can be looked into, and purged."""
+
+    async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
+        await super().send(bodies, delay=delay)
+        self.sent.update(type(message_in(body)) for body in bodies)
+
+    @cached_property
+    def sent(self) -> Counter[type[Message | None]]:
+        """How many messages of each kind were ever sent; None for what is no message."""
+        return Counter()
+
+    def purge(self) -> None:
+        """Every message is gone, those in flight too."""
+        self._messages.clear()
 
     def bodies(self) -> list[str]:
         """Of every message it holds: waiting, delayed or in flight."""
@@ -357,11 +296,21 @@ class FaultyBlobs:
 
     async def put(self, data: bytes) -> str:
         gate = self._machine.gate
-        return await gate.pass_through(self._machine, "blob put", f"{len(data)} B", lambda _: self._blobs.put(data))
+        ref = await gate.pass_through(self._machine, "blob put", f"{len(data)} B", lambda _: self._blobs.put(data))
+        gate.lost_blobs.discard(ref)
+        return ref
 
     async def get(self, ref: str) -> bytes:
         gate = self._machine.gate
-        return await gate.pass_through(self._machine, "blob get", ref[:8], lambda _: self._blobs.get(ref))
+
+        async def act(fault: Fault | None) -> bytes:
+            if fault is Fault.MISSING:
+                gate.lost_blobs.add(ref)
+            if ref in gate.lost_blobs:
+                raise CorruptRecord(f"The payload {ref!r} is missing from the blob store (simulated).")
+            return await self._blobs.get(ref)
+
+        return await gate.pass_through(self._machine, "blob get", ref[:8], act)
 
 
 class FaultyLogs:
@@ -389,6 +338,15 @@ def describe(write: Write) -> str:
             return f"{key.sk} := {changed}"
         case Delete(key=key):
             return f"delete {key.sk}"
+
+
+@lru_cache(maxsize=10_000)
+def message_in(body: str) -> Message | None:
+    """The message in a queue's body; None if it is none."""
+    try:
+        return decode(body)
+    except CorruptRecord:
+        return None
 
 
 def _visible(queue: Queue) -> VisibleQueue:

@@ -7,14 +7,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from detent_infra.memory import MemoryTable, Store
+from detent_infra.ports import Timing
 from detent_state_machine import keys
 from detent_state_machine.definition import StepDefinition
-from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.graph import Graph
-from detent_state_machine.messages import decode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.transitions import RUN_TABLE, STEP_TABLE, Change
 from detent_state_machine.writes import Item, Key, Write
+
+from detent.testing.faults import message_in
+
+LATE = 250
+"""Milliseconds from an attempt's start within which a first record is a claim; a heartbeat's comes a second later."""
+
+INTERRUPTIONS = ("Interrupted", "DeadLetter")
+"""Errors of step runs that no worker ended."""
 
 
 class Violation(AssertionError):
@@ -47,6 +55,10 @@ class Invariants:
     """Runs whose start was acknowledged."""
     cancelled: dict[str, float] = field(default_factory=dict[str, float])
     """When a cancel returned, in seconds of simulated time."""
+    purged: set[str] = field(default_factory=set[str])
+    """Live runs that lost messages to a purge: what drives them again is the reaper, not a message."""
+    changes: Counter[str] = field(default_factory=Counter[str])
+    """How often each transition of a run and of a step run was made, by its name in the tables."""
 
     def on_write(self, key: Key, before: Item | None, after: Item | None) -> None:
         if not key.pk.startswith("run#"):
@@ -73,29 +85,40 @@ class Invariants:
         """Every live run that was acknowledged has a message: queued, delayed or in flight."""
         if not self.started:
             return
-        carried = {_run_of(body) for body in messages}
+        carried = {message.run_id for message in map(message_in, messages) if message is not None}
         for run_id in self.started:
             item = store.items.get(keys.run_key(run_id))
             if item is None:
                 raise Violation(f"8: run {run_id} was acknowledged and is not stored")
-            if RunStatus(str(item["status"])).live and run_id not in carried:
+            if RunStatus(str(item["status"])).live and run_id not in carried and run_id not in self.purged:
                 raise Violation(f"3: live run {run_id} has no message")
 
     def _run_changed(self, run_id: str, before: Item | None, after: Item | None) -> None:
         old = RunStatus(str(before["status"])) if before else None
         new = RunStatus(str(after["status"])) if after else None
-        if old is not None and not old.live and new is not old:
+        if old is None or new is old:
+            return
+        names = [name for name, (sources, target) in RUN_TABLE.items() if old in sources and new is target]
+        if not names:
             raise Violation(f"1: run {run_id} went from {old} to {new}")
-        if old is RunStatus.FAILING and new is RunStatus.RUNNING:
-            raise Violation(f"1: run {run_id} went from FAILING to RUNNING")
+        self.changes[f"run: {names[0]}"] += 1
 
     def _step_changed(self, run_id: str, path: str, before: Item | None, after: Item | None) -> None:
         old = StepStatus(str(before["status"])) if before else None
         new = StepStatus(str(after["status"])) if after else None
-        if old is not None and old.terminal and (new is not old or _kept(before) != _kept(after)):
+        if old is not None and old.terminal and new is old and _kept(before) == _kept(after):
+            return  # Its expiry was moved on.
+        change = _change(before or {}, after or {}, old, new)
+        if change is None:
             raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
-        if new in (StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.SKIPPED):
-            self._parents_ended(run_id, self._graph(run_id).step(path), f"is {new}")
+        self.changes[f"step run: {change}"] += 1
+        graph = self._graph(run_id)
+        if graph is None:
+            # A retry carries ended steps over before it puts the new run.
+            if new not in (StepStatus.COMPLETED, StepStatus.SKIPPED):
+                raise Violation(f"8: {path!r} of {run_id} is {new}, and the run is not stored")
+        elif new in (StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.SKIPPED):
+            self._parents_ended(run_id, graph.step(path), f"is {new}")
 
     def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
         for parent in step.parents:
@@ -105,11 +128,9 @@ class Invariants:
             if status not in allowed:
                 raise Violation(f"2: {step.name!r} of {run_id} {what} while its parent {parent.step!r} is {status}")
 
-    def _graph(self, run_id: str) -> Graph:
+    def _graph(self, run_id: str) -> Graph | None:
         item = self.table(keys.run_key(run_id))
-        if item is None:
-            raise Violation(f"8: a step run of {run_id} is written, and the run is not stored")
-        return self.graph_of(str(item["workflow"]), str(item["version"]))
+        return None if item is None else self.graph_of(str(item["workflow"]), str(item["version"]))
 
 
 def records_of(store: Store, run_id: str) -> tuple[RunRecord, dict[str, StepRecord]]:
@@ -128,8 +149,27 @@ def _kept(item: Item | None) -> Mapping[str, object]:
     return {name: value for name, value in (item or {}).items() if name != "expires"}
 
 
-def _run_of(body: str) -> str:
-    try:
-        return decode(body).run_id
-    except CorruptRecord:
-        return ""
+def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None) -> Change | None:
+    """The transition that a write made; None if the table has none."""
+    found = [change for change, (sources, target) in STEP_TABLE.items() if old in sources and new is target]
+    match found:
+        case [Change.CLAIM, Change.HEARTBEAT]:
+            return Change.CLAIM if _age(after) < LATE else Change.HEARTBEAT
+        case [Change.TAKE_OVER, Change.HEARTBEAT]:
+            return Change.HEARTBEAT if before.get("owner") == after.get("owner") else Change.TAKE_OVER
+        case [Change.RETRY, Change.RELEASE]:
+            return Change.RELEASE if before.get("errors", 0) == after.get("errors", 0) else Change.RETRY
+        case [Change.CANCEL, Change.CLOSE]:
+            return Change.CANCEL if before.get("owner") == after.get("owner") else Change.CLOSE
+        case [Change.FAIL, *_]:
+            error = str(after["error"])
+            return Change.INTERRUPT if any(f'"type":"{name}"' in error for name in INTERRUPTIONS) else Change.FAIL
+        case [only]:
+            return only
+        case _:
+            return None
+
+
+def _age(after: Item) -> int:
+    """Milliseconds from the attempt's start to this write, as the lease tells."""
+    return int(str(after["lease"])) - int(str(after["started"])) - int(Timing().lease * 1000)

@@ -1,0 +1,313 @@
+"""One seed's world: a store, queues, machines that run the real engine, and the faults between them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from detent_infra.engine import Engine
+from detent_infra.executor import Executor, Outcome, Task
+from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_infra.memory import Store, memory_backend
+from detent_infra.ports import Timing
+from detent_infra.reaper import reap
+from detent_infra.worker import Worker
+from detent_state_machine.definition import Definition
+from detent_state_machine.errors import DetentError, Unavailable, WrongState
+from detent_state_machine.graph import Graph
+from detent_state_machine.keys import RUN, run_key
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import RunStatus
+from detent_state_machine.writes import Key
+
+from detent.app import App
+from detent.testing.clock import VirtualLoop
+from detent.testing.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
+from detent.testing.harness import WorkerCrashed
+from detent.testing.invariants import Invariants, ObservedTable, Violation, records_of
+
+_T = TypeVar("_T")
+
+FAULTY_SECONDS = 200.0
+"""How long faults are injected, in simulated seconds. After that the runs must end."""
+END_SECONDS = 20_000.0
+"""A run that is live after this is stuck."""
+DRAIN_SECONDS = 5_000.0
+"""A message that is not acknowledged this long after the last run's end never will be."""
+MAX_SKEW = 2_000
+"""Milliseconds that a machine's clock may be off."""
+LONGEST_STEP = 200.0
+"""How long a body may be cut off from its heartbeat (a pause): part of the slack of invariant 7, in seconds."""
+
+
+@dataclass
+class Simulation:
+    """One seed's world: a store, queues, machines, and the faults between them."""
+
+    apps: Sequence[App]
+    """The code that is deployed; more than one: later ones are deployed in the middle."""
+    seed: int
+    plan: Plan | None = None
+    """Which faults; by default at random with `rates`."""
+    rates: Rates = Rates()
+    machines: int = 3
+    max_hops: int = 3
+    """Low on purpose: inline chains and messages alternate."""
+    skew: bool = True
+    stand_ins: bool = False
+    """A machine that stands still is replaced at once, as a platform does that finds it unhealthy."""
+    store: Store = field(default_factory=Store)
+    runs: list[str] = field(default_factory=list[str])
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)  # noqa: S311 - a seed replays it
+        self.loop = VirtualLoop()
+        numbers = itertools.count(1)
+        ids = memory_backend(clock=self.loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=Timing())
+        self.invariants = Invariants(self._graph, self.store.items.get)
+        dead = VisibleQueue(self.loop.wall_clock)
+        self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=30), dead)
+        self.backend = replace(
+            ids,
+            table=ObservedTable(self.store, self.invariants.on_write),
+            queue=self.queues[0],
+            dead_letters=dead,
+        )
+        # Chance of its own: the same faults by number (`FixedPlan`) replay the very same simulation.
+        chosen = self.plan or RandomPlan(random.Random(f"faults of {self.seed}"), self.rates)  # noqa: S311
+        self.gate = Gate(chosen, self.rng, crashed=self._crashed, applied=self._check, paused=self._paused)
+        self.violation: Violation | None = None
+        self._names = itertools.count(1)
+        self._workers: dict[Machine, asyncio.Task[None]] = {}
+        self._graphs: dict[tuple[str, str], Graph] = {}
+        self._deployed = 0
+        for app in self.apps:
+            engine = Engine(self.backend, app.executor)
+            for definition in app.definitions().values():
+                self._graphs[definition.name, definition.version] = engine.definitions.know(definition)
+
+    # ---- what a test does ---------------------------------------------------------------------------------
+
+    def run(self, scenario: Coroutine[Any, Any, _T]) -> _T:
+        """Drives the simulation until the scenario is done and every run has ended. Raises `Violation`."""
+        log = logging.getLogger("detent")
+        log.disabled, was = True, log.disabled
+        self.loop.set_exception_handler(_ignore)
+        try:
+            return self.loop.run_until_complete(self._whole(scenario))
+        finally:
+            self._close()
+            log.disabled = was
+
+    async def start(self, app: App, new: NewRun, workflow: str) -> str:
+        """Starts a run as a client does that tries again until it is told that it worked."""
+        definition = app.workflows[workflow].definition
+        key = new.key or f"run-{len(self.runs)}"
+        self.runs.append("")
+        index = len(self.runs) - 1
+
+        async def call(lifecycle: Lifecycle) -> str:
+            return await lifecycle.start(definition, replace(new, key=key))
+
+        run_id: str = await self.as_client(call)
+        self.runs[index] = run_id
+        self.invariants.started.add(run_id)
+        return run_id
+
+    async def cancel(self, run_id: str) -> None:
+        """Cancels a run, if it is still live."""
+
+        async def call(lifecycle: Lifecycle) -> None:
+            await lifecycle.cancel(run_id)
+
+        with suppress(DetentError):
+            await self.as_client(call)
+            self.invariants.cancelled[run_id] = self.loop.time()
+
+    async def retry(self, run_id: str) -> str | None:
+        """Retries an ended run; the new run's id, or None for one that completed."""
+
+        async def call(lifecycle: Lifecycle) -> str:
+            return await lifecycle.retry(run_id)
+
+        try:
+            again: str = await self.as_client(call)
+        except WrongState:
+            return None
+        if again not in self.runs:
+            self.runs.append(again)
+        self.invariants.started.add(again)
+        return again
+
+    async def ended(self, run_id: str) -> None:
+        """Waits for the run's end."""
+        while self._live(run_key(run_id)):  # noqa: ASYNC110 - the status lives in a table
+            await asyncio.sleep(1.0)
+
+    async def as_client(self, call: Any) -> Any:
+        """Makes a client's call with faults between, again and again until it is answered."""
+        while True:
+            machine = Machine(f"client{next(self._names)}", self.gate, self.backend)
+            try:
+                return await call(Lifecycle(machine.backend))
+            except (WorkerCrashed, Unavailable):
+                await asyncio.sleep(self.rng.random() * 5)
+
+    def deploy(self) -> None:
+        """The next app replaces the current one: every machine is stopped, as a deploy does, and comes back new."""
+        self._deployed = min(self._deployed + 1, len(self.apps) - 1)
+        for machine in list(self._workers):
+            machine.dead = True
+            self._crashed(machine)
+
+    async def reap(self) -> None:
+        """One visit of the reaper, by a machine of its own."""
+        machine = Machine(f"reaper{next(self._names)}", self.gate, self.backend)
+        with suppress(WorkerCrashed, Unavailable):
+            await reap(machine.backend)
+
+    def purge(self) -> None:
+        """Empties the queues, as an operator may. What was live is driven again by the reaper, some time later."""
+        self.gate.note_event("PURGE")
+        for queue in self.queues:
+            queue.purge()
+        live = [key for key in self.store.items if key.sk == RUN and self._live(key)]
+        self.invariants.purged.update(key.pk.removeprefix("run#") for key in live)
+
+    def outage(self, operation: str, seconds: float) -> None:
+        """Every call of this operation is refused for so long. Only the reaper uses `query_index`."""
+        self.gate.note_event(f"OUTAGE of {operation} for {seconds:.0f} s")
+        self.gate.down[operation] = self.loop.time() + seconds
+
+    def records(self, run_id: str) -> tuple[RunRecord, dict[str, StepRecord]]:
+        return records_of(self.store, run_id)
+
+    # ---- the world ----------------------------------------------------------------------------------------
+
+    async def _whole(self, scenario: Coroutine[Any, Any, _T]) -> _T:
+        for _ in range(self.machines):
+            self.boot()
+        task = asyncio.ensure_future(scenario)
+        await self._until(task.done, FAULTY_SECONDS * 5)
+        await self._until(lambda: self._all_ended() or self.loop.time() > FAULTY_SECONDS, FAULTY_SECONDS * 10)
+        if isinstance(self.gate.plan, RandomPlan):
+            self.gate.plan.stop()
+        await self._until(self._all_ended, END_SECONDS)
+        if not self._all_ended():
+            live = [run for run in self.runs if run and self.records(run)[0].status.live]
+            statuses = {path: record.status.value for path, record in self.records(live[0])[1].items()}
+            raise Violation(f"3: run {live[0]} is stuck: {statuses}")
+        await self._until(lambda: not any(map(len, self.queues)), DRAIN_SECONDS)
+        for body in itertools.chain.from_iterable(queue.bodies() for queue in self.queues):
+            raise Violation(f"4: every run has ended, and a message is still delivered: {body}")
+        return await task
+
+    async def _until(self, condition: Any, limit: float) -> None:
+        ends = self.loop.time() + limit
+        while not condition() and self.loop.time() < ends:
+            if self.violation is not None:
+                raise self.violation
+            await asyncio.sleep(1.0)
+        if self.violation is not None:
+            raise self.violation
+
+    def _all_ended(self) -> bool:
+        return all(run and not self._live(run_key(run)) for run in self.runs)
+
+    def _live(self, key: Key) -> bool:
+        return RunStatus(str(self.store.items[key]["status"])).live
+
+    def boot(self) -> None:
+        skew = self.rng.randint(-MAX_SKEW, MAX_SKEW) if self.skew else 0
+        machine = Machine(f"worker{next(self._names)}", self.gate, self.backend, skew)
+        app = self.apps[self._deployed]
+        executor = _Watched(app.executor.with_sync(_on_the_spot), machine, self)
+        engine = Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
+        self._workers[machine] = asyncio.ensure_future(self._life(Worker(engine, grace=0.0, jitter=self.rng.random)))
+
+    async def _life(self, worker: Worker) -> None:
+        while True:
+            try:
+                await worker.run(asyncio.Event())
+            except Unavailable:  # It could not even register its workflows: started again by whoever runs it.
+                await asyncio.sleep(1.0)
+            except WorkerCrashed:
+                return
+
+    def _crashed(self, machine: Machine) -> None:
+        worker = self._workers.pop(machine, None)
+        if worker is not None:
+            worker.cancel()
+            self.loop.call_later(self.rng.uniform(0.1, 10.0), self.boot)
+
+    def _paused(self, machine: Machine) -> None:
+        if self.stand_ins and machine in self._workers:
+            self.boot()
+
+    def _check(self) -> None:
+        try:
+            if self.gate.calls >= MAX_CALLS:
+                raise Violation(f"3: no end after {MAX_CALLS:,} calls")
+            messages = [body for queue in self.queues for body in queue.bodies()]
+            self.invariants.check_obligations(self.store, messages)
+        except Violation as violation:
+            self.report(violation)
+
+    def report(self, violation: Violation) -> None:
+        """Keeps the first violation; the simulation ends with it."""
+        if self.violation is None:
+            self.violation = violation
+
+    def _graph(self, workflow: str, version: str) -> Graph:
+        return self._graphs[workflow, version]
+
+    def _close(self) -> None:
+        for _ in range(3):
+            pending = asyncio.all_tasks(self.loop)
+            for task in pending:
+                task.cancel()
+            if pending:
+                self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+
+class _Watched:
+    """An executor that tells the invariants of each body, and runs none on a dead machine."""
+
+    def __init__(self, executor: Executor, machine: Machine, simulation: Simulation) -> None:
+        self._executor = executor
+        self._machine = machine
+        self._simulation = simulation
+
+    def definitions(self) -> Mapping[str, Definition]:
+        return self._executor.definitions()
+
+    def knows(self, workflow: str, step: str) -> bool:
+        return self._executor.knows(workflow, step)
+
+    async def execute(self, task: Task) -> Outcome:
+        await self._machine.may_go_on()
+        slack = self._machine.backend.timing.heartbeat + LONGEST_STEP
+        try:
+            self._simulation.invariants.on_body(task.run_id, task.step, asyncio.get_running_loop().time(), slack=slack)
+        except Violation as violation:
+            self._simulation.report(violation)
+        self._machine.gate.note(self._machine, f"BODY {task.path} attempt {task.attempt} of {task.run_id}")
+        outcome = await self._executor.execute(task)
+        await self._machine.may_go_on()
+        return outcome
+
+
+def _ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+    """Crashed workers leave tasks with errors that nobody asks for."""
+
+
+async def _on_the_spot(function: Any) -> object:
+    return function()

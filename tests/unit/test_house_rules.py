@@ -1,0 +1,204 @@
+"""Rules of the house that no linter knows: sizes, names, one place for the environment, nothing that runs text."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import io
+import re
+import tokenize
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import detent
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ("functions", "infra", "sdk/python", "state_machine")
+ALSO_OURS = ("bench", "examples", "tests")
+MAX_MODULE = 500
+MAX_FUNCTION = 80
+VAGUE = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
+RUNS_TEXT = {"eval", "exec", "compile", "__import__"}
+IMPURE = {
+    "asyncio", "boto3", "botocore", "logging", "os", "random", "secrets", "socket", "sqlite3", "subprocess", "sys",
+    "tempfile", "threading", "time", "uuid",
+}  # fmt: skip
+PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"}
+ENVIRONMENT = {
+    "functions/detent_functions/settings.py",
+    "sdk/python/detent/settings.py",
+    "sdk/python/detent/cli/output.py",  # what every terminal program is told: NO_COLOR, FORCE_COLOR, COLUMNS
+}
+
+
+def modules(folders: tuple[str, ...]) -> list[Path]:
+    found = [path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return sorted(path for path in found if "build" not in path.parts)
+
+
+@cache
+def text(path: Path) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(text(path))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level modules that a module imports, anywhere in it."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield (node.module or "").split(".")[0]
+
+
+SHIPPED_MODULES = modules(SHIPPED)
+EVERY_MODULE = modules((*SHIPPED, *ALSO_OURS))
+Offences = dict[str, object]
+
+
+def offences(paths: list[Path], look: Callable[[Path], object]) -> Offences:
+    """What the look finds, by module; nothing for those it finds nothing in."""
+    found = {str(path): look(path) for path in paths}
+    return {path: what for path, what in found.items() if what}
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert len(SHIPPED_MODULES) > 40
+    assert all((ROOT / folder).is_dir() for folder in SHIPPED)
+    assert offences(SHIPPED_MODULES, lambda path: "json" in imported(path))  # a rule can be broken
+
+
+def test_a_module_can_be_read_in_one_sitting() -> None:
+    def too_long(path: Path) -> int | None:
+        lines = len(text(path).splitlines())
+        return lines if lines >= MAX_MODULE else None
+
+    assert offences(EVERY_MODULE, too_long) == {}
+
+
+def test_a_function_fits_a_screen() -> None:
+    def long(path: Path) -> list[str]:
+        return [
+            f"{node.name}: {node.end_lineno - node.lineno + 1} lines"
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.end_lineno is not None
+            and node.end_lineno - node.lineno >= MAX_FUNCTION
+        ]
+
+    assert offences(EVERY_MODULE, long) == {}
+
+
+def test_a_module_is_named_after_what_it_is_about() -> None:
+    def vague(path: Path) -> set[str]:
+        return VAGUE & {*path.with_suffix("").parts, *path.stem.split("_")}
+
+    assert offences(EVERY_MODULE, vague) == {}
+
+
+def test_a_module_says_what_it_is_about() -> None:
+    assert offences(SHIPPED_MODULES, lambda path: not (ast.get_docstring(tree(path)) or "").strip()) == {}
+
+
+def test_nothing_that_ships_runs_text_or_unpickles() -> None:
+    def runs_text(path: Path) -> set[str]:
+        calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        return (RUNS_TEXT & {call.id for call in calls if isinstance(call, ast.Name)}) | (PICKLES & set(imported(path)))
+
+    assert offences(modules((*SHIPPED, "bench", "examples")), runs_text) == {}
+    assert offences(modules(("tests",)), lambda path: PICKLES & set(imported(path))) == {}
+
+
+def test_the_state_machine_has_no_clock_no_chance_and_no_environment() -> None:
+    def impure(path: Path) -> set[str]:
+        nodes = list(ast.walk(tree(path)))
+        asked = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        called = {node.func.id for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+        clocks = {"now", "today", "utcnow", "environ", "getenv"}
+        return (IMPURE & set(imported(path))) | (clocks & asked) | ({"open", "print", "input"} & called)
+
+    assert offences(modules(("state_machine",)), impure) == {}
+
+
+def test_the_environment_is_read_in_the_settings_and_nowhere_else() -> None:
+    def reads(path: Path) -> list[int]:
+        return [
+            node.lineno
+            for node in ast.walk(tree(path))
+            if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
+            or (isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & {"environ", "getenv"})
+        ]
+
+    assert set(offences(SHIPPED_MODULES, reads)) <= ENVIRONMENT
+
+
+def test_exceptions_to_the_checkers_say_which() -> None:
+    bare = re.compile(r"type:\s*ignore(?!\[)|pyright:\s*ignore(?!\[)|noqa(?!:)")
+
+    def said(path: Path) -> list[str]:
+        tokens = tokenize.generate_tokens(io.StringIO(text(path)).readline)
+        return [token.string for token in tokens if token.type == tokenize.COMMENT and bare.search(token.string)]
+
+    assert offences(EVERY_MODULE, said) == {}
+
+
+def test_nothing_is_left_for_later() -> None:
+    words = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|XX" + r"X|HA" + r"CK)\b")
+
+    def left(path: Path) -> list[int]:
+        return [number for number, line in enumerate(text(path).splitlines(), 1) if words.search(line)]
+
+    assert offences(EVERY_MODULE, left) == {}
+
+
+def test_what_is_exported_is_sorted() -> None:
+    def unsorted(path: Path) -> list[str]:
+        for node in tree(path).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names: list[str] = ast.literal_eval(node.value)
+                return [] if names == sorted(set(names)) else names
+        return []
+
+    assert offences(EVERY_MODULE, unsorted) == {}
+
+
+def public_modules() -> list[str]:
+    return ["detent", "detent.testing", "detent_infra.engine", "detent_infra.sqlite", "detent_infra.aws"]
+
+
+@pytest.mark.parametrize("name", public_modules())
+def test_every_exported_name_can_be_imported(name: str) -> None:
+    module = importlib.import_module(name)
+    assert getattr(module, "__all__", None), f"{name} says what it exports"
+    missing = [exported for exported in module.__all__ if not hasattr(module, exported)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", detent.__all__)
+def test_every_name_of_detent_is_documented(name: str) -> None:
+    exported = getattr(detent, name)
+    said = exported.__doc__ or ""
+    generated = said.startswith(f"{name}(")  # by `dataclass`
+    assert said.strip()
+    assert not generated
+
+
+@pytest.mark.parametrize("kind", [detent.App, detent.Client, detent.Context, detent.RunHandle, detent.Workflow])
+def test_every_public_method_says_what_it_promises(kind: type) -> None:
+    """An async twin (`aget` of `get`) and what its name says whole need no words of their own."""
+    names = [name for name in vars(kind) if not name.startswith("_")]
+    undocumented = [
+        name
+        for name in names
+        if not inspect.getdoc(inspect.getattr_static(kind, name))
+        and name.removeprefix("a") not in names
+        and callable(getattr(kind, name))
+    ]
+    assert set(undocumented) <= {"status", "get"}
