@@ -186,7 +186,8 @@ class MemoryQueue:
         self._due: list[tuple[float, int]] = []
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
-        self._waiters: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
+        # In order of arrival, not of hash: under a virtual clock the same program does the same every time.
+        self._waiters: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
     def __len__(self) -> int:
         """Messages stored: waiting, delayed or in flight."""
@@ -205,9 +206,8 @@ class MemoryQueue:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
         woken = asyncio.Event()
-        waiter = (loop, woken)
         with self._lock:
-            self._waiters.add(waiter)
+            self._waiters[woken] = loop
         try:
             while True:
                 woken.clear()
@@ -224,7 +224,7 @@ class MemoryQueue:
                     continue
         finally:
             with self._lock:
-                self._waiters.discard(waiter)
+                del self._waiters[woken]
 
     async def extend(self, receipt: str, visibility: float) -> None:
         with self._lock:
@@ -269,7 +269,7 @@ class MemoryQueue:
         return taken
 
     def _wake(self) -> None:
-        for loop, event in self._waiters:
+        for event, loop in self._waiters.items():
             if not loop.is_closed():
                 loop.call_soon_threadsafe(event.set)
 

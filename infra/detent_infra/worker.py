@@ -52,7 +52,7 @@ class Worker:
         self._slots = asyncio.Semaphore(concurrency)
         self._grace = grace
         self._jitter = jitter
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in order, so that a simulation replays
 
     async def run(self, stop: asyncio.Event) -> None:
         """Registers the code's workflows, then works until `stop` is set.
@@ -116,8 +116,8 @@ class Worker:
 
     def _spawn(self, queue: Queue, message: Received, *, dead: bool) -> None:
         task = asyncio.create_task(self._handle(queue, message, dead=dead))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
 
     async def _handle(self, queue: Queue, message: Received, *, dead: bool) -> None:
         try:
@@ -142,7 +142,8 @@ class Worker:
 
     async def _drain(self) -> None:
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._grace)
+            await asyncio.wait(self._tasks, timeout=self._grace)
+            late = list(self._tasks)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)

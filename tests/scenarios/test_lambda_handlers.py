@@ -82,11 +82,24 @@ def test_messages_of_a_batch_are_driven_at_the_same_time(stack: Deployed) -> Non
     assert [stack.status(run_id) for run_id in runs] == ["COMPLETED"] * 3, "each body waits for the two others"
 
 
-def test_a_step_that_this_code_does_not_have_is_kept_and_hidden_longer_each_time(stack: Deployed) -> None:
+def test_a_step_that_this_code_does_not_have_is_handed_on_so_that_it_never_becomes_a_dead_letter(
+    stack: Deployed,
+) -> None:
     run_id = stack.start()
     stack.bodies.forgotten.add("greet")
     stack.sqs.purge_queue(QueueUrl=stack.resources.queue_url)
     stack.send(encode(Drive(run_id, "greet")))
+    event = stack.receive()
+    with recorded_calls() as calls:
+        assert worker.handler(event, Context()) == {"batchItemFailures": []}
+    [sent] = _of(calls, "SendMessageBatch")
+    [copy] = sent.params["Entries"]
+    assert (copy["MessageBody"], copy["DelaySeconds"]) == (encode(Drive(run_id, "greet")), 31)
+    assert stack.status(run_id) == "RUNNING"
+
+
+def test_a_message_of_a_newer_detent_is_kept_and_hidden_longer_each_time(stack: Deployed) -> None:
+    stack.send('{"v":99,"kind":"dance"}')
     event = stack.receive()
     hidden: list[list[int]] = []
     for count in (1, 2, 9):
@@ -146,8 +159,8 @@ def test_what_is_not_done_when_the_invocation_ends_is_kept_and_what_is_done_is_n
 def test_a_delivery_is_counted_and_what_is_kept_is_logged_under_its_run(
     stack: Deployed, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    run_id = stack.start()
-    stack.bodies.forgotten.add("greet")
+    run_id = "not-stored-yet"
+    stack.send(encode(Drive(run_id, "greet")))
     worker.handler(stack.receive(), Context("Worker-1"))
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines() if "MessagesKept" in line]
     assert [(line["function"], line["MessagesHandled"], line["MessagesKept"]) for line in printed] == [

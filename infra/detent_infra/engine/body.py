@@ -47,26 +47,27 @@ async def execute(
     ends = loop.time() + (task.control.deadline - started) / 1000
     beat = loop.time() + timing.first_heartbeat
     body = asyncio.ensure_future(executor.execute(task))
-    pulse: asyncio.Future[tuple[Stop | None, Writer]] | None = None
+    pulse: asyncio.Future[tuple[Stop | None, bool]] | None = None
+    writes = me
     try:
         while True:
             await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
             if body.done():
-                return body.result(), me
+                return body.result(), writes
             if loop.time() >= ends:
-                return Failed(_timed_out(task, started)), me
+                return Failed(_timed_out(task, started)), writes
             if pulse is None:
                 # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
-                pulse = asyncio.ensure_future(_heartbeat(session, me, started))
+                pulse = asyncio.ensure_future(_heartbeat(session, writes, started))
             elif pulse.done():
-                beaten: tuple[Stop | None, Writer] = pulse.result()
-                stop, me = beaten
+                stop, held = pulse.result()
+                writes = replace(me, held=held)
                 if stop is not None:
-                    return stop, me
+                    return stop, writes
                 pulse, beat = None, loop.time() + timing.heartbeat
     except asyncio.CancelledError:
-        await _release(session, me, task)
+        await _release(session, writes, task)
         raise
     finally:
         for future in (body, pulse):
@@ -117,23 +118,25 @@ async def look(session: Session) -> bool:
     return session.run.status.live
 
 
-async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop | None, Writer]:
+async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop | None, bool]:
+    """Why to stop, if at all, and whether the record is known to be mine."""
     backend = session.backend
     lease = backend.clock() + int(backend.timing.lease * 1000)
+    held = me.held
     try:
         try:
             await backend.table.write(transitions.heartbeat(me, started=started, lease=lease))
         except Conflict as conflict:
             if not transitions.wrote(me, StepStatus.RUNNING, conflict.item):
-                return LeaseLost(), me
-        me = replace(me, held=True)
+                return LeaseLost(), held
+        held = True
         await session.flush()
         if not await look(session) or not session.may_start(me.path):
-            return RunOver(), me
+            return RunOver(), held
     except Unavailable as error:
         # The lease may still hold, and the commit is fenced whether it does or not: try again at the next beat.
         log.warning("heartbeat of %s in run %s: %s", me.path, session.run_id, error)
-    return None, me
+    return None, held
 
 
 async def _release(session: Session, me: Writer, task: Task) -> None:

@@ -7,16 +7,18 @@ redelivery is the whole recovery. docs/internals/execution.md tells the crash st
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable
 from typing import assert_never
 
-from detent_state_machine import keys
+from detent_state_machine import keys, transitions
+from detent_state_machine.definition import DEFAULT_RETENTION_DAYS
 from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.graph import START
 from detent_state_machine.messages import Drive, Message, Start, decode
-from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
 
 from detent_infra.engine import body
@@ -25,7 +27,7 @@ from detent_infra.engine.propagate import Propagation, send
 from detent_infra.engine.session import Session
 from detent_infra.engine.step import TIME_MARGIN, Driven, Ended, HandedOver, Lost, Steps
 from detent_infra.executor import Executor
-from detent_infra.ports import Backend, Received
+from detent_infra.ports import Backend, Conflict, Received
 
 log = logging.getLogger("detent")
 
@@ -61,11 +63,20 @@ class Engine:
         `dead` says that it comes from the dead-letter queue, `deadline` when this invocation must have ended
         (milliseconds since the epoch). Raises `DetentError`, after which the message must be left.
         """
-        session = await self._load(received, dead=dead, deadline=deadline)
+        try:
+            session = await self._load(received, dead=dead, deadline=deadline)
+        except CorruptRecord as error:
+            if not dead:
+                raise
+            return await self._end_unread(decode(received.body), error)
         if isinstance(session, bool):
             return session
         try:
             return await self._drive_message(session)
+        except CorruptRecord as error:
+            if not dead:
+                raise
+            return await self._end_unreadable(session, error)
         finally:
             await session.flush()
 
@@ -101,6 +112,32 @@ class Engine:
             deadline=deadline,
             looked=now,
         )
+
+    # ---- dead letters about what cannot be read -------------------------------------------------------------
+
+    async def _end_unread(self, message: Message, error: CorruptRecord) -> bool:
+        """Neither handlers nor retention are known. The run fails if its own record is sound; else the log has it."""
+        log.error("dead letter of run %r: %s", message.run_id, error)
+        with contextlib.suppress(CorruptRecord, Conflict):
+            item = await self.backend.table.get(keys.run_key(message.run_id))
+            run = RunRecord.from_item(message.run_id, item or {})
+            now = self.backend.clock()
+            path = message.path if isinstance(message, Drive) else START
+            expires = now // 1000 + DEFAULT_RETENTION_DAYS * 86_400
+            await self.backend.table.write(
+                transitions.fail_run(run, path, _unreadable(error), now=now, expires=expires)
+            )
+        return True
+
+    async def _end_unreadable(self, session: Session, error: CorruptRecord) -> bool:
+        """The step run fails as one whose body raised: the run's handlers give back what it holds."""
+        log.error("dead letter of run %r: %s", session.run_id, error)
+        message = decode(session.received.body)
+        path = message.path if isinstance(message, Drive) else session.graph.successors[START][0].target
+        session.ended[path] = StepRecord(path, StepStatus.FAILED, session.token, False, error=_unreadable(error))
+        ready = await Propagation(session).after(path)
+        await send(session, [handler for handler in ready if session.may_start(handler)])
+        return True
 
     # ---- one message --------------------------------------------------------------------------------------
 
@@ -160,3 +197,7 @@ class Engine:
         if self.backend.clock() - session.looked < self.backend.timing.heartbeat * 1000:
             return True
         return await body.look(session) and session.may_start(path)
+
+
+def _unreadable(error: CorruptRecord) -> ErrorInfo:
+    return ErrorInfo("CorruptRecord", str(error), kinds=("CorruptRecord",), retryable=False)

@@ -101,7 +101,7 @@ class Steps:
         named: dict[str | None, str | None] = {None: await session.input_text()}
         for name, record in parents.items():
             named[name] = await session.output_text(record)
-        return decide.runs(step, parents, lambda name: json.loads(named.get(name) or "null"))
+        return decide.runs(step, parents, lambda name: _parsed(named.get(name) or "null"))
 
     async def _skip(self, session: Session, me: Writer) -> Driven:
         write = transitions.skip(me, now=self.backend.clock(), expires=session.expires)
@@ -321,6 +321,14 @@ def _failure(session: Session) -> Failure | None:
     if run.failed_step is None or run.error is None:
         return None
     return Failure(run.failed_step, run.error)
+
+
+def _parsed(text: str) -> JsonValue:
+    try:
+        parsed: JsonValue = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptRecord(f"A value that the condition looks at cannot be read: {error}.") from error
+    return parsed
 
 
 def _final(error: DetentError) -> ErrorInfo:
