@@ -26,8 +26,9 @@ demo: $(RUNTIME) ## Run 6,919 real orders as durable workflows, and check the bo
 report: $(RUNTIME) ## Make a page about penguins with a small graph of steps
 	@$(PY) -m examples.report.demo $(ARGS)
 
+# Three at once on any machine: many tests wait for real time. All of them must collect the same names, so one hash seed.
 test: $(DEV) ## Run the whole suite
-	@$(PY) -m pytest -q $(ARGS)
+	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 $(ARGS)
 
 check: lint types imports template test ## Everything that must hold before a change goes in
 

@@ -319,7 +319,7 @@ class Lifecycle:
                 advice="Start a new run with the same input instead.",
             )
         graph = await self.graph(old)
-        new_id = keyed_id(f"retry of {old.workflow}", run_id)
+        new_id = keyed_id("retry", old.workflow, run_id)
         carried = await self._close(run_id, graph)
         now = self.backend.clock()
         for path, item in carried.items():
@@ -389,9 +389,12 @@ class Lifecycle:
         return {path: item for path, item in found.items() if StepRecord.from_item(path, item).status in done}
 
 
-def keyed_id(scope: str, key: str) -> str:
-    """The run id of an idempotency key: the same on every machine, and apart for every workflow."""
-    digest = sha256(json.dumps([scope, key]).encode()).digest()
+def keyed_id(*parts: str) -> str:
+    """The run id of a workflow and an idempotency key: the same on every machine, and apart for every workflow.
+
+    With three parts, of a retry: no workflow or key, whatever its name, makes an id of two parts the same.
+    """
+    digest = sha256(json.dumps(parts).encode()).digest()
     return "k" + base32(int.from_bytes(digest[:16], "big"), 26)
 
 

@@ -12,16 +12,19 @@ _OWN = ("time", "level", "message", "run_id", "path", "attempt")
 
 def to_json(line: LogLine) -> str:
     """One JSON object; the fields stand beside detent's own names, which they cannot replace."""
-    fields = cast("dict[str, object]", json.loads(line.fields))
     own = {name: getattr(line, name) for name in _OWN}
-    return json.dumps({**own, **{k: v for k, v in fields.items() if k not in own}}, ensure_ascii=False)
+    try:
+        fields = cast("dict[str, object]", json.loads(line.fields))
+        return json.dumps({**own, **{k: v for k, v in fields.items() if k not in own}}, ensure_ascii=False)
+    except RecursionError:  # rather the line without them than no line
+        return json.dumps({**own, "fields_dropped": True}, ensure_ascii=False)
 
 
 def from_json(text: str) -> LogLine | None:
     """The line in a stored JSON object, or None if detent did not write it."""
     try:
         parsed: object = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     match parsed:
         case {"time": int(time), "level": str(level), "message": str(message), "run_id": str(run_id)}:

@@ -288,7 +288,7 @@ class MemoryBlobs:
     async def get(self, ref: str) -> bytes:
         data = self._store.blobs.get(ref)
         if data is None:
-            raise CorruptRecord(f"The payload {ref!r} is missing from the blob store.")
+            raise CorruptRecord(f"The payload {ref[:80]!r} is missing from the blob store.")
         return data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.records import Payload
 
 from detent_infra.ports import Blobs
@@ -23,5 +24,8 @@ async def store(blobs: Blobs, text: str) -> Payload:
 async def load(blobs: Blobs, payload: Payload) -> str:
     """Raises `CorruptRecord` if the blob is gone or is not what was stored."""
     if payload.ref is not None:
-        return (await blobs.get(payload.ref)).decode()
+        try:
+            return (await blobs.get(payload.ref)).decode()
+        except UnicodeDecodeError as error:
+            raise CorruptRecord(f"The payload {payload.ref} is no text.") from error
     return payload.text or "null"

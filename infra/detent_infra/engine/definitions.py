@@ -61,7 +61,7 @@ class Definitions:
 
     async def newest(self, workflow: str) -> Definition:
         """The definition registered last. Raises `UnknownWorkflow`."""
-        item = await self._backend.table.get(workflow_key(workflow))
+        item = await self._backend.table.get(workflow_key(workflow)) if workflow else None
         if item is None:
             raise UnknownWorkflow(
                 f"No workflow {workflow!r} is registered on {self._backend.url}.",

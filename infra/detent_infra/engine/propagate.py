@@ -140,6 +140,7 @@ class Propagation:
         await self._end(transitions.end_failing(session.run, now=session.backend.clock(), expires=session.expires))
 
     async def _end(self, write: Update) -> None:
+        await self._session.flush()  # Who sees the run's end finds its log complete.
         # A refusal says that it has ended already: by this very write, repeated, or by a cancel or failure before.
         with contextlib.suppress(Conflict):
             await self._session.backend.table.write(write)

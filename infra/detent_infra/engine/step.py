@@ -17,6 +17,7 @@ from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
 from detent_state_machine.writes import Item, Update, Write
+from pydantic import JsonValue
 
 from detent_infra import payloads
 from detent_infra.engine import body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -47,6 +48,8 @@ class SqliteBlobs:
         return ref
 
     async def get(self, ref: str) -> bytes:
+        if re.fullmatch("[0-9a-f]{64}", ref) is None:
+            raise CorruptRecord(f"{ref[:80]!r} is no reference to a payload.")
         session = self._session()
         size = session.read(_SIZE, (ref,))
         if not size:
