@@ -50,7 +50,7 @@ def _sqlite(url: str, rest: str, timing: Timing | None) -> Backend:
     path = rest[1:]
     if not rest.startswith("/"):
         raise _refused(url, "a path is missing its slash: there are three before a relative path, four in all else")
-    if not path or path.endswith("/"):
+    if not path or path.endswith("/") or "\0" in path:
         raise _refused(url, "it names no file")
     if "?" in path:
         raise _refused(url, "sqlite takes no options")
@@ -80,8 +80,8 @@ def parse_aws(url: str) -> tuple[str, str | None, str | None]:
     try:
         parts = urlsplit(url)
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError as error:
-        raise _refused(url, str(error)) from None
+    except ValueError:  # which would repeat parts of it
+        raise _refused(url, "it cannot be taken apart") from None
     if "@" in parts.netloc:
         raise _refused("aws://…", "credentials do not belong in a URL; boto3 finds them (AWS_PROFILE, a role, …)")
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,127}", parts.netloc) is None:
@@ -95,9 +95,19 @@ def parse_aws(url: str) -> tuple[str, str | None, str | None]:
     if endpoint is not None and re.fullmatch(r"https?://[^/@\s]+/?", endpoint) is None:
         raise _refused(f"aws://{parts.netloc}", "an endpoint looks like http://localhost:4566")
     if "region" in given and re.fullmatch(r"[a-z0-9-]+", given["region"]) is None:
-        raise _refused(url, f"{given['region']!r} is no name of a region")
+        raise _refused(url, "what it gives is no name of a region")
     return parts.netloc, given.get("region"), endpoint
 
 
+def shown(url: str) -> str:
+    """The URL without what may be a secret: user and password, and options that are none of ours."""
+    if url.startswith("sqlite:///"):
+        return url
+    place, question, query = url.partition("?")
+    place = re.sub("//.*@", "//…@", place, flags=re.DOTALL)
+    options = [part if re.fullmatch("(region|endpoint)=[^@]*", part) else "…" for part in query.split("&")]
+    return place + question + "&".join(options) if question else place
+
+
 def _refused(url: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{url!r} is not the URL of a backend: {why}.", advice=FORMS)
+    return ConfigurationError(f"{shown(url)!r} is not the URL of a backend: {why}.", advice=FORMS)

@@ -69,7 +69,7 @@ class Graph:
 
 
 def graph_of(definition: Definition) -> Graph:
-    """Raises `CorruptRecord` for edges that lead nowhere, which no compiler writes."""
+    """Raises `CorruptRecord` for edges that lead nowhere and names that are taken, which no compiler writes."""
     steps = {step.name: step for step in definition.steps}
     main = [step for step in definition.steps if step.scope == "main"]
     handlers = [step for step in definition.steps if step.scope == "on_failure"]
@@ -97,6 +97,8 @@ def graph_of(definition: Definition) -> Graph:
 
 def _check_edges(definition: Definition, steps: Mapping[str, StepDefinition]) -> None:
     for step in definition.steps:
+        if step.name.startswith("@") or steps[step.name] is not step:
+            raise CorruptRecord(f"Definition {definition.name!r}: a step cannot be named {step.name!r}.")
         names = [parent.step for parent in step.parents]
         for name in names:
             if name not in steps or names.count(name) > 1:

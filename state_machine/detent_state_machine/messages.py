@@ -24,10 +24,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """Drive this step run: claim it and go on from there, or, if it has ended, see that its successors are driven."""
+    """Drive this step run: claim it and go on from there, or, if it has ended, see that its successors are driven.
+
+    `fresh` is true only for the message sent by whoever made the step run ready. A copy, a retry, or a message of a
+    walk is not: others may be at work on the step run.
+    """
 
     run_id: str
     path: str
+    fresh: bool = False
 
 
 Message: TypeAlias = Start | Drive
@@ -37,8 +42,8 @@ def encode(message: Message) -> str:
     match message:
         case Start(run_id, fresh):
             body: dict[str, object] = {"v": FORMAT, "kind": "start", "run": run_id, "fresh": fresh}
-        case Drive(run_id, path):
-            body = {"v": FORMAT, "kind": "drive", "run": run_id, "path": path}
+        case Drive(run_id, path, fresh):
+            body = {"v": FORMAT, "kind": "drive", "run": run_id, "path": path, **({"fresh": True} if fresh else {})}
         case _:
             assert_never(message)
     return json.dumps(body, separators=(",", ":"))
@@ -65,6 +70,6 @@ def decode(body: str) -> Message:
         case {"v": 1, "kind": "start", "run": str(run_id), "fresh": bool(fresh)}:
             return Start(run_id, fresh)
         case {"v": 1, "kind": "drive", "run": str(run_id), "path": str(path)}:
-            return Drive(run_id, path)
+            return Drive(run_id, path, fields.get("fresh") is True)
         case _:
             raise CorruptRecord(f"The queue holds a message of an unknown kind: {body[:80]!r}.")

@@ -201,7 +201,7 @@ def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
         return build()
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptRecord(
-            f"The record of {what} cannot be read: {type(error).__name__}: {error}.",
+            f"The record of {what} cannot be read: {type(error).__name__}: {_cut(str(error), 200)}.",
             advice="It was not written by detent, or was changed by hand.",
         ) from error
 

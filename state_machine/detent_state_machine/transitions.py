@@ -223,11 +223,10 @@ class Later:
 Refused: TypeAlias = Claim | Interrupt | Mine | Ended | Later
 
 
-def after_refusal(
-    me: Writer, step: StepDefinition, item: Item, *, now: int, lease: int, expires: int, dead: bool = False
+def with_record(
+    me: Writer, step: StepDefinition, seen: StepRecord, *, now: int, lease: int, expires: int, dead: bool = False
 ) -> Refused:
     """What to do about a step run that already has a record. `dead`: the message is a dead letter."""
-    seen = StepRecord.from_item(me.path, item)
     if seen.status.terminal:
         return Ended(seen)
     if seen.status is StepStatus.RETRYING:

@@ -23,7 +23,7 @@ from detent_state_machine.transitions import (
     Mine,
     Refused,
     Writer,
-    after_refusal,
+    with_record,
     wrote,
 )
 from detent_state_machine.writes import Item, Update, Value, apply, holds
@@ -58,7 +58,7 @@ def decided(item: Item, *, once: bool = False, dead: bool = False) -> Update:
 
 
 def refused(item: Item, step: StepDefinition = STEP, *, dead: bool = False) -> Refused:
-    return after_refusal(ME, step, item, now=NOW, lease=LEASE, expires=EXPIRES, dead=dead)
+    return with_record(ME, step, record(item), now=NOW, lease=LEASE, expires=EXPIRES, dead=dead)
 
 
 def record(item: Item) -> StepRecord:
@@ -333,7 +333,7 @@ def test_the_owner_of_an_expired_lease_that_renews_it_refuses_the_take_over() ->
 def test_of_two_take_overs_of_one_lease_the_second_is_refused() -> None:
     item = stored(StepStatus.RUNNING)
     first, second = (
-        after_refusal(replace(ME, token=token), STEP, item, now=NOW, lease=LEASE, expires=EXPIRES)
+        with_record(replace(ME, token=token), STEP, record(item), now=NOW, lease=LEASE, expires=EXPIRES)
         for token in ("first", "second")
     )
     assert isinstance(first, Claim)
@@ -367,7 +367,7 @@ def all_writes(me: Writer, seen: Item | None, now: int) -> list[Update]:
     if step_record is None or not step_record.status.terminal:
         writes.append(transitions.interrupt(me, step_record, now=now, expires=0, error=DEAD_LETTER))
     for dead in (False, True) if seen is not None else ():
-        found = after_refusal(me, STEP, seen or {}, now=now, lease=now + 10, expires=0, dead=dead)
+        found = with_record(me, STEP, record(seen or {}), now=now, lease=now + 10, expires=0, dead=dead)
         if isinstance(found, Claim | Interrupt):
             writes.append(found.write)
     return writes

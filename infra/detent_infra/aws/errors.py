@@ -199,9 +199,15 @@ def _of_botocore(error: BotoCoreError | ResponseParserError, resource: str) -> D
     # A body that is no AWS answer comes from a proxy or balancer on the way as a rule, and is gone the next time.
     if isinstance(error, EndpointError | HTTPClientError | IncompleteReadError | ResponseParserError):
         return Unavailable(
-            f"AWS could not be reached for {resource}: {error}",
+            f"AWS could not be reached for {resource}: {_without_credentials(error)}",
             advice="Check the network, the region and the endpoint; `detent doctor` tries each.",
         )
     return ConfigurationError(
-        f"{resource} cannot be used as configured: {kind}: {error}", advice="Run `detent doctor`."
+        f"{resource} cannot be used as configured: {kind}: {_without_credentials(error)}",
+        advice="Run `detent doctor`.",
     )
+
+
+def _without_credentials(error: Exception) -> str:
+    """What botocore says names the URL of the endpoint or proxy, with the user and password that it may hold."""
+    return re.sub(r"//[^/@\s]*@", "//…@", str(error))

@@ -160,13 +160,13 @@ class Engine:
             ready = [path for path in await propagation.after(path) if session.may_start(path)]
             inline = self._choose(session, ready)
             # All arrivals and all other sends come first: if this worker dies in the inline step, nothing else waits.
-            await send(session, [path for path in ready if path != inline])
+            await send(session, [path for path in ready if path != inline], fresh=True)
             if inline is None:
                 return True
             if not await self._still_live(session, inline):
                 return True
             session.hops += 1
-            driven = await self._steps.drive(session, inline, inline=True)
+            driven = await self._steps.drive(session, inline, inline=True, fresh=True)
 
     async def _first(self, session: Session, message: Message) -> Driven:
         match message:
@@ -174,9 +174,10 @@ class Engine:
                 done = StepRecord(START, StepStatus.COMPLETED, "", True)
                 session.ended[START] = done
                 return Ended(START, done, fresh and session.received.count == 1 and not session.dead)
-            case Drive(path=path):
+            case Drive(path=path, fresh=fresh):
                 if session.may_start(path):
-                    return await self._steps.drive(session, path, inline=False)
+                    first = fresh and session.received.count == 1
+                    return await self._steps.drive(session, path, inline=False, fresh=first)
                 record = (await session.records([path])).get(path)
                 if record is not None and record.status.terminal:
                     return Ended(path, record, False)

@@ -17,12 +17,12 @@ from detent_infra.engine.session import Session
 from detent_infra.ports import Conflict
 
 
-async def send(session: Session, paths: Iterable[str], *, delay: float = 0.0) -> None:
+async def send(session: Session, paths: Iterable[str], *, delay: float = 0.0, fresh: bool = False) -> None:
     """Messages that drive the paths, at the earliest after `delay` seconds or the queue's longest delay.
 
-    One that arrives before its time is sent on: a claim refuses what is not due.
+    One that arrives before its time is sent on: a claim refuses what is not due. `fresh` as in `Drive`.
     """
-    bodies = [encode(Drive(session.run_id, path)) for path in paths]
+    bodies = [encode(Drive(session.run_id, path, fresh)) for path in paths]
     if bodies:
         queue = session.backend.queue
         await queue.send(bodies, delay=min(max(0.0, delay), queue.max_delay))

@@ -69,10 +69,23 @@ class Steps:
         self.executor = executor
         self._jitter = jitter
 
-    async def drive(self, session: Session, path: str, *, inline: bool) -> Driven:
+    async def drive(self, session: Session, path: str, *, inline: bool, fresh: bool) -> Driven:
+        """Drives the step run as far as this delivery can.
+
+        `fresh`: it was made ready just now (inline), or this is the first delivery of the message sent when it was.
+        Then an at-least-once body begins without a claim: nobody else has begun it, but for a duplicate within its
+        first second. From then on, and for every other message, a claim refuses the second and counts who died.
+        """
         step = session.graph.step(path)
         me = session.writer(path, inline=inline)
-        parents = await session.records(decide.parents_to_read(step))
+        unclaimed = fresh and step.delivery is Delivery.AT_LEAST_ONCE
+        # A look at its own record first costs a fifth of the write that it may save: a duplicate that comes late finds
+        # it, and a claim of what is there says at once what it saw.
+        looks = not inline and not session.dead and (unclaimed or not fresh)
+        parents = await session.records([*decide.parents_to_read(step), *([path] if looks else [])])
+        own = parents.pop(path, None)
+        if own is not None and own.status.terminal:
+            return Ended(path, own, False)
         missing = [parent.step for parent in step.parents if parent.need == "completed" and parent.step not in parents]
         if missing:
             log.error("step %r of run %s was driven before %s ended", path, session.run_id, ", ".join(missing))
@@ -88,13 +101,12 @@ class Steps:
             log.warning("no step %r of %r in this code: left for a worker that has it", path, session.run.workflow)
             await later(session, path, self.backend.clock() + int(self.backend.timing.lease * 1000))
             return HandedOver()
-        seen: StepRecord | None = None
-        if not inline or session.dead or step.delivery is not Delivery.AT_LEAST_ONCE:
-            claimed = await self._claim(session, me, step)
-            if not isinstance(claimed, StepRecord):
-                return claimed
-            seen, me = claimed, replace(me, held=True)
-        return await self._attempt(session, me, step, parents, seen)
+        if own is None and unclaimed and not session.dead:
+            return await self._attempt(session, me, step, parents, None)
+        claimed = await self._claim(session, me, step, own)
+        if not isinstance(claimed, StepRecord):
+            return claimed
+        return await self._attempt(session, replace(me, held=True), step, parents, claimed)
 
     async def _runs(self, session: Session, step: StepDefinition, parents: dict[str, StepRecord]) -> bool:
         if step.when is None or decide.blocked(step, parents):
@@ -129,41 +141,21 @@ class Steps:
             return Ended(me.path, record, transitions.wrote(me, record.status, conflict.item))
         return self._committed(session, me, item)
 
-    async def _claim(self, session: Session, me: Writer, step: StepDefinition) -> StepRecord | Driven:
-        """The record as claimed by me, or what to do instead."""
-        now = self.backend.clock()
-        lease = now + int(self.backend.timing.lease * 1000)
-        write = transitions.claim(me, now=now, lease=lease)
-        if session.dead:
-            write = transitions.interrupt(me, None, now=now, expires=session.expires, error=transitions.DEAD_LETTER)
+    async def _claim(
+        self, session: Session, me: Writer, step: StepDefinition, seen: StepRecord | None
+    ) -> StepRecord | Driven:
+        """The record as claimed by me, or what to do instead. `seen` is the record if one was read."""
         for _ in range(RACES):
+            write = await self._next_write(session, me, step, seen)
+            if not isinstance(write, Update):
+                return write
             try:
                 item = await self._write(write)
             except Conflict as conflict:
-                if conflict.item is None:
-                    continue
                 item = conflict.item
+                seen = StepRecord.from_item(me.path, item) if item is not None else None
                 if not transitions.wrote(me, StepStatus.FAILED, item):
-                    now = self.backend.clock()
-                    refused = transitions.after_refusal(
-                        me, step, item, now=now, lease=lease, expires=session.expires, dead=session.dead
-                    )
-                    match refused:
-                        case transitions.Claim(again) | transitions.Interrupt(again):
-                            write = again
-                            continue
-                        case transitions.Mine(record):
-                            return record
-                        case transitions.Ended(record):
-                            session.remember(record)
-                            return Ended(me.path, record, False)
-                        case transitions.Later(at):
-                            # Perhaps this is the owner's own message, delivered twice: deleting it without a copy
-                            # would delete the owner's recovery.
-                            await later(session, me.path, at)
-                            return HandedOver()
-                        case _:
-                            assert_never(refused)
+                    continue
             assert item is not None
             record = session.remember(StepRecord.from_item(me.path, item))
             if record.status is StepStatus.FAILED and record.error is not None:
@@ -171,6 +163,34 @@ class Steps:
                 return Ended(me.path, record, True)
             return record
         return Lost()
+
+    async def _next_write(
+        self, session: Session, me: Writer, step: StepDefinition, seen: StepRecord | None
+    ) -> Update | StepRecord | Driven:
+        """The write that claims what was seen; or my own record, or what to do instead of claiming."""
+        now = self.backend.clock()
+        lease = now + int(self.backend.timing.lease * 1000)
+        if seen is None:
+            if session.dead:
+                return transitions.interrupt(me, None, now=now, expires=session.expires, error=transitions.DEAD_LETTER)
+            return transitions.claim(me, now=now, lease=lease)
+        refused = transitions.with_record(
+            me, step, seen, now=now, lease=lease, expires=session.expires, dead=session.dead
+        )
+        match refused:
+            case transitions.Claim(write) | transitions.Interrupt(write):
+                return write
+            case transitions.Mine(record):
+                return record
+            case transitions.Ended(record):
+                return Ended(me.path, session.remember(record), False)
+            case transitions.Later(at):
+                # Perhaps this is the owner's own message, delivered twice: deleting it without a copy would delete
+                # the owner's recovery.
+                await later(session, me.path, at)
+                return HandedOver()
+            case _:
+                assert_never(refused)
 
     async def _attempt(
         self,
