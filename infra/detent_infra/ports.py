@@ -7,9 +7,9 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Write
@@ -198,7 +198,7 @@ class Backend:
     ids: Ids
     timing: Timing
     close: Callable[[], None] = field(default=lambda: None)
-    sweep: Callable[[], Awaitable[None]] = field(default=_nothing_to_sweep)
+    sweep: Callable[[], Coroutine[Any, Any, None]] = field(default=_nothing_to_sweep)
     """Drops what is past its `expires` (retention), where the store does not do it by itself."""
 
 

@@ -148,7 +148,7 @@ class Stuttering:
         return getattr(self.table, name)
 
     async def write(self, write: Write) -> Item | None:
-        return await self._once(write, lambda: self.table.write(write))  # type: ignore[attr-defined]
+        return await self._once(write, lambda: self.table.write(write))  # type: ignore[attr-defined,no-any-return]
 
     async def transact(self, writes: Sequence[Write]) -> None:
         await self._once(writes[0], lambda: self.table.transact(writes))  # type: ignore[attr-defined]
