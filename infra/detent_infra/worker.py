@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
@@ -19,6 +20,8 @@ from detent_infra.ports import Queue, Received
 from detent_infra.reaper import reap
 
 log = logging.getLogger("detent")
+
+_T = TypeVar("_T")
 
 RECEIVE_WAIT = 20.0
 REAP_EVERY = 60.0
@@ -61,7 +64,8 @@ class Worker:
         Raises `ConfigurationError` if the backend is not as it must be.
         """
         backend = self._backend
-        await Lifecycle(backend, self.engine.definitions).register(self.engine.executor.definitions().values())
+        lifecycle = Lifecycle(backend, self.engine.definitions)
+        await self._patiently(lambda: lifecycle.register(self.engine.executor.definitions().values()))
         loops = [
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
@@ -104,13 +108,18 @@ class Worker:
                 self._spawn(queue, message, dead=True)
 
     async def _next(self, queue: Queue, limit: int) -> list[Received]:
-        """The next messages, however long the backend does not answer."""
+        """The next messages."""
+        visibility = self._backend.timing.visibility
+        return await self._patiently(lambda: queue.receive(limit, wait=RECEIVE_WAIT, visibility=visibility))
+
+    async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
+        """Does it, however long the backend does not answer."""
         pause = 0.1
         while True:
             try:
-                return await queue.receive(limit, wait=RECEIVE_WAIT, visibility=self._backend.timing.visibility)
+                return await act()
             except Unavailable as error:
-                log.warning("cannot receive, next try in about %.1f s: %s", pause, error)
+                log.warning("next try in about %.1f s: %s", pause, error)
                 await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
                 pause = min(MAX_PAUSE, pause * 2)
 

@@ -47,17 +47,20 @@ class Definitions:
         with contextlib.suppress(Conflict):
             await self._backend.table.write(Put(key, payload_attributes("definition", body)))
 
-    def know(self, definition: Definition) -> Graph:
-        """Keeps the definition at hand, as deployed code does with its own."""
+    def know(self, definition: Definition, version: str | None = None) -> Graph:
+        """Keeps the definition at hand, as deployed code does with its own.
+
+        `version`: under which it is stored, if an older detent did: read back, it has fields more and another hash.
+        """
         if len(self._graphs) >= MAX_CACHED:
             self._graphs.pop(next(iter(self._graphs)))
-        graph = self._graphs[definition.name, definition.version] = graph_of(definition)
+        graph = self._graphs[definition.name, version or definition.version] = graph_of(definition)
         return graph
 
     async def graph(self, workflow: str, version: str) -> Graph:
         """Raises `UnknownWorkflow` if no such definition is stored."""
         known = self._graphs.get((workflow, version))
-        return known if known is not None else self.know(await self._read(workflow, version))
+        return known if known is not None else self.know(await self._read(workflow, version), version)
 
     async def newest(self, workflow: str) -> Definition:
         """The definition registered last. Raises `UnknownWorkflow`."""

@@ -72,9 +72,9 @@ def prepare(path: Path) -> None:
             advice="Choose another path, or make the directory writable.",
         ) from error
     try:
-        connection = _patiently(lambda: connect(path, timeout=PREPARE_LIMIT, create=True))
+        connection = patiently(lambda: connect(path, timeout=PREPARE_LIMIT, create=True))
         try:
-            _patiently(lambda: _initialise(connection, path))
+            patiently(lambda: _initialise(connection, path))
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -143,8 +143,10 @@ def _initialise(connection: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _patiently(action: Callable[[], _T]) -> _T:
-    """Some locks (changing the journal mode, recovery) are refused at once, whatever the connection's timeout."""
+def patiently(action: Callable[[], _T]) -> _T:
+    """Some locks (changing the journal mode, recovery, the last one out cleaning up) are refused at once, whatever the
+    connection's timeout. Raises the last refusal after `PREPARE_LIMIT` seconds.
+    """
     until = time.monotonic() + PREPARE_LIMIT
     while True:
         try:

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 from detent_state_machine.errors import ConfigurationError, DetentError, InputError, Unavailable
 
-from detent_infra.sqlite.database import CHECKPOINT_PAGES, connect, is_busy, translated
+from detent_infra.sqlite.database import CHECKPOINT_PAGES, connect, is_busy, patiently, translated
 
 LOCK_LIMIT = 10.0
 """Seconds a batch waits for another process's lock before its operations are `Unavailable`."""
@@ -80,9 +80,9 @@ class Session:
         self._lock = threading.RLock()  # only `close` from another thread ever contends for it
         self._closed = False
         try:
-            self._writer = connect(path, timeout=0)
+            self._writer = patiently(lambda: connect(path, timeout=0))
             try:
-                self._reader = connect(path, timeout=READ_LIMIT)
+                self._reader = patiently(lambda: connect(path, timeout=READ_LIMIT))
             except sqlite3.Error:
                 self._writer.close()
                 raise
