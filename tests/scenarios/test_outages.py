@@ -340,3 +340,29 @@ def test_a_start_message_of_a_run_that_is_not_stored_is_kept() -> None:
         message = Received(encode(Start("nobody", fresh=True)), "0/0", 1)
         assert h.wait_for(engine.handle(message)) is False
         assert h.wait_for(engine.handle(message, dead=True)) is True
+
+
+def test_a_worker_that_starts_while_the_table_does_not_answer_waits_for_it() -> None:
+    shop = open_shop()
+
+    class Away(Stuttering):
+        async def get(self, key: object) -> object:
+            if len(self.failed) < 5:
+                self.failed.add((str(len(self.failed)), None))
+                raise Unavailable("away")
+            return await self.table.get(key)  # type: ignore[attr-defined]
+
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        backend = replace(h.backend, table=Away(h.backend.table, applied=False))  # type: ignore[arg-type]
+        stop = asyncio.Event()
+
+        async def work() -> str:
+            worker = asyncio.create_task(Worker(Engine(backend, h._faults)).run(stop))
+            run = await h.client.astart(shop.orders, Order(id="a", cents=0))
+            text = await run.aresult(60)
+            stop.set()
+            await worker
+            return text
+
+        assert h.wait_for(work()) == "sent: label-a free"
