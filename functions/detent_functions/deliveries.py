@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TypedDict
+from typing import NamedTuple, TypedDict, cast
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine
@@ -48,9 +48,16 @@ class BatchResponse(TypedDict):
     batchItemFailures: list[Kept]
 
 
-def answer(event: SqsEvent, context: LambdaContext, *, dead: bool) -> BatchResponse:
+class Delivery(NamedTuple):
+    """A record of the batch. Without a message, it is none of SQS's; an id of "" fails the whole batch (Lambda)."""
+
+    id: str
+    message: Received | None
+
+
+def answer(event: object, context: LambdaContext, *, dead: bool) -> BatchResponse:
     """Drives the batch's messages at the same time. Never raises: what was not done is kept."""
-    records = event.get("Records", [])
+    records = read(event)
     with invocation(context) as counters:
         try:
             here = runtime()
@@ -58,17 +65,42 @@ def answer(event: SqsEvent, context: LambdaContext, *, dead: bool) -> BatchRespo
             kept = here.run(_drive(here.engine, queue, records, context.get_remaining_time_in_millis(), dead=dead))
         except Exception:  # noqa: BLE001 - the batch must come back whatever it was, and the log says what
             log.exception("none of the batch was handled")
-            kept = [record["messageId"] for record in records]
+            kept = [record.id for record in records]
         counters.add("MessagesHandled", len(records) - len(kept))
         counters.add("MessagesKept", len(kept))
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
 
 
-async def _drive(engine: Engine, queue: Queue, records: list[SqsRecord], left_ms: int, *, dead: bool) -> list[str]:
+def read(event: object) -> list[Delivery]:
+    """The records of an `SqsEvent`, whatever else it is."""
+    match event:
+        case {"Records": list()}:
+            return [_read(record) for record in cast("dict[str, list[object]]", event)["Records"]]
+        case _:
+            log.error("the event holds no records of SQS")
+            return []
+
+
+def _read(record: object) -> Delivery:
+    match record:
+        case {
+            "messageId": str(id),
+            "body": str(body),
+            "receiptHandle": str(receipt),
+            "attributes": {"ApproximateReceiveCount": str(count)},
+        } if count.isdecimal() and len(count) < 10:
+            return Delivery(id, Received(body, receipt, int(count)))
+        case {"messageId": str(id)}:
+            return Delivery(id, None)
+        case _:
+            return Delivery("", None)
+
+
+async def _drive(engine: Engine, queue: Queue, records: list[Delivery], left_ms: int, *, dead: bool) -> list[str]:
     if not records:
         return []
     deadline = engine.backend.clock() + left_ms
-    tasks = {asyncio.create_task(_one(engine, queue, r, deadline, dead=dead)): r["messageId"] for r in records}
+    tasks = {asyncio.create_task(_one(engine, queue, r, deadline, dead=dead)): r.id for r in records}
     _, late = await asyncio.wait(tasks, timeout=max(0, left_ms - RESERVE_MS) / 1000)
     for task in late:
         log.error("message given up: the invocation is about to end", extra={"message_id": tasks[task]})
@@ -78,17 +110,14 @@ async def _drive(engine: Engine, queue: Queue, records: list[SqsRecord], left_ms
     return [message_id for task, message_id in tasks.items() if task in late or not task.result()]
 
 
-async def _one(engine: Engine, queue: Queue, record: SqsRecord, deadline: int, *, dead: bool) -> bool:
+async def _one(engine: Engine, queue: Queue, record: Delivery, deadline: int, *, dead: bool) -> bool:
     """Whether the message is done with. Raises nothing."""
-    about = {"message_id": record["messageId"]}
-    try:
-        received = Received(
-            record["body"], record["receiptHandle"], int(record["attributes"]["ApproximateReceiveCount"])
-        )
-        about |= _names(received.body)
-    except Exception:  # noqa: BLE001 - as above
-        log.exception("message kept: its record is not one of SQS", extra=about)
+    about = {"message_id": record.id}
+    received = record.message
+    if received is None:
+        log.error("message kept: its record is not one of SQS", extra=about)
         return False
+    about |= _names(received.body)
     try:
         if received.count > 1:
             # The queue hides a message for longer than a function can run. One that came back may be the one that

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Annotated, TypedDict
+from typing import Annotated, TypedDict, cast
 from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -95,8 +95,14 @@ class Reply:
 
 
 def read_request(event: UrlEvent) -> Request:
-    """Raises `Refused` for a body that is too large or is not what its encoding says."""
-    text = event.get("body") or ""
+    """Raises `Refused` for what is no request, and for a body that is too large or not what its encoding says."""
+    match cast("object", event):
+        case {"requestContext": {"http": {"method": str(method)}}, "rawPath": str(path)}:
+            text = event.get("body") or ""
+        case _:
+            raise Refused(HTTPStatus.BAD_REQUEST, "The event is no HTTP request of a function URL.")
+    if not isinstance(text, str):
+        raise Refused(HTTPStatus.BAD_REQUEST, "The body is no text.")
     if len(text) > MAX_BODY * 4 // 3 + 4:
         raise _too_large()
     try:
@@ -105,8 +111,6 @@ def read_request(event: UrlEvent) -> Request:
         raise Refused(HTTPStatus.BAD_REQUEST, "The body cannot be decoded.") from error
     if len(body) > MAX_BODY:
         raise _too_large()
-    path = event.get("rawPath", "/")
-    method = event["requestContext"]["http"]["method"] if "requestContext" in event else ""
     return Request(method, tuple(unquote(segment) for segment in path.strip("/").split("/")), body)
 
 

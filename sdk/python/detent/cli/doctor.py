@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from detent_infra.connect import connect
+from detent_infra.connect import connect, shown
 from detent_infra.ports import Backend
 from detent_state_machine import keys
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError
@@ -24,7 +24,7 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
 from detent.cli.output import clean, console, one_line, write_json
-from detent.cli.project import Chosen, Options, app_name, find_app, place, sqlite_file
+from detent.cli.project import Chosen, Options, app_name, find_app, is_there, place, sqlite_file
 
 LITTLE_DISK = 1_000_000_000
 """Bytes of free disk below which we warn."""
@@ -132,9 +132,9 @@ def _app_checks(options: Options) -> Iterator[Check]:
 
 async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
     url = chosen.value
-    yield Check("url", "ok", f"{url} (from {chosen.source})")
+    yield Check("url", "ok", f"{shown(url)} (from {chosen.source})")
     file = sqlite_file(url)
-    if file is not None and not file.exists():
+    if file is not None and not is_there(file):
         yield _absent(file.absolute())
         return
     try:
@@ -153,7 +153,7 @@ async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
 
 
 def _absent(file: Path) -> Check:
-    nearest = next(parent for parent in file.parents if parent.exists())
+    nearest = next(parent for parent in file.parents if is_there(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return Check(
             "database", "fail", f"{file} does not exist, and {nearest} is not writable.", "Choose another path."

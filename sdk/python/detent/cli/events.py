@@ -15,7 +15,7 @@ from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli.logs import STYLES, fields_of
-from detent.cli.output import clean, duration, local_time, mark, one_line, symbol
+from detent.cli.output import duration, local_time, mark, name, one_line, symbol
 from detent.client import Client
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Feed:
         if not self._admit(now // 1000):
             return
         shown = mark(status)
-        id = run_id if self.out.width >= 90 else run_id[-6:]
+        id = name(run_id if self.out.width >= 90 else run_id[-6:])
         text = Text.assemble((f"{local_time(now, '%H:%M:%S')} {id} ", "bright_black"))
-        text.append(f"{symbol(shown, self.out)} ", shown.style).append(clean(what))
+        text.append(f"{symbol(shown, self.out)} ", shown.style).append(name(what))
         text.append(f" {one_line(more)}" if more else "", "bright_black" if style is None else style)
         self.out.print(text, no_wrap=True, overflow="ellipsis", crop=True)
 
@@ -109,7 +109,7 @@ class Watched:
 
         def listen(line: LogLine) -> None:
             log(line)
-            fields = "".join(f" {name}={value}" for name, value in fields_of(line).items())
+            fields = "".join(f" {field}={value}" for field, value in fields_of(line).items())
             style = STYLES.get(line.level.upper(), "")
             # Synchronous bodies log from threads of their own.
             loop.call_soon_threadsafe(self._feed.event, "", line.run_id, what, f"{line.message}{fields}", style)

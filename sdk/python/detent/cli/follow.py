@@ -16,7 +16,7 @@ from detent_infra.lifecycle import in_order
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
-from detent.cli.output import clean, console, duration, iso, local_time, mark, one_line, symbol, write_json
+from detent.cli.output import console, duration, iso, local_time, mark, name, one_line, symbol, write_json
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
 
@@ -203,7 +203,7 @@ class Live:
         took = duration((run.ended or now) - run.created)
         head = Text.assemble(
             (f"{symbol(shown, err)} {run.status.lower()}", shown.style),
-            f" {clean(run.workflow)} {done}/{of} {took} ",
+            f" {name(run.workflow)} {done}/{of} {took} ",
             (run.run_id, "bright_black"),
         )
         parts: list[RenderableType] = [head]
@@ -221,7 +221,7 @@ class Live:
 
         if record is None:
             shown = mark(None)
-            return Text(f"  {symbol(shown, self._err)} {clean(path)}", shown.style, no_wrap=True, overflow="ellipsis")
+            return Text(f"  {symbol(shown, self._err)} {name(path)}", shown.style, no_wrap=True, overflow="ellipsis")
         line = Text("  ", no_wrap=True, overflow="ellipsis")
         return line.append(_step_text(record, self._err, now))
 
@@ -255,7 +255,7 @@ def _step_text(record: StepRecord, on: Console, now: int) -> Text:
     from rich.text import Text
 
     shown = mark(record.status)
-    text = Text.assemble((f"{symbol(shown, on)} ", shown.style), clean(record.path))
+    text = Text.assemble((f"{symbol(shown, on)} ", shown.style), name(record.path))
     attempt = f", attempt {record.attempt}" if record.attempt > 1 else ""
     match record.status:
         case StepStatus.COMPLETED:
@@ -268,5 +268,5 @@ def _step_text(record: StepRecord, on: Console, now: int) -> Text:
         case StepStatus.FAILED | StepStatus.SKIPPED | StepStatus.CANCELLED:
             text.append(f" {record.status.lower()}{attempt}", shown.style)
     if record.error is not None and record.status in (StepStatus.RETRYING, StepStatus.FAILED):
-        text.append(f": {record.error.type}: {one_line(record.error.message)}", "bright_black")
+        text.append(f": {name(record.error.type)}: {one_line(record.error.message)}", "bright_black")
     return text

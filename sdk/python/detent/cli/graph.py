@@ -9,7 +9,8 @@ from detent_state_machine import draw
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import InputError
 
-from detent.cli.output import ascii_only, clean, console, one_line, write_json, write_line
+from detent.cli.output import ascii_only, console, one_line, write_json, write_line
+from detent.cli.output import name as named
 from detent.cli.project import Options, find_app, opened, unknown_workflow
 
 
@@ -49,7 +50,7 @@ def list_workflows(options: Options, *, as_json: bool) -> None:
         table.add_column("VERSION", no_wrap=True)
     table.add_column("DESCRIPTION", no_wrap=True, overflow="ellipsis")
     for definition in definitions.values():
-        cells = [Text(clean(definition.name)), Text(str(len(definition.steps)))]
+        cells = [Text(named(definition.name)), Text(str(len(definition.steps)))]
         if out.width >= 60:
             cells.append(Text(definition.version, "bright_black"))
         table.add_row(*cells, Text(one_line(definition.description)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from detent_infra.ports import LogLine
 
 from detent.cli import arguments
-from detent.cli.output import clean, clock_time, console, iso, write_json
+from detent.cli.output import clock_time, console, indented, iso, name, write_json
 from detent.cli.project import Options, opened, run_id_of
 
 if TYPE_CHECKING:
@@ -52,13 +52,13 @@ def line_text(line: LogLine) -> Text:
     from rich.text import Text
 
     style = STYLES.get(line.level.upper(), "")
-    text = Text.assemble((clock_time(line.time), "bright_black"), " ", (f"{clean(line.level):5}", style), " ")
+    text = Text.assemble((clock_time(line.time), "bright_black"), " ", (f"{name(line.level):5}", style), " ")
     if line.path:
-        text.append(clean(line.path) + (f"#{line.attempt}" if line.attempt > 1 else ""), "cyan").append(" ")
-    text.append(clean(line.message), style if style != "bright_black" else "")
-    for name, value in fields_of(line).items():
+        text.append(name(line.path) + (f"#{line.attempt}" if line.attempt > 1 else ""), "cyan").append(" ")
+    text.append(indented(line.message), style if style != "bright_black" else "")
+    for field, value in fields_of(line).items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        text.append(f" {clean(name)}=", "bright_black").append(clean(shown))
+        text.append(f" {name(field)}=", "bright_black").append(name(shown))
     return text
 
 

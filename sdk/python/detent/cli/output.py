@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,9 @@ from detent_state_machine.status import RunStatus, StepStatus
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that JSON does not escape, and that a terminal obeys or no encoding takes. They only occur in texts."""
 
 PLAIN_WIDTH = 160
 """Columns of output that goes to a file or a pipe: nothing is cut there that a program may want to read."""
@@ -76,7 +80,8 @@ def write_line(text: str) -> None:
 def write_json(value: object, *, lines: bool = False) -> None:
     """One JSON document; with `lines`, on one line."""
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
-    write_line(json.dumps(value, ensure_ascii=plain, indent=None if lines else 2))
+    text = json.dumps(value, ensure_ascii=plain, indent=None if lines else 2)
+    write_line(_UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
 
 
 def mark(status: str | None) -> Mark:
@@ -99,6 +104,16 @@ def ascii_only(on: Console) -> bool:
 def clean(text: str) -> str:
     """The text without characters that a terminal would obey."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def name(text: str) -> str:
+    """A name as it is, with line breaks and tabs spelled out too: it stays on its line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def indented(text: str) -> str:
+    """Text of several lines, which all but the first stand apart, so that none passes for a line of ours."""
+    return clean(text).replace("\n", "\n    ")
 
 
 def one_line(text: str) -> str:

@@ -187,6 +187,14 @@ def sqlite_file(url: str) -> Path | None:
     return Path(path) if path and path != url else None
 
 
+def is_there(file: Path) -> bool:
+    """Whether the file exists; one that no file system would take does not."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def must_be_shared(url: str) -> None:
     """Raises `ConfigurationError` for a backend that no other process can see."""
     if url.startswith("memory://"):
@@ -202,7 +210,7 @@ async def opened(options: Options) -> AsyncGenerator[Client, None]:
     url = place(options).value
     must_be_shared(url)
     file = sqlite_file(url)
-    if file is not None and not file.exists():
+    if file is not None and not is_there(file):
         raise ConfigurationError(
             f"There is no database {file.absolute()} yet.",
             advice="A worker or the first run makes it; or look elsewhere with --app, --url or another directory.",

@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 import detent_infra
 import detent_state_machine
+from detent_infra.connect import shown
 from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent
@@ -148,7 +149,9 @@ def _greet(app: App, options: Options, feed: Feed) -> None:
     from rich.text import Text
 
     out = feed.out
-    out.print(Text.assemble(("detent dev", "bold"), f"  app {clean(app.name)!r} on {clean(app.url)}"), soft_wrap=True)
+    out.print(
+        Text.assemble(("detent dev", "bold"), f"  app {clean(app.name)!r} on {clean(shown(app.url))}"), soft_wrap=True
+    )
     for name, definition in app.definitions().items():
         steps = " ".join(step.name for step in definition.steps)
         line = Text.assemble("  ", (clean(name), "bold"), (f"  {clean(steps)}", "bright_black"))

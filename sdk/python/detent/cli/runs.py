@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
-from detent.cli.output import age, clean, console, duration, iso, mark, seconds, symbol, write_json, write_line
+from detent.cli.output import age, console, duration, iso, mark, name, seconds, symbol, write_json, write_line
 from detent.cli.project import Options, opened, run_id_of
 
 
@@ -94,9 +94,9 @@ def _print_table(runs: Sequence[RunRecord]) -> None:
         shown = mark(run.status)
         status = symbol(shown, out) + (f" {run.status.lower()}" if words else "")
         cells = [
-            Text(clean(run.run_id)),
+            Text(name(run.run_id)),
             Text(status, shown.style),
-            Text(clean(run.workflow)),
+            Text(name(run.workflow)),
             Text(age(now - run.created)),
         ]
         if took:
@@ -109,7 +109,7 @@ def _print_table(runs: Sequence[RunRecord]) -> None:
 
 def _notes(run: RunRecord) -> str:
     key = [run.key] if run.key is not None else []
-    return clean("  ".join([*key, *(f"{name}={value}" for name, value in run.metadata.items())]))
+    return name("  ".join([*key, *(f"{field}={value}" for field, value in run.metadata.items())]))
 
 
 def _print_none(options: Options, wanted: Filter) -> None:

@@ -21,9 +21,11 @@ from detent.cli.output import (
     clock_time,
     console,
     duration,
+    indented,
     iso,
     local_time,
     mark,
+    name,
     one_line,
     seconds,
     shortened,
@@ -139,25 +141,25 @@ def _print_head(out: Console, report: Report, now: int) -> None:
     run = report.run
     shown = mark(run.status)
     head = Text(f"{symbol(shown, out)} {run.status}", f"bold {shown.style}")
-    out.print(head.append(f"  {clean(run.workflow)}", "bold").append(f"  {run.run_id}", "bright_black"))
+    out.print(head.append(f"  {name(run.workflow)}", "bold").append(f"  {name(run.run_id)}", "bright_black"))
     took = duration((run.ended or now) - run.created)
     facts = [("started", f"{local_time(run.created)}, {age(now - run.created)} ago")]
     facts += [("took" if run.ended else "so far", took), ("version", run.version)]
     if run.key is not None:
         facts.append(("key", run.key))
     if run.metadata:
-        facts.append(("metadata", ", ".join(f"{name}={value}" for name, value in run.metadata.items())))
+        facts.append(("metadata", ", ".join(f"{key}={value}" for key, value in run.metadata.items())))
     if run.retry_of is not None:
         facts.append(("retry of", run.retry_of))
     facts.append(("input", report.input))
     if report.output is not None:
         facts.append(("output", report.output))
-    for name, value in facts:
-        limit = (out.width - 12) * (3 if name in ("input", "output") else 1)
-        out.print(_labelled(name, shortened(value, limit)))
+    for label, value in facts:
+        limit = (out.width - 12) * (3 if label in ("input", "output") else 1)
+        out.print(_labelled(label, shortened(value, limit)))
 
 
-def _labelled(name: str, value: str) -> object:
+def _labelled(label: str, value: str) -> object:
     """The value beside its name, going on under itself."""
     from rich.table import Table
     from rich.text import Text
@@ -165,7 +167,7 @@ def _labelled(name: str, value: str) -> object:
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(width=8, no_wrap=True)
     grid.add_column(overflow="fold")
-    grid.add_row(Text(name, "bright_black"), Text(value))
+    grid.add_row(Text(label, "bright_black"), Text(value))
     return grid
 
 
@@ -177,7 +179,7 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
         return
     shown = mark(record.status)
     failed = record.status in (StepStatus.FAILED, StepStatus.RETRYING)
-    title = Text.assemble("\n", (f"{symbol(shown, out)} {clean(path)}", f"bold {shown.style}"))
+    title = Text.assemble("\n", (f"{symbol(shown, out)} {name(path)}", f"bold {shown.style}"))
     if record.status is StepStatus.RETRYING:
         title.append(f"  next attempt {'in ' + duration(record.due - now) if record.due > now else 'is due'}")
     elif failed and path == run.failed_step:
@@ -186,7 +188,7 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
         title.append(f"  completed at attempt {record.attempt}")
     out.print(title)
     if record.error is not None and failed:
-        out.print(Text(f"  {record.error.type}: {clean(record.error.message)}", shown.style))
+        out.print(Text(f"  {name(record.error.type)}: {indented(record.error.message)}", shown.style))
         for line in _trace(record.error):
             out.print(Text(f"  {line}", "bright_black"), overflow="fold")
     history = record.history
@@ -207,14 +209,14 @@ def _trace(error: ErrorInfo) -> list[str]:
 def _print_next(out: Console, run: RunRecord, options: Options) -> None:
     from rich.text import Text
 
-    more = options.repeated()
+    more, run_id = options.repeated(), name(run.run_id)
     match run.status:
         case RunStatus.RUNNING | RunStatus.FAILING:
-            todo = [f"detent logs {run.run_id}{more} --follow", f"detent cancel {run.run_id}{more}"]
+            todo = [f"detent logs {run_id}{more} --follow", f"detent cancel {run_id}{more}"]
         case RunStatus.FAILED | RunStatus.CANCELLED:
-            todo = [f"detent logs {run.run_id}{more}", f"detent retry {run.run_id}{more}"]
+            todo = [f"detent logs {run_id}{more}", f"detent retry {run_id}{more}"]
         case RunStatus.COMPLETED:
-            todo = [f"detent logs {run.run_id}{more}"]
+            todo = [f"detent logs {run_id}{more}"]
     out.print()
     for index, command in enumerate(todo):
         out.print(Text.assemble(("next  " if index == 0 else "      ", "bright_black"), command), soft_wrap=True)

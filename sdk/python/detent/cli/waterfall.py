@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
 
-from detent.cli.output import ascii_only, clean, duration, mark, symbol
+from detent.cli.output import ascii_only, duration, mark, symbol
+from detent.cli.output import name as spelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,7 @@ def draw(run: RunRecord, steps: Sequence[tuple[str, StepRecord | None]], on: Con
     from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
-    longest = max((cell_len(clean(path)) for path, _ in steps), default=0)
+    longest = max((cell_len(spelled(path)) for path, _ in steps), default=0)
     tried = any(record is not None and record.attempt > 1 for _, record in steps)
     fixed = 2 + 1 + TAKEN + (TRIES if tried else 0)
     name_width = max(MIN_NAME, min(MAX_NAME, longest, on.width - fixed - MIN_BAR))
@@ -61,7 +62,7 @@ def draw(run: RunRecord, steps: Sequence[tuple[str, StepRecord | None]], on: Con
     lines: list[Text] = []
     for path, record in steps:
         shown = mark(None if record is None else record.status)
-        name = clean(path)
+        name = spelled(path)
         if cell_len(name) > name_width:
             name = set_cell_size(name, name_width - 1) + "…"
         line = Text.assemble(

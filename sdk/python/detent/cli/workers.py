@@ -9,12 +9,13 @@ import signal
 import sys
 import time
 
+from detent_infra.connect import shown
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor
 from detent_infra.worker import Worker
 
 from detent.app import App
-from detent.cli.output import clean, console
+from detent.cli.output import clean, console, indented
 from detent.cli.project import Options, load_app, must_be_shared
 from detent.logs import forward_standard_logging
 
@@ -60,7 +61,9 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
     stop = Stop()
     stop.listen()
     names = ", ".join(app.workflows)
-    console(stderr=True).print(f"detent worker: {clean(names)} on {clean(app.url)}. Ctrl-C stops it.", soft_wrap=True)
+    console(stderr=True).print(
+        f"detent worker: {clean(names)} on {clean(shown(app.url))}. Ctrl-C stops it.", soft_wrap=True
+    )
     await work(app, app.executor, stop.event, concurrency=concurrency, grace=grace)
     return 128 + signal.SIGINT if stop.interrupted else 0
 
@@ -78,6 +81,13 @@ async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency
 
 def log_to_stderr() -> None:
     """Warnings and errors of the engine, unless the app has set up logging itself."""
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Indented("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+class _Indented(logging.Formatter):
+    """A line per record, and a trace below it: what a message holds can forge no other line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return indented(super().format(record))
