@@ -3,14 +3,18 @@
 
 PYTHON ?=
 ARGS ?=
+SEEDS ?= 10000
+FIRST_SEED ?= 1
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
+MINISTACK_VERSION := 1.5.33
+MINISTACK := .venv-ministack/.ministack-$(MINISTACK_VERSION)
 SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
 
-.PHONY: help demo report test check lint types imports template bench clean
+.PHONY: help demo report test check lint types imports template ministack kills bench simulate mutants clean
 .SUFFIXES:
 .NOTPARALLEL:
 
@@ -30,7 +34,7 @@ report: $(RUNTIME) ## Make a page about penguins with a small graph of steps
 test: $(DEV) ## Run the whole suite
 	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 $(ARGS)
 
-check: lint types imports template test ## Everything that must hold before a change goes in
+check: lint types imports template ministack test ## Everything that must hold before a change goes in
 
 lint: $(DEV) ## Style and formatting
 	@$(PY) -m ruff check --quiet .
@@ -46,11 +50,26 @@ imports: $(DEV) ## Who may import whom
 template: $(DEV) ## The CloudFormation template
 	@.venv/bin/cfn-lint template.yaml
 
+ministack: $(DEV) ## The AWS stand-in that tests talk to over the wire, in a virtual environment of its own
+	@$(MAKE) --no-print-directory $(MINISTACK) || { \
+		echo "ministack could not be installed: the tests that need a server are skipped (and fail where CI is set)"; \
+		exit $(if $(filter ministack,$(MAKECMDGOALS)),1,0); }
+
+kills: ministack ## Kill workers at random for minutes, on sqlite and on ministack, and count what was lost
+	@$(PY) -m tests.kills --backend sqlite $(ARGS)
+	@$(PY) -m tests.kills --backend ministack $(ARGS)
+
 bench: $(DEV) ## Measure throughput, latency, requests and price per step
 	@$(PY) -m bench $(ARGS)
 
+simulate: $(DEV) ## Run random workflows under random faults: SEEDS of them, from FIRST_SEED on
+	@$(PY) -m tests.simulation --first $(FIRST_SEED) --seeds $(SEEDS)
+
+mutants: $(DEV) ## Break each rule of the engine, and see that a test notices
+	@$(PY) -m tests.simulation.mutants
+
 clean: ## Remove what was installed, built and cached (databases in .detent stay)
-	@rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-ministack build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what they need -----------------------------------------------------------------------------------------------
@@ -66,6 +85,14 @@ $(DEV): pyproject.toml
 	@echo "installing detent and what its tests need into .venv"
 	@$(PIP) install --editable '.[dev]'
 	@touch $(RUNTIME) $@
+
+# ministack pins its own botocore, and runs functions with its own Python: it needs the translator and a boto3 beside it.
+$(MINISTACK):
+	@echo "installing ministack into .venv-ministack"
+	@$(PY) -m venv .venv-ministack
+	@.venv-ministack/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+		ministack==$(MINISTACK_VERSION) boto3==1.43.106 aws-sam-translator==1.115.0
+	@touch $@
 
 # Makes .venv unless it is there and works; says what to do if there is no Python that will do.
 define venv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,7 @@ from detent.testing.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
 from detent.testing.invariants import Violation
 from detent.testing.simulation import Simulation
 from detent_infra.lifecycle import NewRun
-from detent_infra.payloads import load
-from detent_state_machine.keys import data_key
+from detent_state_machine.keys import RUN, data_key, step_key
 from detent_state_machine.status import Delivery
 
 from tests.simulation.workloads import Drawn, Workload, build, draw
@@ -113,7 +113,7 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
     first = simulation.runs[0]
     if case.deploys:
         await asyncio.sleep(rng.random() * 30)
-        simulation.deploy()
+        simulation.deploy(graceful=rng.random() < 0.5)
     if case.purges:
         if rng.random() < 0.5:
             simulation.outage("query_index", rng.random() * 3000)
@@ -135,21 +135,32 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
     return done
 
 
-def check_end(simulation: Simulation, workload: Workload, run_id: str, value: int, *, may_be_cancelled: bool) -> None:
-    """Holds what is stored of an ended run, and what its bodies did, to the oracle."""
+def check_end(
+    simulation: Simulation,
+    workload: Workload,
+    run_id: str,
+    value: int,
+    *,
+    may_be_cancelled: bool = False,
+    mended: bool = False,
+) -> bool:
+    """Holds what is stored of an ended run, and what its bodies did, to the oracle; whether it needed no excuse."""
     record, steps = simulation.records(run_id)
-    expected = workload.expected(value)
+    expected = workload.expected(value, mended=mended)
     excused = any(step.error is not None and step.error.type in EXCUSES for step in steps.values())
     cancelled = may_be_cancelled and record.status is RunStatus.CANCELLED
     if not excused and not cancelled and record.status is not expected.status:
         raise Violation(f"6: run {run_id} ended {record.status}, expected {expected.status}")
+    origin = record.origin or run_id
+    chain = _chain(simulation, origin)
     for drawn in workload.steps:
         step = steps.get(drawn.name)
         completed = step is not None and step.status is StepStatus.COMPLETED
-        chain = _chain(simulation, record.origin or run_id)
-        effect = simulation.store.items.get(data_key("effects", f"{record.origin or run_id}/{drawn.name}")) or {}
-        ends = {run: simulation.records(run)[1].get(drawn.name) for run in chain}
-        once = any(other is not None and other.status is StepStatus.COMPLETED for other in ends.values())
+        effect = simulation.store.items.get(data_key("effects", f"{origin}/{drawn.name}")) or {}
+        once = any(
+            simulation.store.items.get(step_key(run, drawn.name), {}).get("status") == StepStatus.COMPLETED
+            for run in chain
+        )
         if drawn.delivery is Delivery.EXACTLY_ONCE and effect.get("times", 0) != int(once):
             raise Violation(f"5: the effect of {drawn.name} in {run_id} was applied {effect.get('times', 0)} times")
         if completed and not any(simulation.invariants.bodies[run, drawn.name] for run in chain):
@@ -161,16 +172,24 @@ def check_end(simulation: Simulation, workload: Workload, run_id: str, value: in
         if judged and step is not None and step.status is not status and not excused:
             raise Violation(f"6: {drawn.name} of {run_id} is {step.status}, expected {status}")
         if completed and step is not None and step.output is not None:
-            text = asyncio.run(load(simulation.backend.blobs, step.output))
-            if json.loads(text)["n"] != output and not excused:
+            ref = step.output.ref
+            text = step.output.text if ref is None else simulation.store.blobs[ref].decode()
+            if json.loads(text or "null")["n"] != output and not excused:
                 raise Violation(f"6: {drawn.name} of {run_id} has the wrong output")
         if record.status is RunStatus.COMPLETED and not (step is not None and step.status.terminal):
             raise Violation(f"6: {run_id} is COMPLETED, and {drawn.name} has not ended")
+    return not excused
 
 
 def _chain(simulation: Simulation, origin: str) -> list[str]:
     """The run and its retries: they share their steps' idempotency keys."""
-    return [run for run in simulation.runs if run == origin or simulation.records(run)[0].origin == origin]
+    items = simulation.store.items.items()
+    retries = [key.pk.removeprefix("run#") for key, item in items if key.sk == RUN and item.get("origin") == origin]
+    return [origin, *retries]
+
+
+MAX_SHRINKING = 60.0
+"""Seconds after which the smallest case so far will do."""
 
 
 def shrink(case: Case, message: str) -> Case:
@@ -179,10 +198,13 @@ def shrink(case: Case, message: str) -> Case:
     best = _but(case, plan=FixedPlan(dict(case.injected)))
     if not _fails(best, kind):
         return case
+    ends = time.monotonic() + MAX_SHRINKING
     progress = True
     while progress:
         progress = False
         for smaller in _smaller(best):
+            if time.monotonic() > ends:
+                return best
             if _fails(smaller, kind):
                 best, progress = smaller, True
                 break

@@ -161,13 +161,15 @@ def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus |
             return Change.RELEASE if before.get("errors", 0) == after.get("errors", 0) else Change.RETRY
         case [Change.CANCEL, Change.CLOSE]:
             return Change.CANCEL if before.get("owner") == after.get("owner") else Change.CLOSE
-        case [Change.FAIL, *_]:
+        case [Change.FAIL, Change.INTERRUPT]:
             error = str(after["error"])
             return Change.INTERRUPT if any(f'"type":"{name}"' in error for name in INTERRUPTIONS) else Change.FAIL
+        case []:
+            return None
         case [only]:
             return only
         case _:
-            return None
+            raise NotImplementedError(f"what tells {found} apart?")
 
 
 def _age(after: Item) -> int:

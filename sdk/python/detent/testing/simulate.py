@@ -10,7 +10,7 @@ A seed that fails is named in the error, and does exactly the same again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,13 +26,24 @@ from detent.workflow import Workflow
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """What `simulate` saw."""
+    """What `simulate` saw. Printed, it is a small table."""
 
     seeds: int
     runs: Counter[RunStatus]
+    """How many runs ended how."""
     bodies: Counter[str]
     """How often each step's body began, over all runs."""
+    most: Mapping[str, int]
+    """How often each step's body began in the run where it began most often: what its effects must bear."""
     faults: Counter[str]
+
+    def __str__(self) -> str:
+        ends = ", ".join(f"{count:,} {status.value}" for status, count in self.runs.most_common())
+        width = max(map(len, self.bodies), default=0)
+        lines = [f"{self.seeds:,} seeds, {self.faults.total():,} faults; runs: {ends}"]
+        for step, count in sorted(self.bodies.items()):
+            lines.append(f"{step:<{width}}  began {count:,} times, at most {self.most[step]} in one run")
+        return "\n".join(lines)
 
 
 def simulate(
@@ -49,25 +60,28 @@ def simulate(
     Bodies that are synchronous run on the spot; time is virtual. Raises `Violation`, which names the seed and shows
     the trace, if an invariant of detent does not hold, or a run does not end. Faults end after 200 simulated seconds.
     """
+    text = workflow.input_json.write(value, "The simulated input")
     statuses: Counter[RunStatus] = Counter()
     bodies: Counter[str] = Counter()
+    most: dict[str, int] = {}
     faults: Counter[str] = Counter()
     count = 0
     for seed in seeds:
         count += 1
         simulation = Simulation([app], seed, rates=rates or Rates())
-        text = workflow.input_json.write(value, "The simulated input")
-
-        async def scenario(simulation: Simulation = simulation, text: str = text) -> None:
-            for _ in range(runs):
-                await simulation.start(app, NewRun(text), workflow.name)
-
         try:
-            simulation.run(scenario())
+            simulation.run(_start(simulation, app, NewRun(text), workflow.name, runs))
         except Violation as violation:
             raise Violation(f"seed {seed}: {violation}\n" + "\n".join(simulation.gate.trace[-200:])) from None
         statuses.update(simulation.records(run)[0].status for run in simulation.runs)
-        bodies.update({step: n for (_, step), n in simulation.invariants.bodies.items()})
+        for (_, step), times in simulation.invariants.bodies.items():
+            bodies[step] += times
+            most[step] = max(most.get(step, 0), times)
         if isinstance(simulation.gate.plan, RandomPlan):
             faults.update(fault.value for _, fault in simulation.gate.plan.injected)
-    return SimulationReport(count, statuses, bodies, faults)
+    return SimulationReport(count, statuses, bodies, most, faults)
+
+
+async def _start(simulation: Simulation, app: App, new: NewRun, workflow: str, runs: int) -> None:
+    for _ in range(runs):
+        await simulation.start(app, new, workflow)

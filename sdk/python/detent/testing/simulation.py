@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor, Outcome, Task
 from detent_infra.lifecycle import Lifecycle, NewRun
-from detent_infra.memory import Store, memory_backend
+from detent_infra.memory import MemoryBlobs, MemoryLogs, Store, memory_backend
 from detent_infra.ports import Timing
 from detent_infra.reaper import reap
 from detent_infra.worker import Worker
@@ -62,14 +62,17 @@ class Simulation:
     skew: bool = True
     stand_ins: bool = False
     """A machine that stands still is replaced at once, as a platform does that finds it unhealthy."""
+    timing: Timing = Timing()
     store: Store = field(default_factory=Store)
     runs: list[str] = field(default_factory=list[str])
 
     def __post_init__(self) -> None:
+        for app in self.apps:
+            app.definitions()  # What is wrong with a workflow is said before anything is opened.
         self.rng = random.Random(self.seed)  # noqa: S311 - a seed replays it
         self.loop = VirtualLoop()
         numbers = itertools.count(1)
-        ids = memory_backend(clock=self.loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=Timing())
+        ids = memory_backend(clock=self.loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=self.timing)
         self.invariants = Invariants(self._graph, self.store.items.get)
         dead = VisibleQueue(self.loop.wall_clock)
         self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=30), dead)
@@ -78,6 +81,8 @@ class Simulation:
             table=ObservedTable(self.store, self.invariants.on_write),
             queue=self.queues[0],
             dead_letters=dead,
+            blobs=MemoryBlobs(self.store),
+            logs=MemoryLogs(self.store),
         )
         # Chance of its own: the same faults by number (`FixedPlan`) replay the very same simulation.
         chosen = self.plan or RandomPlan(random.Random(f"faults of {self.seed}"), self.rates)  # noqa: S311
@@ -85,6 +90,7 @@ class Simulation:
         self.violation: Violation | None = None
         self._names = itertools.count(1)
         self._workers: dict[Machine, asyncio.Task[None]] = {}
+        self._stops: dict[Machine, asyncio.Event] = {}
         self._graphs: dict[tuple[str, str], Graph] = {}
         self._deployed = 0
         for app in self.apps:
@@ -136,14 +142,23 @@ class Simulation:
         async def call(lifecycle: Lifecycle) -> str:
             return await lifecycle.retry(run_id)
 
-        try:
-            again: str = await self.as_client(call)
-        except WrongState:
-            return None
+        while True:
+            try:
+                again: str = await self.as_client(call)
+            except WrongState:
+                if not self._at_work(run_id):
+                    return None
+                await asyncio.sleep(5.0)
+            else:
+                break
         if again not in self.runs:
             self.runs.append(again)
         self.invariants.started.add(again)
         return again
+
+    def _at_work(self, run_id: str) -> bool:
+        record, steps = self.records(run_id)
+        return record.status is not RunStatus.COMPLETED and not all(step.status.terminal for step in steps.values())
 
     async def ended(self, run_id: str) -> None:
         """Waits for the run's end."""
@@ -159,12 +174,17 @@ class Simulation:
             except (WorkerCrashed, Unavailable):
                 await asyncio.sleep(self.rng.random() * 5)
 
-    def deploy(self) -> None:
-        """The next app replaces the current one: every machine is stopped, as a deploy does, and comes back new."""
+    def deploy(self, *, graceful: bool = True) -> None:
+        """The next app replaces the current one: every machine is stopped, or killed, and a new one comes."""
         self._deployed = min(self._deployed + 1, len(self.apps) - 1)
         for machine in list(self._workers):
-            machine.dead = True
-            self._crashed(machine)
+            if graceful:
+                self._stops.pop(machine).set()
+                self._workers.pop(machine)
+                self.boot()
+            else:
+                machine.dead = True
+                self._crashed(machine)
 
     async def reap(self) -> None:
         """One visit of the reaper, by a machine of its own."""
@@ -195,18 +215,25 @@ class Simulation:
             self.boot()
         task = asyncio.ensure_future(scenario)
         await self._until(task.done, FAULTY_SECONDS * 5)
-        await self._until(lambda: self._all_ended() or self.loop.time() > FAULTY_SECONDS, FAULTY_SECONDS * 10)
+        await self._until(lambda: self._all_ended() or self.loop.time() > FAULTY_SECONDS, FAULTY_SECONDS)
         if isinstance(self.gate.plan, RandomPlan):
             self.gate.plan.stop()
+        await self._until(task.done, END_SECONDS)
+        if task.done() and (error := task.exception()) is not None:
+            raise error
         await self._until(self._all_ended, END_SECONDS)
         if not self._all_ended():
-            live = [run for run in self.runs if run and self.records(run)[0].status.live]
-            statuses = {path: record.status.value for path, record in self.records(live[0])[1].items()}
-            raise Violation(f"3: run {live[0]} is stuck: {statuses}")
+            stuck = next((run for run in self.runs if run and self._live(run_key(run))), None)
+            if stuck is None:
+                raise Violation("8: a run that was to be started never was")
+            statuses = {path: record.status.value for path, record in self.records(stuck)[1].items()}
+            raise Violation(f"3: run {stuck} is stuck: {statuses}")
         await self._until(lambda: not any(map(len, self.queues)), DRAIN_SECONDS)
         for body in itertools.chain.from_iterable(queue.bodies() for queue in self.queues):
             raise Violation(f"4: every run has ended, and a message is still delivered: {body}")
-        return await task
+        if not task.done():
+            raise Violation("the scenario waits for something that never comes")
+        return task.result()
 
     async def _until(self, condition: Any, limit: float) -> None:
         ends = self.loop.time() + limit
@@ -226,15 +253,20 @@ class Simulation:
     def boot(self) -> None:
         skew = self.rng.randint(-MAX_SKEW, MAX_SKEW) if self.skew else 0
         machine = Machine(f"worker{next(self._names)}", self.gate, self.backend, skew)
+        worker = Worker(self.engine_on(machine), grace=0.0, jitter=self.rng.random)
+        self._stops[machine] = asyncio.Event()
+        self._workers[machine] = asyncio.ensure_future(self._life(worker, self._stops[machine]))
+
+    def engine_on(self, machine: Machine) -> Engine:
+        """The engine of the deployed code on a machine."""
         app = self.apps[self._deployed]
         executor = _Watched(app.executor.with_sync(_on_the_spot), machine, self)
-        engine = Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
-        self._workers[machine] = asyncio.ensure_future(self._life(Worker(engine, grace=0.0, jitter=self.rng.random)))
+        return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
-    async def _life(self, worker: Worker) -> None:
-        while True:
+    async def _life(self, worker: Worker, stop: asyncio.Event) -> None:
+        while not stop.is_set():
             try:
-                await worker.run(asyncio.Event())
+                await worker.run(stop)
             except Unavailable:  # It could not even register its workflows: started again by whoever runs it.
                 await asyncio.sleep(1.0)
             except WorkerCrashed:

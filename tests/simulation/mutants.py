@@ -1,0 +1,380 @@
+"""Rules of the engine, each with a change that breaks it and the tests that must notice.
+
+`python -m tests.simulation.mutants [--only WORDS]`: tests that cannot fail prove nothing, so each mutant is applied to
+a copy of the source tree, its tests are run there, and every one of them must fail. A test holds the list to the
+source: what a mutant replaces must occur exactly once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("state_machine", "infra", "sdk/python")
+ENGINE = "infra/detent_infra/engine/"
+TRANSITIONS = "state_machine/detent_state_machine/transitions.py"
+REGRESSIONS = tuple(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies"))
+SEEDS = "seeds 1 to 300"
+MAX_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A rule, a change that breaks it, and who must notice: tests by name, or the random simulation (`SEEDS`)."""
+
+    rule: str
+    file: str
+    old: str
+    new: str
+    caught_by: tuple[str, ...]
+
+
+MUTANTS = (
+    Mutant(
+        "a commit is fenced by its owner",
+        TRANSITIONS,
+        "    return _mine(me) if me.held else AnyOf((Missing(), _mine(me)))",
+        "    return AnyOf((Missing(), OneOf('status', (StepStatus.RUNNING.value,))))",
+        ("a_zombie_commits_nothing_and_deletes_nothing",),
+    ),
+    Mutant(
+        "a heartbeat is fenced by its owner",
+        TRANSITIONS,
+        '    return _step(Change.HEARTBEAT, me, _fence(me), {**new, "lease": lease})',
+        '    return _step(Change.HEARTBEAT, me, None, {**new, "lease": lease})',
+        ("a_worker_that_lost_its_lease_learns_of_it_at_its_next_heartbeat_and_stops",),
+    ),
+    Mutant(
+        "a message is not acknowledged before what follows is sent",
+        ENGINE + "loop.py",
+        "            await send(session, [path for path in ready if path != inline]",
+        "            with contextlib.suppress(Exception):\n"
+        "                await send(session, [path for path in ready if path != inline]",
+        ("nothing_is_acknowledged_before_what_follows_is_sent", SEEDS),
+    ),
+    Mutant(
+        "who has lost its lease deletes nothing",
+        ENGINE + "loop.py",
+        "                case Lost():\n                    return False",
+        "                case Lost():\n                    return True",
+        ("a_zombie_commits_nothing_and_deletes_nothing",),
+    ),
+    Mutant(
+        "under a live lease a delayed copy is sent before the acknowledgement",
+        ENGINE + "step.py",
+        "                await later(session, me.path, at)\n                return HandedOver()\n            case _:",
+        "                return HandedOver()\n            case _:",
+        ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue", SEEDS),
+    ),
+    Mutant(
+        "arrivals at a join are a set, not a count",
+        ENGINE + "propagate.py",
+        """{"arrived": frozenset((arrival.member,))})
+            item = await session.backend.table.write(write)
+            arrived = item["arrived"] if item else frozenset[int]()
+            if not isinstance(arrived, frozenset) or len(arrived) < arrival.size:""",
+        """{"arrived": 1})
+            item = await session.backend.table.write(write)
+            if not item or int(str(item["arrived"])) < arrival.size:""",
+        ("h16_an_arrival_that_is_repeated_does_not_stand_for_another_one", SEEDS),
+    ),
+    Mutant(
+        "a walk stops where another message owns the work",
+        ENGINE + "propagate.py",
+        "                    continue  # A message of its own owns it, and everything behind it.",
+        "                    stack += [target] if record.status.terminal else []",
+        ("a_walk_stops_where_another_message_owns_the_work",),
+    ),
+    Mutant(
+        "a walk goes through what an inline chain committed",
+        ENGINE + "propagate.py",
+        "                    stack.append(target)",
+        "                    pass",
+        ("h2_a_walk_goes_through_what_an_inline_chain_committed_to_the_first_step_without_a_record", SEEDS),
+    ),
+    Mutant(
+        "a walk gives an inline step that has not ended a message of its own",
+        ENGINE + "propagate.py",
+        "                    await later(session, target, record.due if waiting else record.lease)",
+        "                    pass",
+        ("h1_a_redelivered_head_message_does_not_lose_an_inline_child_that_runs", SEEDS),
+    ),
+    Mutant(
+        "a walk sends what has no record late enough for an owner in its first second",
+        ENGINE + "propagate.py",
+        "                        await send(session, [target], delay=2 * timing.first_heartbeat)",
+        "                        await send(session, [target])",
+        ("h16_a_start_sent_again_walks_and_runs_nothing",),
+    ),
+    Mutant(
+        "a walk looks at every branch",
+        ENGINE + "propagate.py",
+        "            targets = [target for target in await self.after(stack.pop()) if target not in met]",
+        "            targets = [target for target in await self.after(stack.pop()) if target not in met][:1]",
+        ("h2_a_walk_looks_at_every_branch_of_a_fork", SEEDS),
+    ),
+    Mutant(
+        "only the first delivery of a fresh start runs bodies, every later one walks",
+        ENGINE + "loop.py",
+        "                return Ended(START, done, fresh and session.received.count == 1 and not session.dead)",
+        "                return Ended(START, done, True)",
+        (
+            "h16_a_start_sent_again_walks_and_runs_nothing",
+            "h16_a_duplicate_of_a_chains_message_runs_no_body_while_its_owner_lives",
+        ),
+    ),
+    Mutant(
+        "what follows a dead letter is not dead: it is sent, not run",
+        ENGINE + "loop.py",
+        "        if session.dead or session.hops >= self._max_hops:",
+        "        if session.hops >= self._max_hops:",
+        ("h8_what_follows_a_dead_letter_is_not_dead_it_is_sent_and_runs_elsewhere",),
+    ),
+    Mutant(
+        "a writer whose reply was lost knows its own write",
+        TRANSITIONS,
+        '    return item is not None and item.get("owner") == me.token and item.get("status") == status',
+        "    return False",
+        ("h12_a_writer_whose_reply_was_lost_knows_its_own_write", "h12_so_does_one_that_wrote_an_error"),
+    ),
+    Mutant(
+        "a claim whose reply was lost is its claimer's",
+        TRANSITIONS,
+        "        return Mine(seen)",
+        "        return Later(seen.lease)",
+        ("h12_a_writer_whose_reply_was_lost_knows_its_own_write",),
+    ),
+    Mutant(
+        "a retry is not claimed before it is due",
+        TRANSITIONS,
+        "        if seen.due > now:",
+        "        if False:",
+        ("a_retry_is_not_claimed_before_it_is_due",),
+    ),
+    Mutant(
+        "a step under a live lease is not taken over",
+        TRANSITIONS,
+        "    if seen.lease > now:\n        return Later(seen.lease)",
+        "    if False:\n        return Later(seen.lease)",
+        ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue",),
+    ),
+    Mutant(
+        "a lease that was renewed since it was seen is not taken over",
+        TRANSITIONS,
+        'LessThan("lease", now + 1)',
+        'LessThan("lease", now + 10**9)',
+        ("a_take_over_is_refused_by_a_heartbeat_that_came_first",),
+    ),
+    Mutant(
+        "take-overs have a cap",
+        TRANSITIONS,
+        "seen.takeovers >= step.takeovers:",
+        "False:",
+        ("h9_a_body_that_kills_every_worker_ends_its_run",),
+    ),
+    Mutant(
+        "take-overs do not use up attempts",
+        TRANSITIONS,
+        '        set_["takeovers"] = seen.takeovers + 1',
+        '        set_["takeovers"] = seen.takeovers + 1\n        set_["errors"] = seen.errors + 1',
+        ("h10_a_worker_that_dies_does_not_use_up_an_attempt", SEEDS),
+    ),
+    Mutant(
+        "an at_most_once body is never run again",
+        TRANSITIONS,
+        "    if step.delivery is Delivery.AT_MOST_ONCE or ",
+        "    if ",
+        ("h1_a_redelivered_head_message_does_not_lose_a_child_claimed_inline", SEEDS),
+    ),
+    Mutant(
+        "in a failing run nothing but handlers starts",
+        ENGINE + "session.py",
+        "        return not self.failing or self.graph.is_handler(path)",
+        "        return True",
+        ("h3_in_a_failing_run_nothing_but_handlers_starts",),
+    ),
+    Mutant(
+        "a refusal that shows this very path began the failure: its handlers follow",
+        ENGINE + "propagate.py",
+        """or item.get("status") != RunStatus.FAILING or item.get("failed_step") != path:""",
+        """or True:""",
+        ("h3_a_failure_handler_runs_though_its_worker_died_as_the_run_began_to_fail", SEEDS),
+    ),
+    Mutant(
+        "several last steps are a join",
+        "state_machine/detent_state_machine/graph.py",
+        "following[name].append(Successor(end, arrivals(end, index, len(last))))",
+        "following[name].append(Successor(end, ()))",
+        ("h4_a_run_with_several_last_steps_does_not_end_with_the_first_of_them", SEEDS),
+    ),
+    Mutant(
+        "a start of a run that exists sends its message again",
+        "infra/detent_infra/lifecycle.py",
+        "        await self._send([start])",
+        "        await self._send([start] if start.fresh else [])",
+        (
+            "h11_a_start_that_was_stored_but_not_sent_is_sent_by_the_next_try",
+            "h11_a_second_start_with_one_key_sends_what_the_first_one_could_not",
+            SEEDS,
+        ),
+    ),
+    Mutant(
+        "the run is read again between inline steps",
+        ENGINE + "loop.py",
+        "        return await body.look(session) and session.may_start(path)",
+        "        return True",
+        ("h13_a_cancel_reaches_a_chain_of_steps_too_short_for_a_heartbeat",),
+    ),
+    Mutant(
+        "the reaper sends for an ended step whose successor has no record",
+        "infra/detent_infra/reaper.py",
+        "        if not record.status.terminal or not following or any(target not in have for target in following):",
+        "        if not record.status.terminal:",
+        ("h14_the_reaper_sends_for_a_claimed_step_in_the_middle",),
+    ),
+    Mutant(
+        "effects land in the transaction of the step's completion",
+        ENGINE + "step.py",
+        "                await self._insist(lambda: self.backend.table.transact([write, *outcome.writes]))",
+        "                await self._insist(lambda: self.backend.table.transact([*outcome.writes]))\n"
+        "                await self._write(write)",
+        ("an_effect_is_applied_with_its_step_or_not_at_all", SEEDS),
+    ),
+    Mutant(
+        "what a lost payload would have fed fails, and says so",
+        ENGINE + "step.py",
+        "            return await self._fail(session, me, seen, _final(error), started)",
+        "            raise error",
+        ("a_step_whose_payload_is_gone_fails_with_an_error_that_names_it",),
+    ),
+    Mutant(
+        "a retry of a run closes what workers are still at in the old one",
+        "infra/detent_infra/lifecycle.py",
+        "        carried = await self._close(run_id, graph)",
+        "        carried = {s.path: await self.backend.table.get(keys.step_key(run_id, s.path)) or {}\n"
+        "                   for s in await self.steps(run_id) if s.status is StepStatus.COMPLETED}",
+        ("a_retried_run_and_its_old_one_do_not_both_apply_an_effect",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who caught the mutant, in words, and who did not."""
+
+    mutant: Mutant
+    caught: tuple[str, ...]
+    missed: tuple[str, ...]
+    seconds: float
+
+
+def apply(mutant: Mutant, tree: Path) -> str:
+    """Applies the mutant; returns the file's text as it was."""
+    path = tree / mutant.file
+    text = path.read_text()
+    if text.count(mutant.old) != 1:
+        raise LookupError(f"{mutant.file} holds this {text.count(mutant.old)} times, not once:\n{mutant.old}")
+    path.write_text(text.replace(mutant.old, mutant.new))
+    return text
+
+
+def judge(mutant: Mutant, tree: Path) -> Verdict:
+    """Applies the mutant to the tree, asks those who must notice, and mends the tree."""
+    began = time.monotonic()
+    caught: list[str] = []
+    missed: list[str] = []
+    before = apply(mutant, tree)
+    try:
+        for name in mutant.caught_by:
+            how = caught_how(name, tree)
+            (caught if how else missed).append(how or name)
+    finally:
+        (tree / mutant.file).write_text(before)
+    return Verdict(mutant, tuple(caught), tuple(missed), time.monotonic() - began)
+
+
+def caught_how(name: str, tree: Path) -> str:
+    """How the test or the simulation notices what was done to the tree; empty if it does not."""
+    if name == SEEDS:
+        command = ["-m", "tests.simulation", "--first", "1", "--seeds", "300", "--stop"]
+    else:
+        command = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *REGRESSIONS, "-k", f"test_{name}"]
+    paths = os.pathsep.join([str(tree), *(str(tree / source) for source in SOURCES)])
+    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, *command],
+            cwd=tree,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=MAX_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{name} (no end within {MAX_SECONDS:g} s)"
+    if done.returncode == 0:
+        return ""
+    if name == SEEDS:
+        return next((line for line in done.stdout.splitlines() if line.startswith("seed ")), "")
+    if done.returncode == 1:  # pytest: tests were run and some failed; anything else is no verdict
+        return name
+    raise RuntimeError(f"pytest could not run {name}:\n{done.stdout}\n{done.stderr}")
+
+
+def copy_tree(to: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__", ".venv", ".git", "results", "*.egg-info")
+    for name in (*SOURCES, "tests"):
+        shutil.copytree(ROOT / name, to / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", to)
+    return to
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
+    parser.add_argument("--only", default="", help="mutants whose rule has this in it")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.rule]
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(options.jobs):
+            trees.put(copy_tree(Path(folder, str(number))))
+        for name in sorted({name for mutant in chosen for name in mutant.caught_by}):
+            tree = trees.get()
+            if how := caught_how(name, tree):
+                print(f"Without any mutant this fails already: {how}")
+                return 1
+            trees.put(tree)
+
+        def work(mutant: Mutant) -> Verdict:
+            tree = trees.get()
+            try:
+                return judge(mutant, tree)
+            finally:
+                trees.put(tree)
+
+        survived = 0
+        print("| rule | caught by |\n|---|---|")
+        with ThreadPoolExecutor(options.jobs) as pool:
+            for verdict in pool.map(work, chosen):
+                words = [*verdict.caught, *(f"**SURVIVED** {name}" for name in verdict.missed)]
+                print(f"| {verdict.mutant.rule} | {'; '.join(words)} |", flush=True)
+                survived += bool(verdict.missed)
+    print(f"\n{len(chosen)} mutants, {survived} survived, {time.monotonic() - began:.0f} s.")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The invariants can fail: each is shown the one thing that it forbids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from detent import App
+from detent.testing.invariants import Invariants, ObservedTable, Violation
+from detent_infra.memory import Store
+from detent_state_machine import keys, transitions
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.graph import graph_of
+from detent_state_machine.messages import Drive, Start, encode
+from detent_state_machine.records import NULL, RunRecord
+from detent_state_machine.status import Delivery, RunStatus
+from detent_state_machine.transitions import Change, Writer
+from detent_state_machine.writes import Delete, Put, Update
+
+RUN = "r1"
+
+
+class World:
+    """A table under observation, with one live run of a -> b."""
+
+    def __init__(self) -> None:
+        app = App("w", url="memory://")
+        flow = app.workflow("w", input=int)
+        a = flow.step(name="a")(lambda n: n)
+        flow.step(name="b", after=[a])(lambda n: n)
+        graph = graph_of(flow.definition)
+        self.store = Store()
+        self.invariants = Invariants(lambda _workflow, _version: graph, self.store.items.get)
+        self.table = ObservedTable(self.store, self.invariants.on_write)
+        self.run = RunRecord(RUN, "w", flow.definition.version, RunStatus.RUNNING, 1, NULL)
+        self.write(Put(keys.run_key(RUN), self.run.to_item()))
+
+    def write(self, write: Any) -> None:
+        self.table._apply(write, self.store.items.get(write.key))
+
+    def complete(self, path: str, owner: str = "me") -> None:
+        me = Writer(RUN, path, owner, inline=True)
+        self.write(transitions.complete(me, started=1, ended=2, output=NULL, expires=3))
+
+
+def test_1_a_terminal_step_run_never_changes() -> None:
+    world = World()
+    world.complete("a")
+    world.write(Update(keys.step_key(RUN, "a"), None, {"expires": 99}))  # retention may move on
+    with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to COMPLETED"):
+        world.complete("a", "another")
+    with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to RUNNING"):
+        world.write(Update(keys.step_key(RUN, "a"), None, {"status": "RUNNING"}))
+    with pytest.raises(Violation, match="1: "):
+        world.write(Delete(keys.step_key(RUN, "a")))
+
+
+def test_1_only_what_the_table_of_transitions_has_may_happen() -> None:
+    world = World()
+    me = Writer(RUN, "a", "me", inline=True)
+    world.write(transitions.skip(me, now=1, expires=2))
+    world = World()
+    world.write(transitions.claim(me, now=1, lease=30_001))
+    with pytest.raises(Violation, match="went from RUNNING to SKIPPED"):
+        world.write(transitions.skip(me, now=1, expires=2))
+
+
+@pytest.mark.parametrize("to", ["RUNNING", "FAILED", "FAILING"])
+def test_1_a_run_that_ended_stays_as_it_is(to: str) -> None:
+    world = World()
+    world.write(transitions.finish(world.run, now=1, expires=2))
+    with pytest.raises(Violation, match=f"1: run r1 went from COMPLETED to {to}"):
+        world.write(Update(keys.run_key(RUN), None, {"status": to}))
+
+
+def test_2_no_step_is_written_or_begun_before_its_parents_have_ended() -> None:
+    world = World()
+    with pytest.raises(Violation, match="2: 'b' of r1 is COMPLETED while its parent 'a' is None"):
+        world.complete("b")
+    step = world.invariants.graph_of("w", "").step("b")
+    with pytest.raises(Violation, match="2: 'b' of r1 begins while its parent 'a' is None"):
+        world.invariants.on_body(RUN, step, 0.0, slack=1.0)
+    world.complete("a")
+    world.invariants.on_body(RUN, step, 0.0, slack=1.0)
+
+
+def test_3_and_8_an_acknowledged_run_is_stored_and_has_a_message_while_it_lives() -> None:
+    world = World()
+    invariants = world.invariants
+    invariants.check_obligations(world.store, [])  # nobody was told of it yet
+    invariants.started.add(RUN)
+    invariants.check_obligations(world.store, [encode(Start(RUN))])
+    invariants.check_obligations(world.store, ["no message of ours", encode(Drive(RUN, "a"))])
+    with pytest.raises(Violation, match="3: live run r1 has no message"):
+        invariants.check_obligations(world.store, [encode(Drive("another", "a"))])
+    invariants.purged.add(RUN)
+    invariants.check_obligations(world.store, [])
+    world.write(transitions.finish(world.run, now=1, expires=2))
+    invariants.purged.clear()
+    invariants.check_obligations(world.store, [])
+    invariants.started.add("r2")
+    with pytest.raises(Violation, match="8: run r2 was acknowledged and is not stored"):
+        invariants.check_obligations(world.store, [])
+
+
+def test_5_an_at_most_once_body_begins_once() -> None:
+    invariants = World().invariants
+    step = StepDefinition(name="a", delivery=Delivery.AT_MOST_ONCE)
+    invariants.on_body(RUN, step, 0.0, slack=1.0)
+    with pytest.raises(Violation, match="5: at_most_once body 'a' of r1 began 2 times"):
+        invariants.on_body(RUN, step, 0.0, slack=1.0)
+
+
+def test_7_no_body_begins_long_after_a_cancel_returned() -> None:
+    invariants = World().invariants
+    invariants.cancelled[RUN] = 100.0
+    invariants.on_body(RUN, StepDefinition(name="a"), 105.0, slack=5.0)
+    with pytest.raises(Violation, match=r"7: 'a' of r1 began 5.1 s after its cancel returned"):
+        invariants.on_body(RUN, StepDefinition(name="a"), 105.1, slack=5.0)
+
+
+def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() -> None:
+    world = World()
+    me = Writer(RUN, "a", "me", inline=True)
+    world.write(transitions.heartbeat(me, started=1_000, lease=32_000))
+    world.write(transitions.heartbeat(me, started=1_000, lease=37_000))
+    world.complete("a")
+    world.write(transitions.claim(Writer(RUN, "b", "me", inline=False), now=1, lease=30_001))
+    world.write(transitions.finish(world.run, now=1, expires=2))
+    assert world.invariants.changes == {
+        f"step run: {Change.HEARTBEAT}": 2,
+        f"step run: {Change.COMPLETE}": 1,
+        f"step run: {Change.CLAIM}": 1,
+        "run: finish": 1,
+    }
