@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -10,11 +10,13 @@ import pytest
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend
 
+from tests.service.server import Server
+
 MAX_RECEIVES = 3
 
 
 @contextmanager
-def open_backend(adapter: str, folder: Path) -> Iterator[Backend]:
+def open_backend(adapter: str, folder: Path, server: Callable[[], Server]) -> Iterator[Backend]:
     match adapter:
         case "memory":
             with closing(memory_backend(max_receives=MAX_RECEIVES)) as backend:
@@ -29,25 +31,31 @@ def open_backend(adapter: str, folder: Path) -> Iterator[Backend]:
 
             with moto_backend(max_receives=MAX_RECEIVES) as backend:
                 yield backend
+        case "service":
+            from tests.service.stack import service_backend
+
+            with service_backend(server(), max_receives=MAX_RECEIVES) as backend:
+                yield backend
         case _:
             raise ValueError(adapter)
 
 
-@pytest.fixture(params=["memory", "sqlite", "aws"])
+@pytest.fixture(params=["memory", "sqlite", "aws", pytest.param("service", marks=pytest.mark.service)])
 def adapter(request: pytest.FixtureRequest) -> str:
+    """`aws` is moto in this process, `service` the same adapter on a server over the wire."""
     return str(request.param)
 
 
 @pytest.fixture
-def backend(adapter: str, tmp_path: Path) -> Iterator[Backend]:
-    with open_backend(adapter, tmp_path) as backend:
+def backend(adapter: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Backend]:
+    with open_backend(adapter, tmp_path, lambda: request.getfixturevalue("service")) as backend:
         yield backend
 
 
 @pytest.fixture
 def tick(adapter: str) -> float:
     """The shortest time in seconds that the adapter's queue can tell from none: SQS counts in whole seconds."""
-    return 1.0 if adapter == "aws" else 0.2
+    return 1.0 if adapter in ("aws", "service") else 0.2
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ async def won(backend: Backend, write: Write) -> bool:
 
 @pytest.fixture
 def threads(adapter: str) -> int:
-    return 4 if adapter == "aws" else 12
+    return 4 if adapter in ("aws", "service") else 12
 
 
 def test_of_many_writers_of_one_missing_item_exactly_one_wins(backend: Backend, threads: int) -> None:

@@ -139,7 +139,7 @@ def test_a_stale_receipt_neither_extends_nor_gives_back(backend: Backend, adapte
 
 def test_a_stale_receipt_deletes_nothing(backend: Backend, adapter: str, tick: float) -> None:
     if adapter == "aws":
-        pytest.skip("a stale receipt may delete on SQS: the engine never relies on it")
+        pytest.skip("a stale receipt deletes on moto, and may on SQS: the engine never relies on it")
 
     async def scenario() -> None:
         await backend.queue.send(["a"])
@@ -209,7 +209,7 @@ def test_a_message_delivered_too_often_becomes_a_dead_letter(backend: Backend) -
 
 def test_the_receipts_of_a_dead_letters_past_do_not_hold_it(backend: Backend, adapter: str) -> None:
     if adapter == "aws":
-        pytest.skip("a stale receipt may delete on SQS: the engine never relies on it")
+        pytest.skip("a stale receipt deletes on moto, and may on SQS: the engine never relies on it")
 
     async def scenario() -> None:
         await backend.queue.send(["poison"])
@@ -223,7 +223,7 @@ def test_the_receipts_of_a_dead_letters_past_do_not_hold_it(backend: Backend, ad
         for receipt in receipts:
             await backend.queue.delete(receipt)
         await backend.dead_letters.extend(letter.receipt, 0)
-        assert (await one(backend.dead_letters)).count == 2
+        assert (await one(backend.dead_letters)).count == letter.count + 1
 
     asyncio.run(scenario())
 
@@ -259,9 +259,13 @@ def test_waiting_ends_when_its_time_is_over(backend: Backend) -> None:
     assert 0.9 <= time.monotonic() - began < 3
 
 
-def test_a_receiver_that_is_cancelled_takes_no_message_with_it(backend: Backend) -> None:
+def test_a_receiver_that_is_cancelled_takes_no_message_with_it(backend: Backend, adapter: str) -> None:
+    # A server goes on with a cancelled long poll until its wait ends. What that poll takes it gives back, but it was a
+    # delivery, and MAX_RECEIVES of them make a dead letter.
+    rounds = (1, 6) if adapter == "service" else range(20)
+
     async def scenario() -> None:
-        for n in range(20):
+        for n in rounds:
             waiting = asyncio.create_task(backend.queue.receive(1, wait=5, visibility=LONG))
             await asyncio.sleep(0.01)
             await backend.queue.send([str(n)])
@@ -278,7 +282,7 @@ def test_a_receiver_that_is_cancelled_takes_no_message_with_it(backend: Backend)
 
 
 def test_many_messages_reach_many_receivers_each_once(backend: Backend, adapter: str) -> None:
-    total = 60 if adapter == "aws" else 400
+    total = 60 if adapter in ("aws", "service") else 400
     seen: Counter[str] = Counter()
 
     async def receiver() -> None:

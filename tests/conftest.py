@@ -1,0 +1,25 @@
+"""What several suites share: a server that speaks AWS over the wire, started once if a test asks for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.service.server import NoServer, Server, server
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Server]:
+    """A LocalStack-compatible server: the one at LOCALSTACK_ENDPOINT, or ministack.
+
+    Without one, tests are skipped on a laptop, and fail where CI is set: a suite that nobody runs proves nothing.
+    """
+    try:
+        with server() as running:
+            yield running
+    except NoServer as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))

@@ -1,0 +1,124 @@
+"""Where the runs live, and the processes that work there and can be killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from detent_infra.ids import new_id
+
+from tests.kills.ledger import VARIABLE
+from tests.service.deployed import Deployed, deploy
+from tests.service.server import ministack
+from tests.service.stack import CREDENTIALS, credentials
+
+APP = "tests.kills.app:app"
+ROOT = Path(__file__).parents[2]
+VISIBILITY = 10
+"""Seconds after which SQS delivers the message of a killed function again: its heartbeats set the same on sqlite."""
+DRAIN = {"sqlite": 90.0, "ministack": 240.0}
+"""Seconds in which every run must end once nobody is killed any more: several leases, of 10 s and of 30 s."""
+
+
+class Place(Protocol):
+    """A backend at work. `url` is for clients."""
+
+    url: str
+
+    def kill_one(self, rng: random.Random) -> bool:
+        """Kills one worker, whatever it does, and sees to it that another one takes its place."""
+        ...
+
+
+@dataclass
+class SqlitePlace:
+    """Worker processes on one file: `detent worker`, as users start it."""
+
+    url: str
+    environment: Mapping[str, str]
+    log: IO[bytes]
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list[subprocess.Popen[bytes]])
+
+    def start_one(self) -> None:
+        self.workers.append(python(["-m", "detent.cli", "worker", "--app", APP], self.environment, self.log))
+
+    def kill_one(self, rng: random.Random) -> bool:
+        victim = self.workers.pop(rng.randrange(len(self.workers)))
+        kill(victim)
+        self.start_one()
+        return True
+
+
+@dataclass
+class MinistackPlace:
+    """Functions of the deployed template. The server starts new ones by itself."""
+
+    url: str
+    stack: Deployed
+
+    def kill_one(self, rng: random.Random) -> bool:
+        victims = self.stack.function_processes("Worker")
+        if not victims:
+            return False
+        try:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+        except ProcessLookupError:  # it has just ended
+            return False
+        return True
+
+
+@contextmanager
+def sqlite(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
+    url = f"sqlite:///{folder / 'detent.db'}"
+    environment = {VARIABLE: str(ledger), "DETENT_URL": url}
+    with (folder / "workers.log").open("wb") as log:
+        place = SqlitePlace(url, environment, log)
+        try:
+            for _ in range(workers):
+                place.start_one()
+            yield place
+        finally:
+            for worker in place.workers:
+                kill(worker)
+
+
+@contextmanager
+def on_ministack(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
+    with ministack(folder) as server, credentials():
+        stack = deploy(
+            server,
+            f"kills-{new_id()[:10]}",
+            app=APP,
+            concurrency=workers,
+            visibility=VISIBILITY,
+            environment={VARIABLE: str(ledger), "DETENT_URL": "memory://"},
+        )
+        yield MinistackPlace(stack.url, stack)
+
+
+PLACES = {"sqlite": sqlite, "ministack": on_ministack}
+
+
+def python(arguments: list[str], environment: Mapping[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A Python program of this checkout, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **CREDENTIALS, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+    )
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()

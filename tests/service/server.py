@@ -1,0 +1,125 @@
+"""A LocalStack-compatible server over the wire: the one at LOCALSTACK_ENDPOINT, or a ministack on loopback.
+
+ministack pins its own boto3, so it lives in a virtual environment of its own, which `make ministack` makes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+PROGRAM = Path(__file__).parents[2] / ".venv-ministack/bin/ministack"
+PATIENCE = 30.0
+"""Seconds after which a server that does not answer will not."""
+
+
+class NoServer(Exception):
+    """There is no server to test against. Says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """`pid` is None for a server that somebody else has started."""
+
+    endpoint: str
+    pid: int | None = None
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """The server that LOCALSTACK_ENDPOINT names, else a ministack of our own. Raises `NoServer`."""
+    if given := os.environ.get("LOCALSTACK_ENDPOINT"):
+        _until_healthy(given, None)
+        yield Server(given.rstrip("/"))
+        return
+    with (
+        TemporaryDirectory(prefix="detent-ministack-", ignore_cleanup_errors=True) as folder,
+        ministack(Path(folder)) as ours,
+    ):
+        yield ours
+
+
+@contextmanager
+def ministack(folder: Path) -> Iterator[Server]:
+    """A ministack that keeps all it has in the folder, with its log there. It and its functions end with the block."""
+    if not PROGRAM.exists():
+        raise NoServer(f"{PROGRAM} is missing: `make ministack` installs it, or set LOCALSTACK_ENDPOINT.")
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON", "DETENT_"))}
+    for name in ("s3", "state"):
+        (folder / name).mkdir()
+    environment = {
+        **kept,
+        "BIND_HOST": "127.0.0.1",  # it listens on every address otherwise
+        "GATEWAY_PORT": endpoint.rpartition(":")[2],
+        "S3_DATA_DIR": str(folder / "s3"),
+        "STATE_DIR": str(folder / "state"),
+        "TMPDIR": str(folder),
+        "LAMBDA_EXECUTOR": "local",
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "MINISTACK_HOST": "127.0.0.1",
+    }
+    with (folder / "ministack.log").open("wb") as log:
+        process = subprocess.Popen(
+            [PROGRAM],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _until_healthy(endpoint, process, folder / "ministack.log")
+        yield Server(endpoint, process.pid)
+    finally:
+        _end(process)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _until_healthy(endpoint: str, process: subprocess.Popen[bytes] | None, log: Path | None = None) -> None:
+    until = time.monotonic() + PATIENCE
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        try:
+            with direct.open(f"{endpoint}/_localstack/health", timeout=5):
+                return
+        except OSError as error:
+            ended = process is not None and process.poll() is not None
+            if ended or time.monotonic() > until:
+                said = log.read_text(errors="replace")[-2000:] if log else ""
+                raise NoServer(f"The server at {endpoint} does not answer: {error}.\n{said}") from error
+            time.sleep(0.05)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """At once: it keeps nothing. It has a session of its own, so what it has started is in its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+if __name__ == "__main__":
+    with server() as running:
+        print(running.endpoint, flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.exit(0)

@@ -1,0 +1,79 @@
+"""The template as it is deployed, on a server that runs its functions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from detent import Client, RunFailed, RunStatus
+from detent_infra.ids import new_id
+
+from examples.orders.app import Line, Receipt
+from tests.service.deployed import Deployed, deploy
+from tests.service.server import Server
+from tests.service.stack import credentials, session
+
+pytestmark = pytest.mark.service
+
+
+@pytest.fixture(scope="module")
+def stack(service: Server) -> Iterator[Deployed]:
+    if service.pid is None:
+        pytest.skip("only our own ministack finds the functions' code in this checkout")
+    with credentials():
+        yield deploy(
+            service,
+            f"detent-{new_id()[:10]}",
+            app="examples.orders.app:app",
+            concurrency=2,
+            visibility=60,
+            environment={},
+        )
+
+
+def line(number: int, amount: str = "29.33") -> dict[str, object]:
+    given = Line(number=number, customer_id="00001", date="1997-01-18", quantity="2", amount_usd=amount)
+    return given.model_dump()
+
+
+def start(stack: Deployed, number: int, amount: str = "29.33") -> str:
+    request = {"workflow": "orders", "input": line(number, amount), "key": f"cdnow-{number}"}
+    answer = stack.invoke(stack.outputs["StartFunctionName"], request)
+    assert isinstance(answer, dict)
+    return str(answer["run_id"])
+
+
+def test_a_run_started_through_the_function_ends_in_the_worker_function(stack: Deployed) -> None:
+    client = Client(stack.url)
+    run = start(stack, 1)
+    receipt = Receipt.model_validate(client.handle(run).result(timeout=60))
+    assert (receipt.order, receipt.cents) == ("cdnow-1", 2933)
+    assert client.get(run).status is RunStatus.COMPLETED
+    assert client.read("ledger", "cdnow-1") == {"customer": "00001", "cents": 2933}
+    assert stack.function_processes("Worker")
+
+
+def test_the_same_key_starts_one_run_through_every_door(stack: Deployed) -> None:
+    assert start(stack, 2) == start(stack, 2) == Client(stack.url).start("orders", line(2), key="cdnow-2").id
+
+
+def test_a_run_that_fails_says_why(stack: Deployed) -> None:
+    handle = Client(stack.url).handle(start(stack, 3, "a lot"))
+    with pytest.raises(RunFailed, match="not an amount"):
+        handle.result(timeout=60)
+
+
+def test_the_queue_is_empty_when_all_runs_have_ended(stack: Deployed) -> None:
+    """The event source mapping deletes what the worker reports as done, and nothing else."""
+    sqs = session().client("sqs", endpoint_url=stack.server.endpoint)
+    client = Client(stack.url)
+    client.handle(start(stack, 4)).result(timeout=60)
+    until = time.monotonic() + 10
+    while True:
+        got = sqs.get_queue_attributes(QueueUrl=stack.outputs["QueueUrl"], AttributeNames=["All"])["Attributes"]
+        left = [name for name, n in got.items() if name.startswith("ApproximateNumberOfMessages") and n != "0"]
+        if not left:
+            return
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
