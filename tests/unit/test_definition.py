@@ -250,3 +250,13 @@ def test_what_the_engine_reads_of_it() -> None:
     assert steps["ship"].parents == (Parent(step="charge", need="done"), Parent(step="la#bel/../x", need="done"))
     assert (steps["undo"].scope, steps["undo"].parents, steps["undo"].reads) == ("on_failure", (), ("reserve",))
     assert definition.input_schema["title"] == "Order"
+
+
+def test_the_exported_json_schema_has_the_fields_of_this_version() -> None:
+    exported = Path(__file__).parents[2] / "docs/internals/definition.schema.json"
+
+    def fields(schema: dict[str, Any]) -> dict[str, list[str]]:
+        models = {"Definition": schema, **schema["$defs"]}
+        return {name: sorted(model.get("properties", {})) for name, model in models.items()}
+
+    assert fields(json.loads(exported.read_text())) == fields(Definition.model_json_schema())
