@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Mapping
 
@@ -27,9 +28,9 @@ def diamond(delivery: Delivery) -> Workflow[int, int]:
 
     async def effect(ctx: Context) -> None:
         ledger = Ledger.from_environment()
-        ledger.append("begun", ctx.run_id, ctx.path)
+        ledger.append("begun", ctx.run_id, ctx.path, os.getpid())
         await asyncio.sleep(random.uniform(0, LONGEST))
-        ledger.append("done", ctx.run_id, ctx.path)
+        ledger.append("done", ctx.run_id, ctx.path, os.getpid())
         if delivery is Delivery.EXACTLY_ONCE:
             ctx.commit(Update(EFFECTS, f"{ctx.run_id}/{ctx.path}", add={"times": 1}))
         await asyncio.sleep(random.uniform(0, LONGEST))

@@ -46,11 +46,13 @@ class Start:
 
 @dataclass(slots=True)
 class Entries:
-    """`begun` and `done` count bodies by (run, path): those that began, and those that came to their effect."""
+    """`begun` and `done` count bodies by run and path: those that began, and those that came to their effect."""
 
     starts: list[Start] = field(default_factory=list[Start])
     begun: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     done: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    at_work: Counter[int] = field(default_factory=Counter[int])
+    """Bodies that are under way, by process; zero for one that has had some."""
 
     @staticmethod
     def of(lines: Iterable[str]) -> Entries:
@@ -59,10 +61,12 @@ class Entries:
             match line.split():
                 case ["started", workflow, number, run_id]:
                     found.starts.append(Start(workflow, int(number), run_id))
-                case ["begun", run_id, path]:
+                case ["begun", run_id, path, pid]:
                     found.begun[run_id][path] += 1
-                case ["done", run_id, path]:
+                    found.at_work[int(pid)] += 1
+                case ["done", run_id, path, pid]:
                     found.done[run_id][path] += 1
+                    found.at_work[int(pid)] -= 1
                 case _:
                     raise ValueError(f"{line!r} is no line of a ledger")
         return found

@@ -15,15 +15,15 @@ from typing import IO, Protocol
 
 from detent_infra.ids import new_id
 
-from tests.kills.ledger import VARIABLE
+from tests.kills.ledger import VARIABLE, Ledger
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import ministack
 from tests.service.stack import CREDENTIALS, credentials
 
 APP = "tests.kills.app:app"
 ROOT = Path(__file__).parents[2]
-VISIBILITY = 10
-"""Seconds after which SQS delivers the message of a killed function again: its heartbeats set the same on sqlite."""
+VISIBILITY = 30
+"""Seconds after which SQS delivers the message of a killed function again, as if it had had a heartbeat."""
 DRAIN = {"sqlite": 90.0, "ministack": 240.0}
 """Seconds in which every run must end once nobody is killed any more: several leases, of 10 s and of 30 s."""
 
@@ -59,13 +59,21 @@ class SqlitePlace:
 
 @dataclass
 class MinistackPlace:
-    """Functions of the deployed template. The server starts new ones by itself."""
+    """Functions of the deployed template. The server starts new ones by itself.
+
+    Only a process that has run a body is killed: ministack answers the death of one that is still starting by ending
+    all of the function's processes, which AWS does not do. Every other kill is aimed at a body that is under way.
+    """
 
     url: str
     stack: Deployed
+    ledger: Ledger
 
     def kill_one(self, rng: random.Random) -> bool:
-        victims = self.stack.function_processes("Worker")
+        at_work = self.ledger.read().at_work
+        ready = [pid for pid in self.stack.function_processes("Worker") if pid in at_work]
+        busy = [pid for pid in ready if at_work[pid] > 0]
+        victims = busy if busy and rng.random() < 0.5 else ready
         if not victims:
             return False
         try:
@@ -101,7 +109,7 @@ def on_ministack(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
             visibility=VISIBILITY,
             environment={VARIABLE: str(ledger), "DETENT_URL": "memory://"},
         )
-        yield MinistackPlace(stack.url, stack)
+        yield MinistackPlace(stack.url, stack, Ledger(ledger))
 
 
 PLACES = {"sqlite": sqlite, "ministack": on_ministack}

@@ -36,7 +36,10 @@ def in_delivery(fate: Fate, delivery: str) -> Fate:
 def bodies(times: Mapping[str, int] | None = None) -> Entries:
     """A ledger in which each body began and was done so often; once if nothing is said."""
     lines = [
-        f"{event} r1 {path}" for path in PATHS for event in ("begun", "done") for _ in range((times or {}).get(path, 1))
+        f"{event} r1 {path} 1"
+        for path in PATHS
+        for event in ("begun", "done")
+        for _ in range((times or {}).get(path, 1))
     ]
     return Entries.of(lines)
 
@@ -94,7 +97,7 @@ def test_what_at_least_once_allows_is_counted_and_breaks_nothing() -> None:
 
 
 def test_an_interrupted_at_most_once_run_is_counted_apart() -> None:
-    entries = Entries.of(["begun r1 first", "done r1 first", "begun r1 left"])
+    entries = Entries.of(["begun r1 first 1", "done r1 first 1", "begun r1 left 1"])
     report = judge(entries, [in_delivery(INTERRUPTED, "at_most_once")])
     assert report.broken == []
     [row] = [row for row in report.rows if row.started]
@@ -105,9 +108,10 @@ def test_a_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.txt")
     assert ledger.read().starts == []
     ledger.append("started", "exactly_once", 7, "r1")
-    ledger.append("begun", "r1", "first")
+    ledger.append("begun", "r1", "first", 42)
     assert ledger.read().starts == [START]
     assert ledger.read().begun == {"r1": {"first": 1}}
+    assert ledger.read().at_work == {42: 1}
     ledger.append("nonsense")
     with pytest.raises(ValueError, match="nonsense"):
         ledger.read()

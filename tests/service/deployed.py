@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,8 @@ def children(pid: int | None) -> list[int]:
         raise ValueError("The server was started by somebody else: its processes are not ours to look at.")
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (thread / "children").read_text().split())
+        with suppress(OSError):  # it has just ended
+            found += map(int, (thread / "children").read_text().split())
     return found
 
 

@@ -116,10 +116,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-if __name__ == "__main__":
-    with server() as running:
+if __name__ == "__main__":  # python -m tests.service.server: one to keep, for LOCALSTACK_ENDPOINT
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with suppress(KeyboardInterrupt), server() as running:
         print(running.endpoint, flush=True)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            sys.exit(0)
+        signal.pause()
