@@ -12,9 +12,10 @@ import boto3
 from detent import App, Client, Workflow
 from detent.workflow import DeliveryName
 from detent_infra.aws import Resources, aws_backend
+from detent_infra.clock import wall_clock
 from detent_infra.engine import Engine
 from detent_infra.ids import new_id
-from detent_infra.memory import memory_backend, wall_clock
+from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend
 from detent_state_machine.status import RunStatus
 

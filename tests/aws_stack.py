@@ -24,8 +24,8 @@ from botocore.exceptions import ConnectionClosedError
 from botocore.handlers import BUILTIN_HANDLERS
 from detent_infra.aws import Resources, aws_backend
 from detent_infra.aws.table import INDEX
+from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
-from detent_infra.memory import wall_clock
 from detent_infra.ports import Backend, Clock, Ids, Timing
 from detent_state_machine.records import INDEXED
 from moto import mock_aws

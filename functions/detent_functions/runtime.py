@@ -6,13 +6,13 @@ Imported by every function, so it imports nothing that only some of them use.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import TypeVar
 
 from detent_infra.aws import Resources, StdoutLogs, aws_backend
+from detent_infra.clock import wall_clock
 from detent_infra.engine import Engine
 from detent_infra.engine.definitions import Definitions
 from detent_infra.executor import Executor
@@ -41,7 +41,7 @@ class Runtime:
     def backend(self) -> Backend:
         s = self.settings
         resources = Resources(s.table, s.queue_url, s.dead_letter_queue_url, s.bucket, s.log_group)
-        backend = aws_backend(resources, url=s.url, region=s.region, clock=_now, ids=new_id)
+        backend = aws_backend(resources, url=s.url, region=s.region, clock=wall_clock, ids=new_id)
         # Lambda carries what is printed to the log group: no request for it, and none of its latency.
         return replace(backend, logs=StdoutLogs(backend.logs))
 
@@ -66,10 +66,6 @@ class Runtime:
         if "backend" in self.__dict__:
             self.backend.close()
         self._runner.close()
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @cache

@@ -62,8 +62,8 @@ def _sqlite(url: str, rest: str, timing: Timing | None) -> Backend:
 def _aws(url: str, timing: Timing | None) -> Backend:
     stack, region, endpoint = parse_aws(url)
     from detent_infra.aws import Clients, aws_backend, resources_of_stack
+    from detent_infra.clock import wall_clock
     from detent_infra.ids import new_id
-    from detent_infra.memory import wall_clock
 
     clients = Clients(region, endpoint)
     try:

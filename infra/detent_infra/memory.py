@@ -10,7 +10,6 @@ import asyncio
 import heapq
 import itertools
 import threading
-import time
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,9 +21,11 @@ from detent_state_machine.errors import CorruptRecord, InputError, PayloadTooLar
 from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
 
+from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.log_lines import to_json
 from detent_infra.ports import (
+    MAX_BLOB,
     MAX_TRANSACTION,
     Backend,
     Clock,
@@ -38,7 +39,6 @@ from detent_infra.ports import (
 )
 
 MAX_DELAY = 900.0
-MAX_BLOB = 64 * 1024 * 1024
 
 
 @dataclass
@@ -315,10 +315,6 @@ class MemoryLogs:
                 if line.time >= since and matches(to_json(line)):
                     found.append(line)
         return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(position))
-
-
-def wall_clock() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def memory_backend(

@@ -20,6 +20,9 @@ Clock: TypeAlias = Callable[[], int]
 Ids: TypeAlias = Callable[[], str]
 """A new unique token: 20 to 32 characters of [0-9a-v]."""
 
+MAX_BLOB = 64 * 1024 * 1024
+"""Bytes of one blob, in every adapter: what starts on one backend starts on all."""
+
 MAX_TRANSACTION = 100
 """Writes in one transaction, each to another item (DynamoDB's limit)."""
 

@@ -1,4 +1,4 @@
-"""Whether a step whose parents have ended runs or is skipped."""
+"""What a step waits to see of its parents, and whether they let it run. (Its own condition: `when.evaluate`.)"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import StepStatus
-from detent_state_machine.when import Lookup, evaluate, references
+from detent_state_machine.when import references
 
 
 def parents_to_read(step: StepDefinition) -> list[str]:
@@ -23,8 +23,3 @@ def blocked(step: StepDefinition, parents: Mapping[str, StepRecord]) -> bool:
         parent.need == "completed" and parents[parent.step].status is not StepStatus.COMPLETED
         for parent in step.parents
     )
-
-
-def runs(step: StepDefinition, parents: Mapping[str, StepRecord], lookup: Lookup) -> bool:
-    """Raises `InputError` if the step's condition cannot be evaluated."""
-    return not blocked(step, parents) and (step.when is None or evaluate(step.when, lookup))

@@ -11,8 +11,8 @@ from unittest.mock import patch
 
 import boto3
 from detent_infra.aws import Resources, aws_backend
+from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
-from detent_infra.memory import wall_clock
 from detent_infra.ports import Backend, Timing
 
 from tests.service.server import Server

@@ -12,8 +12,8 @@ import pytest
 from detent import App, Client
 from detent.testing import Harness
 from detent_infra.aws import Resources, aws_backend
+from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
-from detent_infra.memory import wall_clock
 from localstack_client.session import Session as LocalstackClient
 from pytest_localstack.session import RunningSession
 

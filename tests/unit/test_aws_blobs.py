@@ -9,8 +9,7 @@ from typing import Any
 
 import boto3
 import pytest
-from detent_infra.aws.blobs import MAX_BLOB
-from detent_infra.ports import Backend
+from detent_infra.ports import MAX_BLOB, Backend
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, PayloadTooLarge
 
 from tests.aws_stack import REGION, answering, moto_backend, recorded_calls

@@ -11,8 +11,9 @@ from typing import Any
 import boto3
 import pytest
 from detent_infra.aws.logs import LATE, MAX_EVENT, MAX_SEEN, StdoutLogs, batches, fit, to_line
+from detent_infra.clock import wall_clock
 from detent_infra.log_lines import from_json, to_json
-from detent_infra.memory import memory_backend, wall_clock
+from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, LogLine
 from detent_state_machine.errors import ConfigurationError, InputError
 

@@ -12,9 +12,9 @@ from detent_state_machine.errors import CorruptRecord, PayloadTooLarge
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.resources import Clients
+from detent_infra.ports import MAX_BLOB
 
 PREFIX = "blobs/"
-MAX_BLOB = 64 * 1024 * 1024
 
 
 class S3Blobs:

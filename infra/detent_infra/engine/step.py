@@ -16,6 +16,7 @@ from detent_state_machine.errors import CorruptRecord, DetentError, InputError, 
 from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
+from detent_state_machine.when import evaluate
 from detent_state_machine.writes import Item, Update, Write
 from pydantic import JsonValue
 
@@ -109,12 +110,14 @@ class Steps:
         return await self._attempt(session, replace(me, held=True), step, parents, claimed)
 
     async def _runs(self, session: Session, step: StepDefinition, parents: dict[str, StepRecord]) -> bool:
-        if step.when is None or decide.blocked(step, parents):
-            return not decide.blocked(step, parents)
+        if decide.blocked(step, parents):
+            return False
+        if step.when is None:
+            return True
         named: dict[str | None, str | None] = {None: await session.input_text()}
         for name, record in parents.items():
             named[name] = await session.output_text(record)
-        return decide.runs(step, parents, lambda name: _parsed(named.get(name) or "null"))
+        return evaluate(step.when, lambda name: _parsed(named.get(name) or "null"))
 
     async def _skip(self, session: Session, me: Writer) -> Driven:
         write = transitions.skip(me, now=self.backend.clock(), expires=session.expires)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from detent_state_machine.errors import Unavailable
 
+from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
-from detent_infra.memory import wall_clock
 from detent_infra.ports import Backend, Clock, Ids, Timing
 from detent_infra.sqlite.blobs import SqliteBlobs
 from detent_infra.sqlite.database import prepare

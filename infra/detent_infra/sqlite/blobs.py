@@ -12,11 +12,10 @@ from pathlib import Path
 
 from detent_state_machine.errors import CorruptRecord, PayloadTooLarge
 
-from detent_infra.ports import Clock
+from detent_infra.ports import MAX_BLOB, Clock
 from detent_infra.sqlite.database import connect, translated
 from detent_infra.sqlite.session import LOCK_LIMIT, Session
 
-MAX_BLOB = 64 * 1024 * 1024
 LARGE = 1024 * 1024
 """Bytes from which a blob is copied in a thread, on a connection of its own: the event loop has better things to do."""
 
