@@ -180,6 +180,41 @@ def test_a_cancelled_receive_gives_back_what_it_took(backend: Backend) -> None:
     assert bodies_in(backend, 1) == ["m"]
 
 
+def test_the_next_receive_takes_over_a_poll_whose_task_was_cancelled(backend: Backend) -> None:
+    async def rounds() -> None:
+        for n in range(20):
+            receiving = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=600))
+            await asyncio.sleep(0.02)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+            assert await backend.queue.receive(1, wait=0.01, visibility=600) == []
+            receiving = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=600))
+            await asyncio.sleep(0)
+            await backend.queue.send([str(n)])
+            [message] = await receiving
+            assert (message.body, message.count) == (str(n), 1)
+            await backend.queue.delete(message.receipt)
+
+    with recorded_calls() as calls:
+        run(rounds())
+    assert [call.operation for call in calls].count("ReceiveMessage") == 20
+
+
+def test_a_poll_is_taken_over_only_by_a_receive_that_asks_alike(backend: Backend) -> None:
+    async def scenario() -> None:
+        receiving = asyncio.create_task(backend.queue.receive(1, wait=2, visibility=600))
+        await asyncio.sleep(0.1)
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+        await backend.queue.receive(2, wait=0.01, visibility=600)
+        await backend.queue.receive(1, wait=0.01, visibility=30)
+
+    with recorded_calls() as calls:
+        run(scenario())
+    asked = [(call.params["MaxNumberOfMessages"], call.params["VisibilityTimeout"]) for call in calls]
+    assert sorted(asked) == [(1, 30), (1, 600), (2, 600)]
+
+
 def test_a_long_poll_does_not_hold_up_other_calls(backend: Backend) -> None:
     async def both() -> None:
         polls = [asyncio.create_task(backend.queue.receive(1, wait=20, visibility=30)) for _ in range(12)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -30,6 +31,9 @@ MAX_VISIBILITY = 43_200
 ATTEMPTS = 3
 """Tries of a batch entry that SQS did not take while it took others."""
 
+_Asked: TypeAlias = tuple[int, int]
+"""How many messages, and for how many seconds they are hidden."""
+_Poll: TypeAlias = Future[list[Received]]
 Entries: TypeAlias = "list[SendMessageBatchRequestEntryTypeDef]"
 
 _REFUSED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -49,6 +53,8 @@ class SqsQueue:
         self._calls = calls
         self._polls = polls
         self._url = url
+        self._left: dict[_Poll, _Asked] = {}
+        self._leaving = threading.Lock()  # polls end on threads
 
     async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
         if delay > self.max_delay:
@@ -88,23 +94,48 @@ class SqsQueue:
     async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
         """At most 10 messages, and at most 20 s of waiting.
 
-        If the task is cancelled while SQS hands out messages, they are made visible again at once.
+        SQS goes on with a long poll whose task was cancelled. The next `receive` alike takes that poll over. If there
+        is none before it ends, its messages are made visible again at once, which counts as a delivery of each.
         """
         if limit < 1:
             return []
-        polling = self._polls.submit(lambda: self._receive(limit, wait, visibility))
-        try:
-            return await asyncio.wrap_future(polling)
-        except asyncio.CancelledError:
-            polling.add_done_callback(self._give_back)
-            raise
+        asked = min(limit, MAX_BATCH), _whole_seconds(visibility)
+        if wait > 0 and (left := self._take_over(asked)) is not None:
+            return await self._answer(left, asked, timeout=wait)
+        return await self._answer(self._polls.submit(lambda: self._receive(*asked, wait)), asked, timeout=None)
 
-    def _receive(self, limit: int, wait: float, visibility: float) -> list[Received]:
+    async def _answer(self, poll: _Poll, asked: _Asked, *, timeout: float | None) -> list[Received]:
+        waiting = asyncio.wrap_future(poll)
+        try:
+            if (await asyncio.wait({waiting}, timeout=timeout))[0]:
+                return waiting.result()
+        except asyncio.CancelledError:
+            self._leave(poll, asked)
+            raise
+        finally:
+            waiting.cancel()
+        self._leave(poll, asked)
+        return []
+
+    def _leave(self, poll: _Poll, asked: _Asked) -> None:
+        if not poll.cancel():  # it has begun
+            with self._leaving:
+                self._left[poll] = asked
+            poll.add_done_callback(self._give_back)
+
+    def _take_over(self, asked: _Asked) -> _Poll | None:
+        with self._leaving:
+            left = next((poll for poll, other in self._left.items() if other == asked), None)
+            if left is not None:
+                del self._left[left]
+            return left
+
+    def _receive(self, limit: int, visibility: int, wait: float) -> list[Received]:
         answer = self._clients.sqs.receive_message(
             QueueUrl=self._url,
-            MaxNumberOfMessages=min(limit, MAX_BATCH),
+            MaxNumberOfMessages=limit,
             WaitTimeSeconds=min(MAX_WAIT, max(0, math.ceil(wait))),
-            VisibilityTimeout=_whole_seconds(visibility),
+            VisibilityTimeout=visibility,
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
         )
         return [
@@ -116,8 +147,11 @@ class SqsQueue:
             for message in answer.get("Messages", [])
         ]
 
-    def _give_back(self, polled: Future[list[Received]]) -> None:
-        if polled.cancelled() or polled.exception() is not None:
+    def _give_back(self, polled: _Poll) -> None:
+        with self._leaving:
+            if self._left.pop(polled, None) is None:
+                return  # taken over
+        if polled.exception() is not None:
             return
         for message in polled.result():
             try:
