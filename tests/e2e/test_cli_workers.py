@@ -51,7 +51,9 @@ class Terminal:
         return self.text
 
     def ended(self) -> int:
+        end = time.monotonic() + PATIENCE
         while self.process.poll() is None:
+            assert time.monotonic() < end, self.text
             self._read()
         self._read()
         os.close(self._master)

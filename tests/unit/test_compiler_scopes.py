@@ -4,62 +4,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from detent import App, DefinitionError, Failure, Retry, Workflow
+from detent import DefinitionError, Failure, Retry
 from detent_state_machine.compiler import DeclaredStep, FromInput, FromOutput, Parameter, compile_workflow
 from detent_state_machine.definition import Parent
 from detent_state_machine.when import Ref, Truthy
-from pydantic import BaseModel, Field
+
+from tests.unit.authoring import AnyWorkflow, Coded, Label, LabelData, Order, refusal, workflow
 
 if TYPE_CHECKING:
     from decimal import Decimal  # noqa: F401 - named by a string below, as if forgotten at run time
-
-
-class Order(BaseModel):
-    id: str
-    total: float
-    lines: list[dict[str, int]] = []
-
-
-class Label(BaseModel):
-    text: str
-
-
-@dataclass
-class LabelData:
-    text: str
-
-
-class Coded(BaseModel):
-    code: str = Field(alias="orderCode")
-
-
-AnyWorkflow = Workflow[Any, Any]
-Declare = Callable[[AnyWorkflow], None]
-
-
-def workflow(input: Any = Order, output: Any = None) -> AnyWorkflow:
-    app = App("shop", url="memory://")
-    return app.workflow("orders", input=input, output=output) if output else app.workflow("orders", input=input)
-
-
-def refusal(declare: Declare, *, input: Any = Order, output: Any = None) -> str:
-    """What the author reads."""
-    flow = workflow(input, output)
-
-    def attempt() -> None:
-        declare(flow)
-        flow.definition  # noqa: B018 - compiles
-
-    with pytest.raises(DefinitionError) as refused:
-        attempt()
-    assert refused.value.advice, "an error without advice does not teach"
-    return str(refused.value)
-
 
 # ---- handlers --------------------------------------------------------------------------------------------------
 
