@@ -16,7 +16,9 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeAlias,
+    TypedDict,
     TypeVar,
+    Unpack,
     cast,
     get_args,
     overload,
@@ -87,6 +89,31 @@ class Step(Generic[_P, _R, _O]):
 AnyStep: TypeAlias = Step[..., Any, Any]
 
 
+class HandlerOptions(TypedDict, total=False):
+    """What may be said of a failure handler."""
+
+    name: str
+    """Default: the function's."""
+    after: Sequence[AnyStep | str]
+    """Steps it follows without taking their output."""
+    delivery: DeliveryName
+    """How often the body may run. Default: `at_least_once`."""
+    retry: Retry | None
+    """Default: 3 attempts, exponential pauses with full jitter."""
+    timeout: float
+    """Seconds, per attempt. Default: 60."""
+    takeovers: int
+    """How often another worker may go on after one died. Default: 5."""
+
+
+class StepOptions(HandlerOptions, total=False):
+    """What may be said of a step."""
+
+    when: bool | None
+    """Skips the step unless the condition holds, and with it every step that needs its output (one whose parameter
+    admits None runs all the same)."""
+
+
 class StepDecorator(Protocol):
     """What `@orders.step(...)` returns."""
 
@@ -142,25 +169,12 @@ class Workflow(Generic[_In, _Out]):
     @overload
     def step(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
     @overload
-    def step(
-        self,
-        *,
-        name: str = "",
-        after: Sequence[AnyStep | str] = (),
-        when: bool | None = None,
-        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
-        retry: Retry | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        takeovers: int = DEFAULT_TAKEOVERS,
-    ) -> StepDecorator: ...
-    def step(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    def step(self, **options: Unpack[StepOptions]) -> StepDecorator: ...
+    def step(self, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
         """Declares a step.
 
         A parameter without a default takes the workflow's input, one with `= other.output` that step's output, one
-        annotated `Context` the context. `after` orders without data; `when` skips the step unless the condition
-        holds, and with it every step that needs its output (one whose parameter admits None runs all the same).
-        `timeout` is in seconds, per attempt (default 60); `takeovers` says how often another worker may go on after
-        one died (default 5). Defaults of `retry`: 3 attempts, exponential pauses with full jitter.
+        annotated `Context` the context. `StepOptions` says what each option does, and its default.
         """
         return self._decorate("main", function, options)
 
@@ -171,17 +185,8 @@ class Workflow(Generic[_In, _Out]):
     @overload
     def on_failure(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
     @overload
-    def on_failure(
-        self,
-        *,
-        name: str = "",
-        after: Sequence[AnyStep | str] = (),
-        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
-        retry: Retry | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        takeovers: int = DEFAULT_TAKEOVERS,
-    ) -> StepDecorator: ...
-    def on_failure(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    def on_failure(self, **options: Unpack[HandlerOptions]) -> StepDecorator: ...
+    def on_failure(self, function: Callable[..., Any] | None = None, **options: Unpack[HandlerOptions]) -> Any:
         """Declares a failure handler: it runs once a step has failed for good, then the run ends as FAILED.
 
         A parameter annotated `Failure` says what failed. Outputs of ordinary steps are None where a step did not
@@ -196,22 +201,12 @@ class Workflow(Generic[_In, _Out]):
     @overload
     def on_success(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
     @overload
-    def on_success(
-        self,
-        *,
-        name: str = "",
-        after: Sequence[AnyStep | str] = (),
-        when: bool | None = None,
-        delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
-        retry: Retry | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-        takeovers: int = DEFAULT_TAKEOVERS,
-    ) -> StepDecorator: ...
-    def on_success(self, function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    def on_success(self, **options: Unpack[StepOptions]) -> StepDecorator: ...
+    def on_success(self, function: Callable[..., Any] | None = None, **options: Unpack[StepOptions]) -> Any:
         """Declares a step that runs after every other one has completed or was skipped."""
         return self._decorate("on_success", function, options)
 
-    def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: dict[str, Any]) -> Any:
+    def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: HandlerOptions) -> Any:
         # Names in annotations are looked up where the function is defined: a test's local models are found too.
         names = dict(sys._getframe(2).f_locals)
         if function is not None:
