@@ -3,6 +3,7 @@
 
 PYTHON ?=
 ARGS ?=
+APP ?= examples.orders.app:app
 SEEDS ?= 10000
 FIRST_SEED ?= 1
 
@@ -11,10 +12,12 @@ PIP := $(PY) -m pip --quiet --disable-pip-version-check
 RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
 MINISTACK_VERSION := 1.5.33
+SAM_VERSION := 1.170.0
+SAM := .venv-sam/.sam-$(SAM_VERSION)
 MINISTACK := .venv-ministack/.ministack-$(MINISTACK_VERSION)
 SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
 
-.PHONY: help demo report test check lint types imports template ministack kills bench simulate mutants clean
+.PHONY: help demo report package lock test check lint types imports template ministack sam kills bench simulate mutants clean
 .SUFFIXES:
 .NOTPARALLEL:
 
@@ -31,10 +34,20 @@ report: $(RUNTIME) ## Make a page about penguins with a small graph of steps
 	@$(PY) -m examples.report.demo $(ARGS)
 
 # Three at once on any machine: many tests wait for real time. All of them must collect the same names, so one hash seed.
+package: $(DEV) ## Make build/lambda, what Lambda unpacks, for the runtime that template.yaml names
+	@$(PY) -m detent.cli package --app $(APP) --out build/lambda $(ARGS)
+
+lock: $(DEV) ## Lock what build/lambda depends on, in requirements.lock
+	@$(PY) -m detent.cli package --lock $(ARGS)
+
+# What `sam build` calls. The other functions take build/lambda as it is.
+build-Worker: package
+	@cp -Rp build/lambda/. "$(ARTIFACTS_DIR)"
+
 test: $(DEV) ## Run the whole suite
 	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 $(ARGS)
 
-check: lint types imports template ministack test ## Everything that must hold before a change goes in
+check: lint types imports template ministack sam test ## Everything that must hold before a change goes in
 
 lint: $(DEV) ## Style and formatting
 	@$(PY) -m ruff check --quiet .
@@ -55,6 +68,11 @@ ministack: $(DEV) ## The AWS stand-in that tests talk to over the wire, in a vir
 		echo "ministack could not be installed: the tests that need a server are skipped (and fail where CI is set)"; \
 		exit $(if $(filter ministack,$(MAKECMDGOALS)),1,0); }
 
+sam: $(DEV) ## The SAM CLI, in a virtual environment of its own
+	@$(MAKE) --no-print-directory $(SAM) || { \
+		echo "the SAM CLI could not be installed: the tests that need it are skipped (and fail where CI is set)"; \
+		exit $(if $(filter sam,$(MAKECMDGOALS)),1,0); }
+
 kills: ministack ## Kill workers at random for minutes, on sqlite and on ministack, and count what was lost
 	@$(PY) -m tests.kills --backend sqlite $(ARGS)
 	@$(PY) -m tests.kills --backend ministack $(ARGS)
@@ -69,7 +87,7 @@ mutants: $(DEV) ## Break each rule of the engine, and see that a test notices
 	@$(PY) -m tests.simulation.mutants
 
 clean: ## Remove what was installed, built and cached (databases in .detent stay)
-	@rm -rf .venv .venv-ministack build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-ministack .venv-sam .aws-sam build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what they need -----------------------------------------------------------------------------------------------
@@ -92,6 +110,13 @@ $(MINISTACK):
 	@$(PY) -m venv .venv-ministack
 	@.venv-ministack/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
 		ministack==$(MINISTACK_VERSION) boto3==1.43.106 aws-sam-translator==1.115.0
+	@touch $@
+
+$(SAM):
+	@echo "installing the SAM CLI into .venv-sam"
+	@$(PY) -m venv .venv-sam
+	@.venv-sam/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+		aws-sam-cli==$(SAM_VERSION)
 	@touch $@
 
 # Makes .venv unless it is there and works; says what to do if there is no Python that will do.

@@ -80,8 +80,10 @@ def deploy(
     parameters = {"App": app, "WorkerTimeout": 60, "MaximumConcurrency": concurrency}
     body = _with_numbers(template(), parameters)
     shared = body["Globals"]["Function"]
-    shared["CodeUri"] = {"Bucket": f"{name}-code", "Key": "code.zip"}
     shared["Environment"]["Variables"] |= {"PYTHONPATH": _path(), **environment}
+    for resource in body["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["CodeUri"] = {"Bucket": f"{name}-code", "Key": "code.zip"}
     body["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = visibility
     client = session().client("cloudformation", endpoint_url=server.endpoint)
     client.create_stack(

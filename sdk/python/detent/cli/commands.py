@@ -200,6 +200,41 @@ def retry(
     retry_run(Options(app, url), run, follow=follow, as_json=json)
 
 
+# ---- deploying ------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def package(
+    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to make or replace.")] = "build/lambda",
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="arm64 or x86_64. Default: template.yaml's.")
+    ] = None,
+    python_version: Annotated[
+        str | None, typer.Option(metavar="3.N", help="Of the Lambda runtime. Default: template.yaml's.")
+    ] = None,
+    bytecode: Annotated[
+        bool | None, typer.Option(help="Compile the modules. Default: if a Python of that version is found.")
+    ] = None,
+    compile_with: Annotated[str | None, typer.Option(metavar="PYTHON", help="A Python of that version.")] = None,
+    lock: Annotated[bool, typer.Option("--lock", help="Write requirements.lock instead.")] = False,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="With --lock: take the newest versions.")] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Make the folder that Lambda unpacks: detent, the app, and its locked dependencies.
+
+    It holds what template.yaml's runtime and architecture load, whatever this machine is. Needs `detent[deploy]`.
+    """
+    from detent.cli.package import Wanted, package
+    from detent.cli.package import lock as write_lock
+
+    wanted = Wanted(out, python_version, architecture, bytecode, compile_with)
+    if lock:
+        write_lock(wanted, upgrade=upgrade, as_json=json)
+    else:
+        package(Options(app), wanted, as_json=json)
+
+
 # ---- what there is --------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,118 @@
+"""`detent package`: makes the folder that Lambda unpacks, and says what it weighs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from detent_state_machine.errors import ConfigurationError
+
+from detent.cli.output import clean, console, write_json, write_line
+from detent.cli.project import Options, app_name
+from detent.packaging import LIMIT, LOCK, MB, Folder, build, read_project, read_target, write_lock
+from detent.packaging.target import TEMPLATE
+
+SHOWN = 10
+"""Parts of the folder that are listed, the largest first. `--json` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The command's options as given; None leaves it to template.yaml."""
+
+    out: str
+    python: str | None
+    architecture: str | None
+    bytecode: bool | None
+    compiler: str | None
+
+
+def package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
+    """Makes the folder. Raises `ConfigurationError`, `InputError`, and then leaves everything as it was."""
+    root = Path.cwd()
+    project = read_project(root)
+    target = read_target(root / TEMPLATE, python=wanted.python, architecture=wanted.architecture)
+    app = app_name(options)
+    if app is None:
+        raise ConfigurationError(
+            "No app is named.",
+            advice='Pass --app module:attribute, or write `app = "module:attribute"` under [tool.detent] '
+            "in pyproject.toml.",
+        )
+    with _busy(f"packaging {app.value} for {target}"):
+        folder = build(
+            project, app.value, target, root / wanted.out, bytecode=wanted.bytecode, compiler=wanted.compiler
+        )
+    if as_json:
+        write_json(_told(folder))
+    else:
+        _show(folder, wanted.out)
+
+
+def lock(wanted: Wanted, *, upgrade: bool, as_json: bool) -> None:
+    """Writes the lock of the project in the current directory."""
+    root = Path.cwd()
+    project = read_project(root)
+    target = read_target(root / TEMPLATE, python=wanted.python, architecture=wanted.architecture)
+    with _busy(f"locking {len(project.dependencies)} dependencies and theirs"):
+        path = write_lock(project, target, upgrade=upgrade)
+    packages = [line.split(" ")[0] for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()]
+    if as_json:
+        write_json({"lock": str(path), "packages": packages})
+    else:
+        write_line(f"{LOCK}: {len(packages)} packages, each with the hashes of its files. Commit it.")
+
+
+@contextmanager
+def _busy(doing: str) -> Generator[None]:
+    """Says on a terminal what is being done, as long as it takes."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    with console(stderr=True).status(f"{clean(doing)} …"):
+        yield
+
+
+def _told(folder: Folder) -> dict[str, object]:
+    size = folder.size
+    return {
+        "folder": str(folder.path),
+        "app": folder.app,
+        "python": folder.target.python,
+        "architecture": folder.target.architecture,
+        "bytecode": folder.bytecode,
+        "files": size.files,
+        "unzipped": size.unzipped,
+        "zipped": size.zipped,
+        "limit": LIMIT,
+        "parts": [asdict(part) for part in size.parts],
+    }
+
+
+def _show(folder: Folder, named: str) -> None:
+    from rich.table import Table
+
+    out = console()
+    size = folder.size
+    out.print(f"{clean(named)}: {clean(folder.app)} for {folder.target}, in {size.files:,} files", soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False, show_footer=True)
+    table.add_column("", "all of it", no_wrap=True, overflow="ellipsis")
+    table.add_column("MB", f"{size.unzipped / MB:.1f}", justify="right", no_wrap=True)
+    table.add_column("ZIPPED", f"{size.zipped / MB:.1f}", justify="right", no_wrap=True)
+    shown, rest = size.parts[:SHOWN], size.parts[SHOWN:]
+    rows = [(part.name, part.unzipped, part.zipped) for part in shown]
+    if rest:
+        rows.append((f"{len(rest)} more", sum(p.unzipped for p in rest), sum(p.zipped for p in rest)))
+    for name, unzipped, zipped in rows:
+        table.add_row(clean(name), f"{unzipped / MB:.1f}", f"{zipped / MB:.1f}")
+    out.print(table)
+    out.print(f"Lambda takes {LIMIT // MB} MB: {size.unzipped / LIMIT:.0%} are used.")
+    if not folder.bytecode:
+        out.print(
+            f"Not compiled, as no Python {folder.target.python} was found: each cold start compiles what it imports. "
+            "--compile-with names one.",
+            style="yellow",
+        )
