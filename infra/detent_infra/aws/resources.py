@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
 
 import boto3
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from detent_state_machine.errors import ConfigurationError
@@ -16,9 +17,14 @@ from detent_infra.aws.errors import code_of, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sqs import SQSClient
 
 CONNECTIONS = 40
@@ -92,6 +98,33 @@ class Clients:
     def cloudformation(self) -> CloudFormationClient:
         return cast("CloudFormationClient", self._make("cloudformation", _config(read_timeout=30)))
 
+    # Those below are for looking at a stack from outside; nothing that drives runs makes them.
+
+    @cached_property
+    def functions(self) -> LambdaClient:
+        return cast("LambdaClient", self._make("lambda", _config(read_timeout=30)))
+
+    @cached_property
+    def roles(self) -> IAMClient:
+        return cast("IAMClient", self._make("iam", _config(read_timeout=30)))
+
+    @cached_property
+    def metrics(self) -> CloudWatchClient:
+        return cast("CloudWatchClient", self._make("cloudwatch", _config(read_timeout=30)))
+
+    @cached_property
+    def rules(self) -> EventBridgeClient:
+        return cast("EventBridgeClient", self._make("events", _config(read_timeout=30)))
+
+    @cached_property
+    def quotas(self) -> ServiceQuotasClient:
+        return cast("ServiceQuotasClient", self._make("service-quotas", _config(read_timeout=30)))
+
+    @property
+    def region(self) -> str:
+        """The region the clients speak to, as boto3 found it."""
+        return self.cloudformation.meta.region_name
+
     def _make(self, service: str, config: Config) -> object:
         with self._lock:
             if self._session is None:
@@ -115,9 +148,9 @@ class Clients:
 
     def close(self) -> None:
         """Closes the connections of the clients made so far."""
-        for name in ("dynamodb", "dynamodb_once", "sqs", "s3", "logs", "cloudformation"):
-            if name in self.__dict__:
-                getattr(self, name).close()
+        for made in self.__dict__.values():
+            if isinstance(made, BaseClient):
+                made.close()
 
 
 def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:

@@ -260,11 +260,23 @@ def graph(
 
 
 @commands.command()
-def doctor(app: AppName = None, url: Url = None, json: AsJson = False) -> None:
+def doctor(
+    stack: Annotated[
+        str | None,
+        typer.Option("--stack", metavar="NAME", help="Look at this deployed stack instead: its name or aws:// URL."),
+    ] = None,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
     """Check the app and the backend, and say what to mend.
 
-    Exit code 2 if something is wrong.
+    With --stack, check how a stack is set up on AWS, without changing anything. Exit code 2 if something is wrong.
     """
+    if stack is not None:
+        from detent.cli.stack_doctor import examine_stack
+
+        raise typer.Exit(examine_stack(stack, as_json=json))
     from detent.cli.doctor import examine
 
     raise typer.Exit(examine(Options(app, url), as_json=json))

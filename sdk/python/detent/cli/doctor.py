@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -23,7 +22,7 @@ from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
-from detent.cli.output import clean, console, one_line, write_json
+from detent.cli.findings import Check, Report
 from detent.cli.project import Chosen, Options, app_name, find_app, is_there, place, sqlite_file
 
 LITTLE_DISK = 1_000_000_000
@@ -35,19 +34,6 @@ PROBE_WAIT = 2.0
 PROBE_KEPT = 86_400
 """Seconds after which a probe that could not be taken back expires by itself."""
 
-Verdict = Literal["ok", "warn", "fail"]
-_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A finding. `fix` says what to do unless all is well."""
-
-    name: str
-    verdict: Verdict
-    message: str
-    fix: str = ""
-
 
 def examine(options: Options, *, as_json: bool) -> int:
     """Prints every check as it is done; returns the exit code: 2 if one failed."""
@@ -55,31 +41,10 @@ def examine(options: Options, *, as_json: bool) -> int:
 
 
 async def _examine(options: Options, *, as_json: bool) -> int:
-    found: list[Check] = []
+    report = Report(as_json=as_json)
     async for check in _checks(options):
-        found.append(check)
-        if not as_json:
-            _print(check)
-    failed = any(check.verdict == "fail" for check in found)
-    if as_json:
-        write_json({"ok": not failed, "checks": [asdict(check) for check in found]})
-    return 2 if failed else 0
-
-
-def _print(check: Check) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    out = console()
-    said = Text(one_line(check.message))
-    if check.fix:
-        said.append(f"\n{clean(check.fix)}", _STYLES[check.verdict])
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=4, no_wrap=True)
-    grid.add_column(width=11, no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(Text(check.verdict, _STYLES[check.verdict]), check.name, said)
-    out.print(grid)
+        report.add(check)
+    return report.close()
 
 
 def _failed(name: str, error: DetentError) -> Check:

@@ -1,0 +1,32 @@
+"""How a judgement of a fact about a stack begins and ends: it was read or not, it says something or all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from detent_infra.aws.stack_facts import Fact, StackFacts, Unread
+
+from detent.cli.findings import Check
+
+T = TypeVar("T")
+
+AGAIN = "Deploy detent's template again: it sets this."
+
+
+def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Check]]) -> Iterator[Check]:
+    """What is judged of the fact; a `skip` if it could not be read."""
+    if isinstance(fact, Unread):
+        yield Check(name, "skip", fact.why, fact.fix)
+    else:
+        yield from judged(fact)
+
+
+def or_well(name: str, findings: Iterable[Check], said: str) -> Iterator[Check]:
+    """The findings; an `ok` if there is none."""
+    yield from list(findings) or [Check(name, "ok", said)]
+
+
+def aws(facts: StackFacts, arguments: str) -> str:
+    """A command of the AWS CLI, to copy."""
+    return f"aws {arguments} --region {facts.region}"

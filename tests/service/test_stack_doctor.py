@@ -1,0 +1,135 @@
+"""`detent doctor --stack` on a stack that is deployed: it reads what is there, and what it says to do mends it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from detent.cli import main
+from detent_infra.connect import parse_aws
+from detent_infra.ids import new_id
+
+from tests.aws_stack import answering, recorded_calls
+from tests.service.deployed import Deployed, deploy
+from tests.service.server import Server
+from tests.service.stack import credentials, session
+
+pytestmark = pytest.mark.service
+
+UNMODELLED = {"recursion", "table", "steps", "alarms", "quotas"}
+"""What ministack does not take from a template (RecursiveLoop, time to live, point-in-time recovery) or does not have
+(service quotas), what its tick may not have done yet, and alarms, which nobody is named for."""
+
+
+@pytest.fixture(scope="module")
+def stack(service: Server) -> Iterator[Deployed]:
+    if service.pid is None:
+        pytest.skip("only our own ministack finds the functions' code in this checkout")
+    with credentials():
+        yield deploy(
+            service,
+            f"detent-{new_id()[:10]}",
+            app="examples.orders.app:app",
+            concurrency=2,
+            visibility=60,
+            environment={},
+        )
+
+
+@pytest.fixture
+def examined(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> Any:
+    def examine() -> list[dict[str, str]]:
+        capsys.readouterr()
+        code = main(["doctor", "--stack", stack.url, "--json"])
+        report = json.loads(capsys.readouterr().out)
+        assert code == (0 if report["ok"] else 2)
+        checks: list[dict[str, str]] = report["checks"]
+        return checks
+
+    return examine
+
+
+def of(checks: list[dict[str, str]], name: str) -> dict[str, str]:
+    """The worst finding of a name."""
+    order = ["fail", "warn", "skip", "ok"]
+    return min((check for check in checks if check["name"] == name), key=lambda check: order.index(check["verdict"]))
+
+
+def client(stack: Deployed, service: str) -> Any:
+    made: Any = session()
+    return made.client(service, endpoint_url=stack.server.endpoint)
+
+
+def mend(stack: Deployed, command: str) -> None:
+    """Does what a command of the AWS CLI says, through boto3."""
+    service, operation, *given = command.removeprefix("aws ").split()
+    options: dict[str, Any] = {}
+    for name, value in zip(given[::2], given[1::2], strict=True):
+        key = "".join(part.capitalize() for part in name.removeprefix("--").split("-"))
+        structure = dict(part.split("=") for part in value.split(",")) if re.search(r"\w=\w", value) else None
+        if structure is not None:
+            options[key] = {k: True if v.lower() == "true" else v for k, v in structure.items()}
+        elif key != "Region":
+            options[key] = value
+    getattr(client(stack, service), operation.replace("-", "_"))(**options)
+
+
+def test_it_finds_what_the_emulator_left_out_and_its_commands_mend_it(stack: Deployed, examined: Any) -> None:
+    before = examined()
+    assert {check["name"] for check in before if check["verdict"] == "fail"} == {"recursion", "table"}
+    assert {check["name"] for check in before if check["verdict"] != "ok"} <= UNMODELLED
+    for check in before:
+        if check["name"] in ("recursion", "table"):
+            mend(stack, check["command"])
+    after = examined()
+    assert [check for check in after if check["verdict"] == "fail"] == []
+    assert of(after, "recursion")["verdict"] == of(after, "table")["verdict"] == "ok"
+
+
+def test_it_only_looks(stack: Deployed, examined: Any) -> None:
+    with recorded_calls() as calls:
+        examined()
+    reads = re.compile(r"(Get|BatchGet|Describe|List|Simulate|Query|Head)")
+    assert len(calls) > 20
+    assert [call.operation for call in calls if not reads.match(call.operation)] == []
+
+
+def test_it_sees_what_was_changed_by_hand(stack: Deployed, examined: Any) -> None:
+    name = parse_aws(stack.url)[0]
+    physical = {
+        each["LogicalResourceId"]: each["PhysicalResourceId"]
+        for each in client(stack, "cloudformation").list_stack_resources(StackName=name)["StackResourceSummaries"]
+    }
+    functions, queues = client(stack, "lambda"), client(stack, "sqs")
+    functions.put_function_concurrency(FunctionName=physical["Worker"], ReservedConcurrentExecutions=1)
+    queues.set_queue_attributes(QueueUrl=stack.outputs["QueueUrl"], Attributes={"VisibilityTimeout": "30"})
+    client(stack, "events").disable_rule(Name=physical["TickMinute"].rpartition("|")[2])
+    client(stack, "logs").delete_retention_policy(logGroupName=stack.outputs["LogGroupName"])
+    client(stack, "iam").delete_role_policy(RoleName=physical["TickRole"], PolicyName="detent")
+    checks = examined()
+    assert "1 reserved" in of(checks, "concurrency")["message"]
+    assert "30 s" in of(checks, "visibility")["message"]
+    assert of(checks, "schedule")["verdict"] == "fail"
+    assert of(checks, "logs")["verdict"] == "warn"
+    assert "role of Tick may not" in of(checks, "permissions")["message"]
+
+
+def test_a_permission_that_is_missing_hides_one_fact_and_says_which(stack: Deployed, examined: Any) -> None:
+    no = (403, {"__type": "AccessDeniedException", "message": "not authorized", "Message": "not authorized"})
+    with answering("lambda.GetFunctionConcurrency", *[no] * 8), answering("dynamodb.DescribeContinuousBackups", no):
+        checks = examined()
+    skipped = [check for check in checks if check["verdict"] == "skip"]
+    assert {check["name"] for check in skipped} == {"concurrency", "table", "quotas"}
+    assert any("GetFunctionConcurrency" in check["fix"] for check in skipped)
+    assert of(checks, "functions")["verdict"] == "ok"
+
+
+def test_a_stack_that_is_not_there_is_one_line(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--stack", stack.url.replace(stack.name, "no-such-stack")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert "There is no CloudFormation stack 'no-such-stack'" in captured.err
