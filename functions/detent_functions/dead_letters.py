@@ -1,6 +1,7 @@
-"""The dead-letter consumer: ends what a message was about when every delivery of it failed.
+"""The dead-letter consumer: sees to what a message was about when every delivery of it failed.
 
-A step run that can be claimed becomes FAILED with the reason, and its run goes on from there. No body runs here.
+A step run that can be claimed gets a new message, or, with its take-overs used up, becomes FAILED with the reason, and
+its run goes on from there. No body runs here.
 """
 
 from __future__ import annotations

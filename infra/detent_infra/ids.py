@@ -1,9 +1,11 @@
-"""New identifiers: ordered by time, 26 characters of [0-9a-v], safe in URLs and keys."""
+"""Identifiers: new ones, ordered by time, and those of keys. 26 characters of [0-9a-v], safe in URLs and keys."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
+from hashlib import sha256
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuv"
 
@@ -12,6 +14,15 @@ def new_id() -> str:
     """48 bits of milliseconds, then 82 random bits: ids of one process sort by creation, none collide."""
     number = (time.time_ns() // 1_000_000) << 82 | secrets.randbits(82)
     return base32(number, 26)
+
+
+def keyed_id(*parts: str) -> str:
+    """The run id of a workflow and an idempotency key: the same on every machine, and apart for every workflow.
+
+    With three parts, of a retry: no workflow or key, whatever its name, makes an id of two parts the same.
+    """
+    digest = sha256(json.dumps(parts).encode()).digest()
+    return "k" + base32(int.from_bytes(digest[:16], "big"), 26)
 
 
 def base32(number: int, length: int) -> str:

@@ -6,18 +6,18 @@ Everything here works by names and JSON, without the workflow's code.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import json
+import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys, run_transitions
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import (
     InputError,
     KeyConflict,
+    RecordError,
     RunCancelled,
     RunFailed,
     Unavailable,
@@ -27,13 +27,16 @@ from detent_state_machine.errors import (
 from detent_state_machine.graph import Graph, topological
 from detent_state_machine.messages import Message, Start, encode
 from detent_state_machine.records import NULL, Payload, RunRecord, StepRecord
-from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Put
 
 from detent_infra import payloads
 from detent_infra.engine.definitions import Definitions
-from detent_infra.ids import base32
+from detent_infra.ids import keyed_id
 from detent_infra.ports import Backend, Conflict
+from detent_infra.retrying import retry
+
+log = logging.getLogger("detent")
 
 MAX_KEY = 512
 MAX_METADATA = 2_048
@@ -248,7 +251,7 @@ class Lifecycle:
     ) -> list[RunRecord]:
         """Runs, newest first, created at or after `since` (milliseconds since the epoch).
 
-        The index may lag behind a start by a moment.
+        The index may lag behind a start by a moment. A run whose record cannot be read is logged and left out.
         """
         names = workflows if workflows is not None else await self.definitions.names()
         wanted = set(statuses or RunStatus)
@@ -277,7 +280,13 @@ class Lifecycle:
                 partition, start=start, end=end, forward=False, limit=50, after=after
             )
             for key, item in page.items:
-                yield RunRecord.from_item(key.pk.removeprefix("run#"), item)
+                run_id = key.pk.removeprefix("run#")
+                try:
+                    run = RunRecord.from_item(run_id, item)
+                except RecordError as error:
+                    log.warning("the list leaves out run %s: %s", run_id, error)
+                    continue
+                yield run
             after = page.next
             if after is None:
                 return
@@ -294,7 +303,7 @@ class Lifecycle:
         now = self.backend.clock()
         expires = now // 1000 + (await self.graph(run)).retention
         try:
-            item = await self.backend.table.write(transitions.cancel_run(run, now=now, expires=expires))
+            item = await self.backend.table.write(run_transitions.cancel_run(run, now=now, expires=expires))
         except Conflict as conflict:
             item = conflict.item
         ended = RunRecord.from_item(run_id, item or {})
@@ -306,96 +315,14 @@ class Lifecycle:
         """Starts a new run that goes on from where a FAILED or CANCELLED one ended, and returns its id.
 
         Completed and skipped steps are carried over with their outputs and do not run again; a terminal status never
-        changes, so the old run stays as it is. Retrying the same run twice returns the same new run. What workers may
-        still be at in the old run is closed first, so that it cannot commit beside the new one.
+        changes, so the old run stays as it is. Retrying the same run twice returns the same new run.
 
         Raises `WrongState` if the run is live or completed, was retried already without success, is past its
         retention, or a worker is at one of its at_most_once steps this moment.
         """
-        old = await self.get(run_id)
-        if old.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
-            raise WrongState(
-                f"Run {run_id} is {old.status}: only a failed or cancelled run can be retried.",
-                advice="Start a new run with the same input instead.",
-            )
-        graph = await self.graph(old)
-        new_id = keyed_id("retry", old.workflow, run_id)
-        carried = await self._close(run_id, graph)
-        now = self.backend.clock()
-        for path, item in carried.items():
-            # Inline, so that the start message walks through what was carried over to the first step without a record.
-            copy = {**item, "inline": True, "expires": now // 1000 + graph.retention}
-            with contextlib.suppress(Conflict):  # An earlier try of this retry wrote it.
-                await self.backend.table.write(Put(keys.step_key(new_id, path), copy))
-        record = RunRecord(
-            run_id=new_id,
-            workflow=old.workflow,
-            version=old.version,
-            status=RunStatus.RUNNING,
-            created=now,
-            input=old.input,
-            metadata=old.metadata,
-            retry_of=run_id,
-            origin=old.origin or run_id,
-        )
-        try:
-            # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees
-            # them, and the second retry finds the first one's run.
-            await self.backend.table.write(Put(keys.run_key(new_id), record.to_item()))
-        except Conflict as conflict:
-            stored = RunRecord.from_item(new_id, conflict.item or {})
-            if stored.status in (RunStatus.FAILED, RunStatus.CANCELLED):
-                raise WrongState(
-                    f"Run {run_id} was retried as {new_id}, which is {stored.status}.", advice=f"Retry {new_id}."
-                ) from None
+        new_id = await retry(self.backend, self.definitions, await self.get(run_id))
         await self._send([Start(new_id)])
         return new_id
-
-    async def _close(self, run_id: str, graph: Graph) -> dict[str, Item]:
-        """Ends whatever of an ended run a worker may still be at, and returns what is carried over into its retry.
-
-        Raises `WrongState` if that would run an at_most_once body beside itself, or if records are past retention.
-        """
-        steps = [step for step in topological(graph.definition.steps) if step.scope == "main"]
-        items = await self.backend.table.get_many([keys.step_key(run_id, step.name) for step in steps])
-        found = {step.name: item for step, item in zip(steps, items, strict=True) if item is not None}
-        now = self.backend.clock()
-        for step in steps:
-            record = StepRecord.from_item(step.name, found[step.name]) if step.name in found else None
-            if record is not None and any(parent.step not in found for parent in step.parents):
-                raise WrongState(
-                    f"Run {run_id} cannot be retried: records of its completed steps are past their retention.",
-                    advice="Start a new run with the same input instead.",
-                )
-            if record is not None and record.status.terminal:
-                continue
-            if record is not None and step.delivery is Delivery.AT_MOST_ONCE and record.lease > now:
-                raise WrongState(
-                    f"Step {step.name!r} of run {run_id} is still at work, and its body may not run twice.",
-                    advice="Try again when it has ended.",
-                )
-            closer = transitions.Writer(run_id, step.name, f"retry-{self.backend.ids()}", inline=True)
-            expires = now // 1000 + graph.retention
-            try:
-                await self.backend.table.write(transitions.close(closer, record, now=now, expires=expires))
-            except Conflict as conflict:
-                # Its worker was first. If it is not at an end now, it is at work this moment.
-                if conflict.item is None or not StepRecord.from_item(step.name, conflict.item).status.terminal:
-                    raise WrongState(
-                        f"Step {step.name!r} of run {run_id} is still at work.", advice="Try again in a moment."
-                    ) from None
-                found[step.name] = conflict.item
-        done = (StepStatus.COMPLETED, StepStatus.SKIPPED)
-        return {path: item for path, item in found.items() if StepRecord.from_item(path, item).status in done}
-
-
-def keyed_id(*parts: str) -> str:
-    """The run id of a workflow and an idempotency key: the same on every machine, and apart for every workflow.
-
-    With three parts, of a retry: no workflow or key, whatever its name, makes an id of two parts the same.
-    """
-    digest = sha256(json.dumps(parts).encode()).digest()
-    return "k" + base32(int.from_bytes(digest[:16], "big"), 26)
 
 
 def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, StepRecord | None]]:

@@ -1,8 +1,8 @@
-"""Every transition of a run and of a step run. Nothing about transitions lives elsewhere.
+"""Every transition of a step run; those of a run are in `run_transitions`. Nothing about transitions lives elsewhere.
 
-Two tables say which status may follow which. Below them, one function per transition returns the conditional
-write that makes it: its target is read from the table, its condition is the fence (who may write), and a test holds
-every condition to the table's sources.
+A table says which status may follow which. Below it, one function per transition returns the conditional write that
+makes it: its target is read from the table, its condition is the fence (who may write), and a test holds every
+condition to the table's sources.
 
 The fence is the owner token, unique per delivery of a message. It stays on the record, so a writer whose reply was
 lost recognises its own write (`wrote`), and everybody else is refused.
@@ -22,13 +22,12 @@ from detent_state_machine.records import (
     ErrorInfo,
     PastAttempt,
     Payload,
-    RunRecord,
     StepRecord,
     history_json,
     payload_attributes,
 )
-from detent_state_machine.status import Delivery, RunStatus, StepStatus
-from detent_state_machine.writes import AllOf, AnyOf, Equals, Expect, Item, LessThan, Missing, OneOf, Update, Value
+from detent_state_machine.status import Delivery, StepStatus
+from detent_state_machine.writes import AllOf, AnyOf, Equals, Expect, Item, LessThan, Missing, Update, Value
 
 
 class Change(StrEnum):
@@ -42,6 +41,7 @@ class Change(StrEnum):
     RETRY = "retry"
     FAIL = "fail"
     INTERRUPT = "interrupt"
+    REVIVE = "revive"
     RELEASE = "release"
     CANCEL = "cancel"
     CLOSE = "close"
@@ -60,18 +60,11 @@ STEP_TABLE: Mapping[Change, tuple[tuple[StepStatus | None, ...], StepStatus]] = 
     Change.RETRY: ((MISSING, StepStatus.RUNNING), StepStatus.RETRYING),
     Change.FAIL: ((MISSING, StepStatus.RUNNING), StepStatus.FAILED),
     Change.INTERRUPT: ((MISSING, StepStatus.RUNNING, StepStatus.RETRYING), StepStatus.FAILED),
+    Change.REVIVE: ((MISSING, StepStatus.RUNNING, StepStatus.RETRYING), StepStatus.RETRYING),
     Change.RELEASE: ((StepStatus.RUNNING,), StepStatus.RETRYING),
     Change.CANCEL: ((StepStatus.RUNNING,), StepStatus.CANCELLED),
     Change.CLOSE: ((MISSING, StepStatus.RUNNING, StepStatus.RETRYING), StepStatus.CANCELLED),
     Change.SKIP: ((MISSING,), StepStatus.SKIPPED),
-}
-
-RUN_TABLE: Mapping[str, tuple[tuple[RunStatus, ...], RunStatus]] = {
-    "finish": ((RunStatus.RUNNING,), RunStatus.COMPLETED),
-    "fail": ((RunStatus.RUNNING,), RunStatus.FAILED),
-    "begin failing": ((RunStatus.RUNNING,), RunStatus.FAILING),
-    "end failing": ((RunStatus.FAILING,), RunStatus.FAILED),
-    "cancel": ((RunStatus.RUNNING, RunStatus.FAILING), RunStatus.CANCELLED),
 }
 
 
@@ -220,7 +213,14 @@ class Later:
     at: int
 
 
-Refused: TypeAlias = Claim | Interrupt | Mine | Ended | Later
+@dataclass(frozen=True, slots=True)
+class Revive:
+    """Its message was received too often, and it may begin again: write this, then send it a new message."""
+
+    write: Update
+
+
+Refused: TypeAlias = Claim | Interrupt | Revive | Mine | Ended | Later
 
 
 def with_record(
@@ -233,22 +233,52 @@ def with_record(
         if seen.due > now:
             return Later(seen.due)
         if dead:
-            return Interrupt(interrupt(me, seen, now=now, expires=expires, error=DEAD_LETTER))
+            return of_dead_letter(me, step, seen, now=now, expires=expires)
         return Claim(_claim_again(Change.RECLAIM, me, seen, now=now, lease=lease))
     if seen.owner == me.token:
         return Mine(seen)
     if seen.lease > now:
         return Later(seen.lease)
     if dead:
-        return Interrupt(interrupt(me, seen, now=now, expires=expires, error=DEAD_LETTER))
+        return of_dead_letter(me, step, seen, now=now, expires=expires)
     if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:
         return Interrupt(interrupt(me, seen, now=now, expires=expires, error=_interrupted(step, seen)))
     return Claim(_claim_again(Change.TAKE_OVER, me, seen, now=now, lease=lease))
 
 
-DEAD_LETTER = ErrorInfo(
-    "DeadLetter", "The step's message was received too often without an end; its worker may run out of memory or time."
-)
+def of_dead_letter(
+    me: Writer, step: StepDefinition, seen: StepRecord | None, *, now: int, expires: int
+) -> Interrupt | Revive:
+    """What to do about a step run that nobody works on, and whose message was received too often.
+
+    That says nothing of the step: a neighbour in the batch that kills the worker, or an outage of the table, uses up
+    deliveries too. So it begins again with a new message, which is counted as a take-over: whoever is to blame, what
+    no worker can handle ends at the same cap as a body that kills its workers.
+    """
+    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:
+        return Interrupt(interrupt(me, seen, now=now, expires=expires, error=_dead_letter(step)))
+    return Revive(_revive(me, seen, now=now))
+
+
+def _revive(me: Writer, seen: StepRecord | None, *, now: int) -> Update:
+    """Due at once, for the message that is sent next.
+
+    The race it wins: its owner is alive after all, or another dead letter of it is handled at the same moment.
+        D: sees RUNNING/A, expired              A: COMPLETED/A where mine  → won
+        D: RETRYING/D where RUNNING/A, expired  → refused, with what A committed: D walks from there
+    The other way round A's commit is refused, as after any take-over. If D dies before it sends, the dead letter
+    comes back, and is counted once more.
+    """
+    lost = ErrorInfo("DeadLetter", "its message was received too often without an end")
+    set_: dict[str, Value] = {
+        "inline": me.inline,
+        "due": now,
+        "takeovers": (seen.takeovers if seen else 0) + 1,
+        "history": _with_attempt(seen, (seen.due or seen.started) if seen else now, now, lost),
+    }
+    if seen is None:
+        set_["started"] = now
+    return _step(Change.REVIVE, me, Missing() if seen is None else _seen(seen, now), set_, remove=("lease",))
 
 
 def interrupt(me: Writer, seen: StepRecord | None, *, now: int, expires: int, error: ErrorInfo) -> Update:
@@ -326,47 +356,21 @@ def _with_attempt(seen: StepRecord | None, started: int, ended: int, error: Erro
     return history_json((*past, PastAttempt(started, ended, f"{error.type}: {error.message}")))
 
 
+def _dead_letter(step: StepDefinition) -> ErrorInfo:
+    if step.delivery is Delivery.AT_MOST_ONCE:
+        end = "an at_most_once step does not begin again"
+    else:
+        end = f"it has begun again as often as its takeovers={step.takeovers} allow"
+    return ErrorInfo(
+        "DeadLetter",
+        f"The message of step {step.name!r} was received too often without an end (workers that crash or run out of "
+        f"memory or time, an outage), and {end}.",
+    )
+
+
 def _interrupted(step: StepDefinition, seen: StepRecord) -> ErrorInfo:
     if step.delivery is Delivery.AT_MOST_ONCE:
         why = "its worker stopped without an end, and an at_most_once body is never run again"
     else:
         why = f"{seen.takeovers + 1} workers in a row stopped without an end (crash, out of memory or time)"
     return ErrorInfo("Interrupted", f"Step {step.name!r} was interrupted: {why}.")
-
-
-# ---- a run ------------------------------------------------------------------------------------------------
-
-
-def finish(run: RunRecord, *, now: int, expires: int) -> Update:
-    """The last step has ended. The race it wins: cancel, or a failing step, at the same moment: first one stays."""
-    return _run("finish", run, now, {"expires": expires})
-
-
-def fail_run(run: RunRecord, path: str, error: ErrorInfo, *, now: int, expires: int) -> Update:
-    """A step failed for good and nothing handles it. The race it wins: two failing steps; the first is the cause."""
-    return _run("fail", run, now, {"failed_step": path, "error": error.to_json(), "expires": expires})
-
-
-def begin_failing(run: RunRecord, path: str, error: ErrorInfo) -> Update:
-    """A step failed for good: its handlers work now. A refusal that shows this very path is success."""
-    return _run("begin failing", run, None, {"failed_step": path, "error": error.to_json()})
-
-
-def end_failing(run: RunRecord, *, now: int, expires: int) -> Update:
-    """The handlers have ended, or one of them failed."""
-    return _run("end failing", run, now, {"expires": expires})
-
-
-def cancel_run(run: RunRecord, *, now: int, expires: int) -> Update:
-    """The race it wins: the run ends by itself; then there is nothing to cancel, and the refusal says so."""
-    return _run("cancel", run, now, {"expires": expires})
-
-
-def _run(name: str, run: RunRecord, ended: int | None, set_: Mapping[str, Value]) -> Update:
-    sources, target = RUN_TABLE[name]
-    more: dict[str, Value] = {"status": target.value}
-    if ended is not None:
-        more["ended"] = ended
-        more["isk"] = keys.index_sort(live=False, created=run.created, run_id=run.run_id)
-    expect = OneOf("status", tuple(source.value for source in sources))
-    return Update(keys.run_key(run.run_id), expect, {**more, **set_})

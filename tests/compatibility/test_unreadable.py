@@ -174,6 +174,22 @@ def test_a_run_that_the_reaper_cannot_read_keeps_it_from_no_other(
         assert RUN in caplog.text
 
 
+def test_a_run_that_cannot_be_read_is_named_by_the_list_which_has_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    kept = open_app()
+    with Harness(kept.app) as h:
+        h.stop_worker()
+        others = [KEPT["v1/lost_its_message"], KEPT["v1/completed"]]
+        h.wait_for(put_back(h.backend, [RETRYING, *others]))
+        change(h, key_of("run"), status="DANCING")
+        with caplog.at_level(logging.WARNING, logger="detent"):
+            listed = h.wait_for(h.client.aruns())
+        assert {run.run_id for run in listed} == {other.expected.run for other in others}
+        [said] = [record.getMessage() for record in caplog.records]
+        assert f"the list leaves out run {RUN}" in said
+
+
 def test_a_definition_of_a_version_that_knew_fewer_fields_is_read_once_and_kept_at_hand() -> None:
     """Its hash is another one today than the version it is stored under; that must not make every message read it."""
     key, item = definition_of(RETRYING)

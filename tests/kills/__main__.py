@@ -25,7 +25,7 @@ from tempfile import mkdtemp
 from detent import Client, RunStatus
 
 from tests.kills.ledger import VARIABLE, Ledger
-from tests.kills.places import DRAIN, PLACES, Place, kill, python
+from tests.kills.places import DRAIN, PLACES, VISIBILITY, Place, Settings, kill, python
 from tests.kills.tally import Report, judge, look
 from tests.service.stack import credentials
 
@@ -41,6 +41,7 @@ COLUMNS = (
     " bodies ",
     " cut ",
     " repeated ",
+    " dead letters ",
 )
 """Of the table, which is Markdown: runs, then effects, then bodies."""
 STARTER_SHARE = 0.15
@@ -55,7 +56,7 @@ class Plan:
 
     backend: str
     minutes: float
-    workers: int
+    settings: Settings
     rate: float
     kill_every: float
     drain: float
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan, where = parse(arguments)
     folder = Path(mkdtemp(prefix="detent-kills-"))
     ledger = Ledger(folder / "ledger.txt")
-    with credentials(), PLACES[plan.backend](folder, ledger.file, plan.workers) as place:
+    with credentials(), PLACES[plan.backend](folder, ledger.file, plan.settings) as place:
         counts = Counts()
         with (folder / "starter.log").open("wb") as log:
             kill_for_a_while(plan, place, ledger, counts, log)
@@ -103,11 +104,14 @@ def parse(arguments: Sequence[str] | None) -> tuple[Plan, Path]:
     parser.add_argument("--drain", type=float, help="seconds in which all runs must end after the last kill")
     parser.add_argument("--seed", type=int, default=1, help="of whom to kill and when; what is under way then is luck")
     parser.add_argument("--json", type=Path, help="where the counts go (default build/kills-BACKEND.json)")
+    functions = parser.add_argument_group("functions on ministack")
+    functions.add_argument("--visibility", type=int, default=VISIBILITY, help="of their queue (default 30 s)")
+    functions.add_argument("--even-starting", action="store_true", help="kill those too that have run no body yet")
     given = parser.parse_args(arguments)
     plan = Plan(
         backend=given.backend,
         minutes=given.minutes,
-        workers=given.workers,
+        settings=Settings(given.workers, given.visibility, given.even_starting),
         rate=given.rate or RATE[given.backend],
         kill_every=given.kill_every,
         drain=given.drain or DRAIN[given.backend],
@@ -162,8 +166,8 @@ def drain(client: Client, limit: float) -> float:
 
 def show(plan: Plan, counts: Counts, report: Report) -> None:
     print(
-        f"{plan.backend}: in {plan.minutes:g} min, {counts.workers_killed} kills of {plan.workers} workers and "
-        f"{counts.starters_killed} of the starter; the last run ended {counts.seconds_to_drain:.0f} s later"
+        f"{plan.backend}: in {plan.minutes:g} min, {counts.workers_killed} kills of {plan.settings.workers} workers "
+        f"and {counts.starters_killed} of the starter; the last run ended {counts.seconds_to_drain:.0f} s later"
     )
     print("|".join(COLUMNS))
     print("|".join("-" * (len(column) - 1) + (":" if n else "-") for n, column in enumerate(COLUMNS)))

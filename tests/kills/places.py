@@ -24,6 +24,17 @@ APP = "tests.kills.app:app"
 ROOT = Path(__file__).parents[2]
 VISIBILITY = 30
 """Seconds after which SQS delivers the message of a killed function again, as if it had had a heartbeat."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How many workers; and of functions, when their messages come back and whether those that start are killed too."""
+
+    workers: int
+    visibility: int = VISIBILITY
+    even_starting: bool = False
+
+
 DRAIN = {"sqlite": 90.0, "ministack": 240.0}
 """Seconds in which every run must end once nobody is killed any more: several leases, of 10 s and of 30 s."""
 
@@ -61,17 +72,20 @@ class SqlitePlace:
 class MinistackPlace:
     """Functions of the deployed template. The server starts new ones by itself.
 
-    Only a process that has run a body is killed: ministack answers the death of one that is still starting by ending
-    all of the function's processes, which AWS does not do. Every other kill is aimed at a body that is under way.
+    Unless `even_starting`, only a process that has run a body is killed: ministack answers the death of one that is
+    still starting by ending all of the function's processes, which AWS does not do. Every other kill is aimed at a body
+    that is under way.
     """
 
     url: str
     stack: Deployed
     ledger: Ledger
+    even_starting: bool
 
     def kill_one(self, rng: random.Random) -> bool:
         at_work = self.ledger.read().at_work
-        ready = [pid for pid in self.stack.function_processes("Worker") if pid in at_work]
+        there = self.stack.function_processes("Worker")
+        ready = there if self.even_starting else [pid for pid in there if pid in at_work]
         busy = [pid for pid in ready if at_work[pid] > 0]
         victims = busy if busy and rng.random() < 0.5 else ready
         if not victims:
@@ -84,13 +98,13 @@ class MinistackPlace:
 
 
 @contextmanager
-def sqlite(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
+def sqlite(folder: Path, ledger: Path, settings: Settings) -> Iterator[Place]:
     url = f"sqlite:///{folder / 'detent.db'}"
     environment = {VARIABLE: str(ledger), "DETENT_URL": url}
     with (folder / "workers.log").open("wb") as log:
         place = SqlitePlace(url, environment, log)
         try:
-            for _ in range(workers):
+            for _ in range(settings.workers):
                 place.start_one()
             yield place
         finally:
@@ -99,17 +113,17 @@ def sqlite(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
 
 
 @contextmanager
-def on_ministack(folder: Path, ledger: Path, workers: int) -> Iterator[Place]:
+def on_ministack(folder: Path, ledger: Path, settings: Settings) -> Iterator[Place]:
     with ministack(folder) as server, credentials():
         stack = deploy(
             server,
             f"kills-{new_id()[:10]}",
             app=APP,
-            concurrency=workers,
-            visibility=VISIBILITY,
+            concurrency=settings.workers,
+            visibility=settings.visibility,
             environment={VARIABLE: str(ledger), "DETENT_URL": "memory://"},
         )
-        yield MinistackPlace(stack.url, stack, Ledger(ledger))
+        yield MinistackPlace(stack.url, stack, Ledger(ledger), settings.even_starting)
 
 
 PLACES = {"sqlite": sqlite, "ministack": on_ministack}

@@ -26,6 +26,7 @@ class Fate:
     error: str | None = None
     completed: frozenset[str] = frozenset()
     """Its steps that are COMPLETED."""
+    dead_letters: int = 0
     committed: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often each step's own table write was applied, of the steps that have one."""
 
@@ -49,6 +50,8 @@ class Row:
     bodies_cut: int = 0
     """Bodies that began and were killed before they were done."""
     bodies_repeated: int = 0
+    dead_letters: int = 0
+    """Messages that were received too often, after which their steps began again or failed."""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ def judge(entries: Entries, fates: Iterable[Fate]) -> Report:
 def _judge_run(row: Row, fate: Fate, broken: list[str]) -> None:
     name = f"{row.delivery} run {fate.start.run_id}"
     row.started += 1
+    row.dead_letters += fate.dead_letters
     if fate.status is None or fate.status.live:
         row.unfinished += 1
         broken.append(f"{name} was started and never ended ({fate.status or 'it is unknown'})")
@@ -143,5 +147,6 @@ async def _fate(client: Client, start: Start) -> Fate:
         output,
         None if run.error is None else run.error.type,
         frozenset(step.path for step in steps if step.status is StepStatus.COMPLETED),
+        sum(past.error.startswith("DeadLetter") for step in steps for past in step.history),
         committed,
     )

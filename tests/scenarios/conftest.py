@@ -36,7 +36,7 @@ OVER_THE_WIRE = frozenset(
         "test_an_at_most_once_body_is_never_run_again",
         "test_duplicates_of_every_message_change_nothing",
         "test_the_reaper_revives_a_run_whose_messages_were_lost",
-        "test_a_dead_letter_fails_its_step_with_the_reason_and_the_run_with_it",
+        "test_a_dead_letter_of_a_sound_step_begins_it_again_and_the_run_completes",
     }
 )
 """The scenarios that ask most of a service, in the time that `make check` has. All of them take minutes."""

@@ -140,6 +140,20 @@ def deliver(h: Faulty, seconds: float) -> None:
     h.wait_for(one())
 
 
+def acknowledges(h: Faulty, seconds: float, *, slow: float = 0.0) -> bool:
+    """Whether the engine acknowledges the next message in an invocation that ends in so many seconds.
+
+    `slow`: so many of them pass before the table answers.
+    """
+
+    async def one() -> bool:
+        h.machine.pause(slow)
+        found = await h.queue.receive(1, wait=0.0, visibility=30.0)
+        return bool(found) and await h._engine.handle(found[0], deadline=h.backend.clock() + int(seconds * 1000))
+
+    return h.wait_for(one())
+
+
 def test_an_invocation_goes_on_inline_only_where_it_can_wait_for_the_whole_timeout() -> None:
     w = pair(first=60, second=60, body=10)
     margin = TIME_MARGIN / 1000
@@ -181,6 +195,56 @@ def test_a_body_is_given_no_more_time_than_its_invocation_has() -> None:
         error = h.steps(run)["one"].error
         assert error is not None
         assert (error.type, error.message) == ("StepTimeout", "Step 'one' did not end within 28 s.")
+
+
+@pytest.mark.parametrize("left", [TIME_MARGIN / 1000 - 1, TIME_MARGIN / 1000])
+def test_a_step_whose_invocation_has_no_time_left_does_not_begin_and_its_message_is_left(left: float) -> None:
+    w = pair(first=60, second=60)
+    with Faulty(w.app) as h:
+        h.stop_worker()
+        run = h.start(w.flow, 5)
+        deliver(h, 10)  # too short for the first: sent on
+        assert not acknowledges(h, left)
+        assert (h.steps(run), w.bodies, len(h.queue.bodies())) == ({}, {}, 1)
+        h.advance(60)
+        deliver(h, 60)
+        assert h.steps(run)["one"].status is StepStatus.COMPLETED
+
+
+def test_a_step_does_not_begin_when_most_of_its_invocation_was_used_up_before_it() -> None:
+    """A table that answers slowly took the time: the body would time out through no fault of its own."""
+    w = pair(first=600, second=60)
+    with Faulty(w.app) as h:
+        h.stop_worker()
+        run = h.start(w.flow, 5)
+        deliver(h, 10)
+        assert not acknowledges(h, 30, slow=20)
+        assert (h.steps(run), w.bodies) == ({}, {})
+        h.advance(60)
+        deliver(h, 60)
+        assert h.steps(run)["one"].status is StepStatus.COMPLETED
+
+
+def test_a_step_that_never_finds_the_time_fails_when_its_take_overs_are_used_up() -> None:
+    """So that a function whose timeout is too short for anything does not send itself messages for ever."""
+    w = pair(first=60, second=60)
+    with Faulty(w.app) as h:
+        h.stop_worker()
+        run = h.start(w.flow, 5)
+        deliver(h, 10)
+        deliveries = 0
+        while h.wait_for(h.client.aget(run.id)).status.live:
+            if h.queue.bodies():
+                deliveries += 1
+                assert not acknowledges(h, 1)
+            h.advance(60)
+            for message in h.wait_for(h.dead.receive(10, wait=0.0, visibility=60.0)):
+                assert h.wait_for(h._engine.handle(message, dead=True))
+                h.wait_for(h.dead.delete(message.receipt))
+        error = h.steps(run)["one"].error
+        assert error is not None
+        assert (error.type, w.bodies) == ("DeadLetter", {})
+        assert 50 <= deliveries <= 70, "ten for the first message, and ten for each take-over"
 
 
 # ---- wide and long -----------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from detent import App, RunFailed, RunStatus, StepStatus
+from detent import App, Failure, RunFailed, RunHandle, RunStatus, StepStatus
 from detent.testing import Harness
 from detent_infra.ports import Timing
 from detent_infra.reaper import reap
@@ -229,20 +229,51 @@ def test_a_run_in_flight_follows_the_definition_it_was_started_with() -> None:
             assert after.result(after.start(changed, 1)) == 2
 
 
-def test_a_dead_letter_fails_its_step_with_the_reason_and_the_run_with_it(harness: OpenHarness) -> None:
+def bury(h: Harness, run: RunHandle[str], step: str) -> None:
+    """The run's only message becomes a dead letter about this step."""
+    [message] = h.wait_for(h.backend.queue.receive(10, wait=1.0, visibility=60.0))
+    h.wait_for(h.backend.queue.delete(message.receipt))
+    h.wait_for(h.backend.dead_letters.send([encode(Drive(run.id, step))]))
+
+
+def test_a_dead_letter_of_a_sound_step_begins_it_again_and_the_run_completes(harness: OpenHarness) -> None:
     shop = open_shop(handler=True)
     h = harness(shop.app)
     h.stop_worker()
     run = h.start(shop.orders, Order(id="a", cents=5))
-    [start] = h.wait_for(h.backend.queue.receive(10, wait=1.0, visibility=60.0))
-    h.wait_for(h.backend.queue.delete(start.receipt))
-    h.wait_for(h.backend.dead_letters.send([encode(Drive(run.id, "reserve"))]))
+    bury(h, run, "reserve")
+    h.start_worker()
+    assert h.settle(run) is RunStatus.COMPLETED
+    assert h.steps(run)["reserve"].takeovers == 1
+    assert [past.error.partition(":")[0] for past in h.steps(run)["reserve"].history] == ["DeadLetter"]
+    assert (shop.bodies["reserve"], shop.bodies["release"]) == (1, 0)
+
+
+def test_a_dead_letter_of_a_step_without_take_overs_fails_it_with_the_reason_and_the_run_with_it(
+    harness: OpenHarness,
+) -> None:
+    app = App("fragile", url="memory://")
+    flow = app.workflow("fragile", input=int, output=str)
+    handled: list[str] = []
+
+    @flow.step(takeovers=0)
+    def once(n: int) -> str:
+        raise AssertionError("no body runs behind a dead letter")
+
+    @flow.on_failure
+    def release(n: int, why: Failure) -> None:
+        handled.append(why.error.type)
+
+    h = harness(app)
+    h.stop_worker()
+    run = h.start(flow, 1)
+    bury(h, run, "once")
     h.start_worker()
     assert h.settle(run) is RunStatus.FAILED
-    error = h.steps(run)["reserve"].error
+    error = h.steps(run)["once"].error
     assert error is not None
     assert error.type == "DeadLetter"
-    assert shop.bodies["release"] == 1
+    assert handled == ["DeadLetter"]
 
 
 def test_what_is_no_message_of_ours_ends_in_the_dead_letters_and_disturbs_nobody(harness: OpenHarness) -> None:

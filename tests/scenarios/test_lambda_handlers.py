@@ -173,11 +173,26 @@ def test_a_delivery_is_counted_and_what_is_kept_is_logged_under_its_run(
 # ---- dead letters -----------------------------------------------------------------------------------------------
 
 
-def test_a_dead_letter_fails_its_step_run_with_the_reason_and_runs_no_body(stack: Deployed) -> None:
-    run_id = stack.start()
-    stack.sqs.purge_queue(QueueUrl=stack.resources.queue_url)
+def bury(stack: Deployed, run_id: str) -> None:
+    """The message of `greet` becomes a dead letter, and is handled."""
+    stack.acknowledge(stack.receive(stack.resources.queue_url))
     stack.send(encode(Drive(run_id, "greet")), url=stack.resources.dead_letter_url)
     assert stack.poll(dead_letters.handler, url=stack.resources.dead_letter_url) == {"batchItemFailures": []}
+
+
+def test_a_dead_letter_runs_no_body_and_sends_its_step_a_new_message(stack: Deployed) -> None:
+    run_id = stack.start()
+    bury(stack, run_id)
+    assert (stack.status(run_id), stack.bodies.ran) == ("RUNNING", [])
+    assert (stack.waiting(stack.resources.dead_letter_url), stack.waiting(stack.resources.queue_url)) == (0, 1)
+    assert stack.poll(worker.handler) == {"batchItemFailures": []}
+    assert stack.status(run_id) == "COMPLETED"
+
+
+def test_a_dead_letter_fails_its_step_run_with_the_reason_when_the_take_overs_are_used_up(stack: Deployed) -> None:
+    run_id = stack.start()
+    for _ in range(6):
+        bury(stack, run_id)
     run = stack.http("GET", f"/runs/{run_id}")[1]
     assert (run["status"], run["failed_step"]) == ("FAILED", "greet")
     assert run["error"], "the reason is on the run"

@@ -64,9 +64,11 @@ def _made_by_each(stack: Deployed) -> dict[str, set[tuple[str, str]]]:
     old = _started_an_hour_ago(stack)
     watch("Tick", lambda: tick.handler({}, Context("Tick")))
     dead = stack.resources.dead_letter_url
-    stack.send(encode(Drive(old, "join")), encode(Drive(old, "keep")), url=dead)
-    event = _redelivered(stack, dead)
-    watch("DeadLetters", lambda: dead_letters.handler(event, Context("DeadLetters")))
+    for _ in range(6):  # until the take-overs are used up
+        stack.send(encode(Drive(old, "join")), encode(Drive(old, "keep")), url=dead)
+        event = _redelivered(stack, dead)
+        watch("DeadLetters", lambda event=event: dead_letters.handler(event, Context("DeadLetters")))  # type: ignore[misc]
+        stack.acknowledge(event, dead)
     assert stack.status(old) == "FAILING"
     return made
 

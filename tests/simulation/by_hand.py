@@ -174,7 +174,13 @@ Act: TypeAlias = Callable[[Hand], Awaitable[None]]
 
 
 def by_hand(
-    what: tuple[Drawn, ...] | App, act: Act, *, max_hops: int = 3, timing: Timing | None = None, workers: int = 2
+    what: tuple[Drawn, ...] | App,
+    act: Act,
+    *,
+    max_hops: int = 3,
+    timing: Timing | None = None,
+    workers: int = 2,
+    max_receives: int = 30,
 ) -> Hand:
     """Runs what the test does, then lets workers finish, and holds a drawn workflow's end to its oracle."""
     workload = build(what) if isinstance(what, tuple) else None
@@ -182,7 +188,15 @@ def by_hand(
     assert isinstance(app, App)
     script = Script()
     simulation = Simulation(
-        [app], 1, plan=script, machines=0, max_hops=max_hops, skew=False, timing=timing or Timing(), stand_ins=True
+        [app],
+        1,
+        plan=script,
+        machines=0,
+        max_hops=max_hops,
+        max_receives=max_receives,
+        skew=False,
+        timing=timing or Timing(),
+        stand_ins=True,
     )
     hand = Hand(simulation, script, app)
 

@@ -16,13 +16,14 @@ from detent.testing.invariants import Violation
 from detent.testing.simulation import Simulation
 from detent_infra.lifecycle import NewRun
 from detent_state_machine.keys import RUN, data_key, step_key
+from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery
 
 from tests.simulation.workloads import Drawn, Workload, build, draw
 
 VALUES = (0, 7, 200)
-EXCUSES = ("Interrupted", "DeadLetter", "CorruptRecord")
-"""Errors that faults may give a step: at_most_once after a crash, endless refusals, a payload that is gone."""
+GAVE_UP = ("Interrupted", "DeadLetter")
+"""Errors of steps that no worker ended: at_most_once after a crash, or all take-overs used up. And only of those."""
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Case:
     rates: Rates = Rates()
     plan: Plan | None = None
     machines: int = 3
+    max_receives: int = 30
     large_input: bool = False
     cancels: bool = False
     deploys: bool = False
@@ -67,6 +69,7 @@ def case(seed: int) -> Case:
         reaps=rng.random() < 0.2,
         purges=rng.random() < 0.1,
         retries=rng.random() < 0.2,
+        max_receives=rng.choice([2, 5, 30]),
     )
 
 
@@ -78,7 +81,9 @@ def run(case: Case) -> None:
         later = build((*case.steps, Drawn("added")))  # a newer version of the same workflow
         later.world.raised, later.world.hung = workload.world.raised, workload.world.hung
         apps.append(later.app)
-    simulation = Simulation(apps, case.seed, plan=case.plan, rates=case.rates, machines=case.machines)
+    simulation = Simulation(
+        apps, case.seed, plan=case.plan, rates=case.rates, machines=case.machines, max_receives=case.max_receives
+    )
     try:
         ended = simulation.run(scenario(case, simulation, workload))
         for run_id, value in ended.values.items():
@@ -147,7 +152,7 @@ def check_end(
     """Holds what is stored of an ended run, and what its bodies did, to the oracle; whether it needed no excuse."""
     record, steps = simulation.records(run_id)
     expected = workload.expected(value, mended=mended)
-    excused = any(step.error is not None and step.error.type in EXCUSES for step in steps.values())
+    excused = any(_excused(drawn, steps[drawn.name]) for drawn in workload.steps if drawn.name in steps)
     cancelled = may_be_cancelled and record.status is RunStatus.CANCELLED
     if not excused and not cancelled and record.status is not expected.status:
         raise Violation(f"6: run {run_id} ended {record.status}, expected {expected.status}")
@@ -179,6 +184,15 @@ def check_end(
         if record.status is RunStatus.COMPLETED and not (step is not None and step.status.terminal):
             raise Violation(f"6: {run_id} is COMPLETED, and {drawn.name} has not ended")
     return not excused
+
+
+def _excused(drawn: Drawn, step: StepRecord) -> bool:
+    """Whether faults entitled the step to the error it ended with: a payload that is gone, or a worker too many."""
+    if step.error is None or step.status is not StepStatus.FAILED:
+        return False
+    if step.error.type in GAVE_UP:
+        return drawn.delivery is Delivery.AT_MOST_ONCE or step.takeovers >= drawn.takeovers
+    return step.error.type == "CorruptRecord"
 
 
 def _chain(simulation: Simulation, origin: str) -> list[str]:

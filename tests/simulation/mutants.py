@@ -23,7 +23,10 @@ ROOT = Path(__file__).parents[2]
 SOURCES = ("state_machine", "infra", "sdk/python")
 ENGINE = "infra/detent_infra/engine/"
 TRANSITIONS = "state_machine/detent_state_machine/transitions.py"
-REGRESSIONS = tuple(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies"))
+REGRESSIONS = (
+    *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies")),
+    "tests/scenarios/test_engine_edges.py",
+)
 SEEDS = "seeds 1 to 300"
 MAX_SECONDS = 300.0
 
@@ -45,14 +48,14 @@ MUTANTS = (
         TRANSITIONS,
         "    return _mine(me) if me.held else AnyOf((Missing(), _mine(me)))",
         "    return AnyOf((Missing(), OneOf('status', (StepStatus.RUNNING.value,))))",
-        ("a_zombie_commits_nothing_and_deletes_nothing",),
+        ("a_zombie_commits_nothing_and_deletes_nothing", SEEDS),
     ),
     Mutant(
         "a heartbeat is fenced by its owner",
         TRANSITIONS,
         '    return _step(Change.HEARTBEAT, me, _fence(me), {**new, "lease": lease})',
         '    return _step(Change.HEARTBEAT, me, None, {**new, "lease": lease})',
-        ("a_worker_that_lost_its_lease_learns_of_it_at_its_next_heartbeat_and_stops",),
+        ("a_worker_that_lost_its_lease_learns_of_it_at_its_next_heartbeat_and_stops", SEEDS),
     ),
     Mutant(
         "a message is not acknowledged before what follows is sent",
@@ -141,6 +144,51 @@ MUTANTS = (
         ("h8_what_follows_a_dead_letter_is_not_dead_it_is_sent_and_runs_elsewhere",),
     ),
     Mutant(
+        "a dead letter does not fail a step that may begin again",
+        TRANSITIONS,
+        "    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:",
+        "    if True:",
+        ("a_dead_letter_of_a_step_whose_worker_died_lets_it_begin_again", SEEDS),
+    ),
+    Mutant(
+        "a dead letter ends an at_most_once step",
+        TRANSITIONS,
+        "    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:",
+        "    if (seen.takeovers if seen else 0) >= step.takeovers:",
+        ("a_dead_letter_of_an_at_most_once_step_ends_it",),
+    ),
+    Mutant(
+        "what a dead letter begins again is counted as a take-over",
+        TRANSITIONS,
+        '        "takeovers": (seen.takeovers if seen else 0) + 1,',
+        '        "takeovers": seen.takeovers if seen else 0,',
+        ("a_message_that_no_worker_can_handle_ends_its_step_when_the_take_overs_are_used_up",),
+    ),
+    Mutant(
+        "what a dead letter begins again gets a message before the dead letter is deleted",
+        ENGINE + "step.py",
+        "                await send(session, [me.path])\n                return HandedOver()\n            return ",
+        "                return HandedOver()\n            return ",
+        ("a_dead_letter_of_a_step_that_has_not_begun_lets_it_begin_with_a_new_message", SEEDS),
+    ),
+    Mutant(
+        "a dead letter takes over only from an owner whose lease has run out, and who has not come back",
+        TRANSITIONS,
+        "return _step(Change.REVIVE, me, Missing() if seen is None else _seen(seen, now), set_",
+        "return _step(Change.REVIVE, me, None, set_",
+        ("an_owner_that_comes_back_before_its_dead_letter_is_handled_keeps_its_result", SEEDS),
+    ),
+    Mutant(
+        "a step does not begin in an invocation that has no time left for it",
+        ENGINE + "step.py",
+        "        return left > 0 and left >= min(step.timeout * 1000, (ends - session.looked) / 2)",
+        "        return True",
+        (
+            "a_step_whose_invocation_has_no_time_left_does_not_begin_and_its_message_is_left",
+            "a_step_does_not_begin_when_most_of_its_invocation_was_used_up_before_it",
+        ),
+    ),
+    Mutant(
         "a writer whose reply was lost knows its own write",
         TRANSITIONS,
         '    return item is not None and item.get("owner") == me.token and item.get("status") == status',
@@ -192,8 +240,8 @@ MUTANTS = (
     Mutant(
         "an at_most_once body is never run again",
         TRANSITIONS,
-        "    if step.delivery is Delivery.AT_MOST_ONCE or ",
-        "    if ",
+        "    if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:",
+        "    if seen.takeovers >= step.takeovers:",
         ("h1_a_redelivered_head_message_does_not_lose_a_child_claimed_inline", SEEDS),
     ),
     Mutant(
@@ -259,10 +307,10 @@ MUTANTS = (
     ),
     Mutant(
         "a retry of a run closes what workers are still at in the old one",
-        "infra/detent_infra/lifecycle.py",
-        "        carried = await self._close(run_id, graph)",
-        "        carried = {s.path: await self.backend.table.get(keys.step_key(run_id, s.path)) or {}\n"
-        "                   for s in await self.steps(run_id) if s.status is StepStatus.COMPLETED}",
+        "infra/detent_infra/retrying.py",
+        "    carried = await _close(backend, old.run_id, graph)",
+        "    steps = await backend.table.query(keys.run_partition(old.run_id), start=keys.STEP_PREFIX, end='step$')\n"
+        "    carried = {key.sk[5:]: item for key, item in steps.items if item['status'] == 'COMPLETED'}",
         ("a_retried_run_and_its_old_one_do_not_both_apply_an_effect",),
     ),
 )

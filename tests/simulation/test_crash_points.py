@@ -8,7 +8,7 @@ from detent.testing.faults import Fault, FixedPlan, possible
 from detent_state_machine.status import Delivery
 
 from tests.simulation.canonical import CANONICAL, Canonical
-from tests.simulation.enumerate import pairs, perform, singles, try_all, workload_of
+from tests.simulation.enumerate import READS, TWINS, pairs, perform, singles, try_all, workload_of
 
 PAIRS = 0.002
 """The part of all pairs that is tried here. `python -m tests.simulation.enumerate --pairs` tries every one."""
@@ -33,6 +33,19 @@ def test_two_faults_change_nothing_either(canonical: Canonical) -> None:
     if report.failures:
         pytest.fail(f"{len(report.failures)} of {report.points}; the first:\n{report.failures[0]}", pytrace=False)
     assert report.points > 0
+
+
+@pytest.mark.parametrize("canonical", SMALL, ids=lambda one: one.name)
+def test_a_fault_that_pairs_leave_out_does_what_its_twin_does(canonical: Canonical) -> None:
+    for call in perform(canonical, {}).calls:
+        if call.operation not in READS:
+            continue
+        for fault, twin in TWINS.items():
+            left_out = perform(canonical, {call.number: fault})
+            tried = perform(canonical, {call.number: twin} if twin else {})
+            assert [line.replace(f"  [{fault}]", "") for line in left_out.trace] == [
+                line.replace(f"  [{twin}]", "") for line in tried.trace
+            ]
 
 
 def test_the_canonical_workflows_end_in_every_way_a_run_can() -> None:

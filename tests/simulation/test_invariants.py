@@ -8,14 +8,17 @@ import pytest
 from detent import App
 from detent.testing.invariants import Invariants, ObservedTable, Violation
 from detent_infra.memory import Store
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys, run_transitions, transitions
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import graph_of
 from detent_state_machine.messages import Drive, Start, encode
-from detent_state_machine.records import NULL, RunRecord
+from detent_state_machine.records import NULL, ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import Delivery, RunStatus
 from detent_state_machine.transitions import Change, Writer
 from detent_state_machine.writes import Delete, Put, Update
+
+from tests.simulation.by_hand import Hand, by_hand
+from tests.simulation.workloads import Drawn
 
 RUN = "r1"
 
@@ -29,8 +32,9 @@ class World:
         a = flow.step(name="a")(lambda n: n)
         flow.step(name="b", after=[a])(lambda n: n)
         graph = graph_of(flow.definition)
+        self.now = 1_000
         self.store = Store()
-        self.invariants = Invariants(lambda _workflow, _version: graph, self.store.items.get)
+        self.invariants = Invariants(lambda _workflow, _version: graph, self.store.items.get, lambda: self.now)
         self.table = ObservedTable(self.store, self.invariants.on_write)
         self.run = RunRecord(RUN, "w", flow.definition.version, RunStatus.RUNNING, 1, NULL)
         self.write(Put(keys.run_key(RUN), self.run.to_item()))
@@ -68,7 +72,7 @@ def test_1_only_what_the_table_of_transitions_has_may_happen() -> None:
 @pytest.mark.parametrize("to", ["RUNNING", "FAILED", "FAILING"])
 def test_1_a_run_that_ended_stays_as_it_is(to: str) -> None:
     world = World()
-    world.write(transitions.finish(world.run, now=1, expires=2))
+    world.write(run_transitions.finish(world.run, now=1, expires=2))
     with pytest.raises(Violation, match=f"1: run r1 went from COMPLETED to {to}"):
         world.write(Update(keys.run_key(RUN), None, {"status": to}))
 
@@ -95,7 +99,7 @@ def test_3_and_8_an_acknowledged_run_is_stored_and_has_a_message_while_it_lives(
         invariants.check_obligations(world.store, [encode(Drive("another", "a"))])
     invariants.purged.add(RUN)
     invariants.check_obligations(world.store, [])
-    world.write(transitions.finish(world.run, now=1, expires=2))
+    world.write(run_transitions.finish(world.run, now=1, expires=2))
     invariants.purged.clear()
     invariants.check_obligations(world.store, [])
     invariants.started.add("r2")
@@ -119,6 +123,60 @@ def test_7_no_body_begins_long_after_a_cancel_returned() -> None:
         invariants.on_body(RUN, StepDefinition(name="a"), 105.1, slack=5.0)
 
 
+def at_work() -> World:
+    """`a` is claimed by its owner until 31,000."""
+    world = World()
+    world.write(transitions.claim(Writer(RUN, "a", "owner", inline=False), now=1_000, lease=31_000))
+    return world
+
+
+OTHER = Writer(RUN, "a", "other", inline=False)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        transitions.complete(OTHER, started=1, ended=2, output=NULL, expires=3),
+        transitions.retry(OTHER, None, started=1, ended=2, due=3, error=ErrorInfo("E", "")),
+        transitions.fail(OTHER, None, started=1, ended=2, expires=3, error=ErrorInfo("E", "")),
+    ],
+    ids=["complete", "retry", "fail"],
+)
+def test_9_nobody_but_its_owner_ends_an_attempt(write: Update) -> None:
+    world = at_work()
+    world.now = 10**9  # not even when its lease has run out
+    with pytest.raises(Violation, match=r"9: [a-z]+ of 'a' of r1 by another than its owner"):
+        world.write(write)
+    at_work().complete("a", "owner")
+
+
+def test_9_a_take_over_waits_until_the_lease_has_run_out() -> None:
+    step = StepDefinition(name="a")
+    for dead in (False, True):
+        early, late = at_work(), at_work()
+        seen = StepRecord.from_item("a", early.store.items[keys.step_key(RUN, "a")])
+        found = transitions.with_record(OTHER, step, seen, now=31_000, lease=61_000, expires=1, dead=dead)
+        assert isinstance(found, transitions.Claim | transitions.Revive)
+        early.now = 28_999  # a clock may be off by two seconds, and no more
+        with pytest.raises(Violation, match=r"9: .* of 'a' of r1, 2\.0 s before its lease runs out"):
+            early.write(found.write)
+        late.now = 29_000
+        late.write(found.write)
+
+
+def test_a_violation_that_a_workers_write_makes_ends_the_simulation() -> None:
+    """Raised where it happens, it would be one more error of the worker's, whose message comes back."""
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start")
+        table = hand.machine("rogue").backend.table
+        await table.write(Update(keys.step_key(hand.run, "a"), None, {"status": "RUNNING", "lease": 0}))
+
+    with pytest.raises(Violation, match=r"1: step run 'a' of .* went from COMPLETED to RUNNING"):
+        by_hand((Drawn("a"), Drawn("b", ("a",))), act, max_hops=1)
+
+
 def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() -> None:
     world = World()
     me = Writer(RUN, "a", "me", inline=True)
@@ -126,7 +184,7 @@ def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() ->
     world.write(transitions.heartbeat(me, started=1_000, lease=37_000))
     world.complete("a")
     world.write(transitions.claim(Writer(RUN, "b", "me", inline=False), now=1, lease=30_001))
-    world.write(transitions.finish(world.run, now=1, expires=2))
+    world.write(run_transitions.finish(world.run, now=1, expires=2))
     assert world.invariants.changes == {
         f"step run: {Change.HEARTBEAT}": 2,
         f"step run: {Change.COMPLETE}": 1,

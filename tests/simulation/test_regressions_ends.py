@@ -124,9 +124,145 @@ def test_h8_what_follows_a_dead_letter_is_not_dead_it_is_sent_and_runs_elsewhere
         assert await hand.handle(await hand.take("b", dead=True), dead=True) == "acknowledged"
         assert "DeadLetter" in str(hand.steps["b"].error)
         assert (hand.queued, hand.bodies) == (["h"], {"a": 1})
+        assert "h" not in hand.steps
 
-    hand = by_hand((*chain(*ABC), Drawn("h", scope="on_failure")), act, max_hops=1)
+    steps = (*chain(*ABC, b=Drawn("", takeovers=0)), Drawn("h", scope="on_failure"))
+    hand = by_hand(steps, act, max_hops=1)
     assert (hand.record.status, hand.bodies) == (RunStatus.FAILED, {"a": 1, "h": 1})
+
+
+async def buried(hand: Hand, path: str, worker: str = "undertaker") -> str:
+    """The path's message becomes a dead letter, as the queue itself makes it one, and is handled."""
+    own = await hand.take(path)
+    hand.simulation.invariants.purged.add(hand.run)  # no longer in the main queue, for a moment
+    await hand.simulation.queues[0].delete(own.receipt)
+    await hand.simulation.queues[1].send([own.body])
+    hand.simulation.invariants.purged.discard(hand.run)
+    return await hand.handle(await hand.take(path, dead=True), worker, dead=True)
+
+
+@pytest.mark.parametrize("kind", [Drawn(""), EXACTLY], ids=["at least once", "exactly once"])
+def test_a_dead_letter_of_a_step_that_has_not_begun_lets_it_begin_with_a_new_message(kind: Drawn) -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        assert await buried(hand, "b") == "acknowledged"
+        assert (hand.statuses()["b"], hand.steps["b"].takeovers, hand.queued) == ("RETRYING", 1, ["b"])
+        assert hand.bodies == {"a": 1}, "no body runs behind a dead letter"
+
+    hand = by_hand(chain(*ABC, b=kind), act, max_hops=0)
+    assert (hand.record.status, hand.bodies) == (RunStatus.COMPLETED, {"a": 1, "b": 1, "c": 1})
+    assert (hand.steps["b"].takeovers, hand.steps["b"].errors) == (1, 0)
+
+
+def test_a_dead_letter_of_a_step_whose_worker_died_lets_it_begin_again() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        hand.plan("write step#b := RUNNING", AFTER, by="owner")
+        assert await hand.handle(await hand.take("b"), "owner") == "died"
+        await asyncio.sleep(40.0)
+        assert await buried(hand, "b") == "acknowledged"
+        assert (hand.statuses()["b"], hand.steps["b"].inline, hand.queued) == ("RETRYING", False, ["b"])
+
+    hand = by_hand(chain(*ABC, b=EXACTLY), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"], hand.steps["b"].takeovers) == (RunStatus.COMPLETED, 1, 1)
+
+
+def test_a_dead_letter_whose_worker_dies_before_it_sends_the_new_message_comes_back() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        hand.plan("write step#b := RETRYING", AFTER, by="undertaker")
+        assert await buried(hand, "b") == "died"
+        assert (hand.statuses()["b"], hand.queued) == ("RETRYING", [])
+
+    hand = by_hand(chain(*ABC), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"], hand.steps["b"].takeovers) == (RunStatus.COMPLETED, 1, 2)
+
+
+def test_a_dead_letter_whose_write_was_not_answered_sends_the_new_message() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        hand.plan("write step#b := RETRYING", Fault.UNKNOWN, by="undertaker")
+        assert await buried(hand, "b") == "acknowledged"
+        assert (hand.steps["b"].takeovers, hand.queued) == (1, ["b"])
+
+    assert by_hand(chain(*ABC), act, max_hops=0).record.status is RunStatus.COMPLETED
+
+
+def test_an_owner_that_comes_back_before_its_dead_letter_is_handled_keeps_its_result() -> None:
+    """The undertaker has seen an expired lease; before it writes, the owner wakes and commits."""
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        own = await hand.take("b")
+        owner = hand.begin(own, "owner")
+        await asyncio.sleep(1.5)  # after a heartbeat
+        hand.machine("owner").pause(34.0)
+        await asyncio.sleep(33.0)
+        hand.plan("write step#b := RETRYING", Fault.SLOW, by="undertaker")
+        assert await buried(hand, "b") == "acknowledged"
+        assert hand.statuses()["b"] == "COMPLETED"
+        assert await owner == "acknowledged"
+
+    hand = by_hand(chain(*ABC, b=replace(EXACTLY, seconds=3.0)), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"], hand.steps["b"].takeovers) == (RunStatus.COMPLETED, 1, 0)
+
+
+def test_an_owner_that_comes_back_after_its_dead_letter_was_handled_commits_nothing() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        owner = hand.begin(await hand.take("b"), "owner")
+        await asyncio.sleep(1.5)
+        hand.machine("owner").pause(36.0)
+        await asyncio.sleep(33.0)
+        assert await buried(hand, "b") == "acknowledged"
+        assert await owner == "left"
+        assert (hand.statuses()["b"], hand.queued) == ("RETRYING", ["b"])
+
+    hand = by_hand(chain(*ABC, b=replace(EXACTLY, seconds=3.0)), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"]) == (RunStatus.COMPLETED, 2)
+
+
+def test_a_dead_letter_of_an_at_most_once_step_ends_it() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        assert await buried(hand, "b") == "acknowledged"
+
+    hand = by_hand(chain(*ABC, b=ONCE), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"]) == (RunStatus.FAILED, 0)
+    assert "DeadLetter" in str(hand.steps["b"].error)
+
+
+@pytest.mark.parametrize("takeovers", [0, 1, 3])
+def test_a_message_that_no_worker_can_handle_ends_its_step_when_the_take_overs_are_used_up(takeovers: int) -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        hand.plan("write step#b := RUNNING", Fault.REFUSED, times=FOREVER)  # whoever tries, however often
+
+    hand = by_hand(chain(*ABC, b=replace(EXACTLY, takeovers=takeovers)), act, max_hops=0, max_receives=3)
+    assert (hand.record.status, hand.bodies) == (RunStatus.FAILED, {"a": 1})
+    assert hand.steps["b"].takeovers == takeovers
+    assert "DeadLetter" in str(hand.steps["b"].error)
+    assert hand.now < 600.0 * (takeovers + 1)
+
+
+def test_a_step_beside_one_that_kills_its_workers_is_not_failed_with_it() -> None:
+    """What a batch of SQS does to a sound step: its worker dies again and again, and it is not to blame."""
+    steps = (Drawn("a"), replace(EXACTLY, name="b", takeovers=5), replace(EXACTLY, name="sound", takeovers=5))
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        hand.plan("write step#sound := RUNNING", BEFORE, times=9)
+
+    hand = by_hand(steps, act, max_hops=0, max_receives=3)
+    assert hand.record.status is RunStatus.COMPLETED
+    assert hand.steps["sound"].takeovers == 3
 
 
 @pytest.mark.parametrize("lease", [30.0, 60.0], ids=["lease as long as visibility", "lease longer"])

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys, run_transitions, transitions
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.records import ErrorInfo, Payload, RunRecord, StepRecord
+from detent_state_machine.run_transitions import RUN_TABLE, RunChange
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.transitions import (
-    DEAD_LETTER,
-    RUN_TABLE,
     STEP_TABLE,
     Change,
     Claim,
@@ -22,7 +21,9 @@ from detent_state_machine.transitions import (
     Later,
     Mine,
     Refused,
+    Revive,
     Writer,
+    of_dead_letter,
     with_record,
     wrote,
 )
@@ -53,7 +54,7 @@ def stored(status: StepStatus, *, owner: str = "other", lease: int = NOW, **more
 def decided(item: Item, *, once: bool = False, dead: bool = False) -> Update:
     """The write that follows from the refusal of a claim."""
     found = refused(item, ONCE if once else STEP, dead=dead)
-    assert isinstance(found, Claim | Interrupt)
+    assert isinstance(found, Claim | Interrupt | Revive)
     return found.write
 
 
@@ -133,11 +134,13 @@ def cases() -> Iterator[Case]:
     ):
         write = transitions.close(ME, record(seen) if seen else None, now=NOW, expires=EXPIRES)
         yield Case(Change.CLOSE, f"close {name}", write, accepts)
-    never_seen = transitions.interrupt(ME, None, now=NOW, expires=EXPIRES, error=DEAD_LETTER)
-    yield Case(Change.INTERRUPT, "interrupt missing", never_seen, where_missing)
-    yield Case(Change.INTERRUPT, "interrupt running", decided(running, dead=True), where_expired)
+    for step, change in ((STEP, Change.REVIVE), (ONCE, Change.INTERRUPT)):
+        never_seen = of_dead_letter(ME, step, None, now=NOW, expires=EXPIRES).write
+        yield Case(change, f"{change} missing", never_seen, where_missing)
+        once = step is ONCE
+        yield Case(change, f"{change} running", decided(running, once=once, dead=True), where_expired)
+        yield Case(change, f"{change} retrying", decided(retrying, once=once, dead=True), where_retrying)
     yield Case(Change.INTERRUPT, "interrupt once", decided(running, once=True), where_expired)
-    yield Case(Change.INTERRUPT, "interrupt retrying", decided(retrying, dead=True), where_retrying)
 
 
 CASES = list(cases())
@@ -234,7 +237,7 @@ def test_the_number_of_the_attempt_counts_errors_and_lost_workers() -> None:
     assert record(item or {}).attempt == 3
 
 
-@pytest.mark.parametrize(("options", "attempt"), [({"once": True}, 1), ({"dead": True}, 1)])
+@pytest.mark.parametrize(("options", "attempt"), [({"once": True}, 1), ({"once": True, "dead": True}, 1)])
 def test_an_interrupted_attempt_is_counted(options: dict[str, bool], attempt: int) -> None:
     item = stored(StepStatus.RUNNING)
     after = record(apply(decided(item, **options), item) or {})
@@ -245,7 +248,7 @@ def test_an_interrupted_attempt_is_counted(options: dict[str, bool], attempt: in
 
 def test_a_dead_letter_of_a_due_retry_counts_no_attempt_twice() -> None:
     item = stored(StepStatus.RETRYING)
-    after = record(apply(decided(item, dead=True), item) or {})
+    after = record(apply(decided(item, once=True, dead=True), item) or {})
     assert (after.attempt, after.due) == (1, 0)
 
 
@@ -316,11 +319,39 @@ def test_an_at_most_once_body_is_never_run_again() -> None:
     assert "at_most_once" in error
 
 
-@pytest.mark.parametrize("status", [StepStatus.RUNNING, StepStatus.RETRYING])
-def test_a_dead_letter_ends_what_could_be_claimed(status: StepStatus) -> None:
-    found = refused(stored(status), dead=True)
-    assert isinstance(found, Interrupt)
-    assert "DeadLetter" in str(found.write.set["error"])
+CLAIMABLE = [None, stored(StepStatus.RUNNING, takeovers=2), stored(StepStatus.RETRYING, takeovers=2)]
+
+
+@pytest.mark.parametrize("item", CLAIMABLE, ids=["missing", "expired", "due"])
+def test_a_dead_letter_of_what_could_be_claimed_lets_it_begin_again_and_counts_a_take_over(item: Item | None) -> None:
+    seen = None if item is None else record(item)
+    found = of_dead_letter(ME, STEP, seen, now=NOW, expires=EXPIRES)
+    assert isinstance(found, Revive)
+    after = record(apply(found.write, item) or {})
+    assert (after.status, after.due, after.takeovers) == (StepStatus.RETRYING, NOW, (seen.takeovers if seen else 0) + 1)
+    assert after.errors == (seen.errors if seen else 0), "the retry policy does not hear of it"
+    assert after.history[-1].error.startswith("DeadLetter")
+    assert isinstance(with_record(ME, STEP, after, now=NOW, lease=LEASE, expires=EXPIRES), Claim)
+
+
+@pytest.mark.parametrize("item", CLAIMABLE, ids=["missing", "expired", "due"])
+def test_a_dead_letter_ends_what_may_not_begin_again(item: Item | None) -> None:
+    seen = None if item is None else record(item)
+    used_up = StepDefinition(name="charge", takeovers=seen.takeovers if seen else 0)
+    for step, why in ((ONCE, "at_most_once"), (used_up, f"takeovers={used_up.takeovers} allow")):
+        found = of_dead_letter(ME, step, seen, now=NOW, expires=EXPIRES)
+        assert isinstance(found, Interrupt)
+        assert "DeadLetter" in str(found.write.set["error"])
+        assert why in str(found.write.set["error"])
+
+
+def test_of_two_dead_letters_of_one_step_run_the_second_is_refused() -> None:
+    item = stored(StepStatus.RUNNING)
+    first, second = (
+        of_dead_letter(replace(ME, token=token), STEP, record(item), now=NOW, expires=EXPIRES)
+        for token in ("first", "second")
+    )
+    assert not holds(second.write.expect, apply(first.write, item))
 
 
 def test_the_owner_of_an_expired_lease_that_renews_it_refuses_the_take_over() -> None:
@@ -365,10 +396,10 @@ def all_writes(me: Writer, seen: Item | None, now: int) -> list[Update]:
         transitions.fail(me, step_record, started=now, ended=now, expires=0, error=ERROR),
     ]
     if step_record is None or not step_record.status.terminal:
-        writes.append(transitions.interrupt(me, step_record, now=now, expires=0, error=DEAD_LETTER))
+        writes.append(transitions.interrupt(me, step_record, now=now, expires=0, error=ERROR))
     for dead in (False, True) if seen is not None else ():
         found = with_record(me, STEP, record(seen or {}), now=now, lease=now + 10, expires=0, dead=dead)
-        if isinstance(found, Claim | Interrupt):
+        if isinstance(found, Claim | Interrupt | Revive):
             writes.append(found.write)
     return writes
 
@@ -403,25 +434,25 @@ def test_whatever_writers_send_however_late_a_terminal_record_never_changes(
 @pytest.mark.parametrize("status", TERMINAL)
 def test_a_step_that_was_seen_to_have_ended_cannot_be_interrupted(status: StepStatus) -> None:
     with pytest.raises(ValueError, match="never changes"):
-        transitions.interrupt(ME, record(stored(status)), now=NOW, expires=0, error=DEAD_LETTER)
+        transitions.interrupt(ME, record(stored(status)), now=NOW, expires=0, error=ERROR)
 
 
 # ---- a run ------------------------------------------------------------------------------------------------------
 
 RUN = RunRecord("run-1", "orders", "v1", RunStatus.RUNNING, 5, Payload("1"))
-RUN_WRITES: Mapping[str, Update] = {
-    "finish": transitions.finish(RUN, now=NOW, expires=EXPIRES),
-    "fail": transitions.fail_run(RUN, "charge", ERROR, now=NOW, expires=EXPIRES),
-    "begin failing": transitions.begin_failing(RUN, "charge", ERROR),
-    "end failing": transitions.end_failing(RUN, now=NOW, expires=EXPIRES),
-    "cancel": transitions.cancel_run(RUN, now=NOW, expires=EXPIRES),
+RUN_WRITES: Mapping[RunChange, Update] = {
+    RunChange.FINISH: run_transitions.finish(RUN, now=NOW, expires=EXPIRES),
+    RunChange.FAIL: run_transitions.fail_run(RUN, "charge", ERROR, now=NOW, expires=EXPIRES),
+    RunChange.BEGIN_FAILING: run_transitions.begin_failing(RUN, "charge", ERROR),
+    RunChange.END_FAILING: run_transitions.end_failing(RUN, now=NOW, expires=EXPIRES),
+    RunChange.CANCEL: run_transitions.cancel_run(RUN, now=NOW, expires=EXPIRES),
 }
 
 
-@pytest.mark.parametrize("name", RUN_TABLE)
-def test_a_write_to_a_run_is_accepted_in_the_statuses_of_the_table_only(name: str) -> None:
-    sources, target = RUN_TABLE[name]
-    write = RUN_WRITES[name]
+@pytest.mark.parametrize("change", RUN_TABLE)
+def test_a_write_to_a_run_is_accepted_in_the_statuses_of_the_table_only(change: RunChange) -> None:
+    sources, target = RUN_TABLE[change]
+    write = RUN_WRITES[change]
     assert not holds(write.expect, None)
     for status in RunStatus:
         item = {**RUN.to_item(), "status": status.value}
@@ -432,27 +463,27 @@ def test_a_write_to_a_run_is_accepted_in_the_statuses_of_the_table_only(name: st
 
 def test_a_run_can_be_cancelled_while_its_failure_handler_works_but_not_completed() -> None:
     failing = {**RUN.to_item(), "status": "FAILING"}
-    assert holds(RUN_WRITES["cancel"].expect, failing)
-    assert not holds(RUN_WRITES["finish"].expect, failing)
-    assert not holds(RUN_WRITES["fail"].expect, failing)
+    assert holds(RUN_WRITES[RunChange.CANCEL].expect, failing)
+    assert not holds(RUN_WRITES[RunChange.FINISH].expect, failing)
+    assert not holds(RUN_WRITES[RunChange.FAIL].expect, failing)
 
 
-@pytest.mark.parametrize("name", RUN_TABLE)
-def test_a_run_moves_to_the_index_of_ended_runs_with_the_write_that_ends_it(name: str) -> None:
-    after = apply(RUN_WRITES[name], RUN.to_item())
+@pytest.mark.parametrize("change", RUN_TABLE)
+def test_a_run_moves_to_the_index_of_ended_runs_with_the_write_that_ends_it(change: RunChange) -> None:
+    after = apply(RUN_WRITES[change], RUN.to_item())
     assert after is not None
-    live = RUN_TABLE[name][1].live
+    live = RUN_TABLE[change][1].live
     assert after["isk"] == keys.index_sort(live=live, created=5, run_id="run-1")
     assert ("ended" in after) != live
     assert ("expires" in after) != live
 
 
 def test_the_first_failing_step_is_the_cause_and_stays_it() -> None:
-    failing = apply(RUN_WRITES["begin failing"], RUN.to_item())
+    failing = apply(RUN_WRITES[RunChange.BEGIN_FAILING], RUN.to_item())
     assert failing is not None
-    second = transitions.begin_failing(RUN, "ship", ERROR)
+    second = run_transitions.begin_failing(RUN, "ship", ERROR)
     assert not holds(second.expect, failing)
-    ended = RunRecord.from_item("run-1", apply(RUN_WRITES["end failing"], failing) or {})
+    ended = RunRecord.from_item("run-1", apply(RUN_WRITES[RunChange.END_FAILING], failing) or {})
     assert (ended.failed_step, ended.status) == ("charge", RunStatus.FAILED)
     assert ended.error is not None
     assert ended.error.message == "card refused"

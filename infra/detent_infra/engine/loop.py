@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from typing import assert_never
 
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys, run_transitions
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS
 from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.graph import START
@@ -64,11 +64,17 @@ class Engine:
         (milliseconds since the epoch). Raises `DetentError`, after which the message must be left.
         """
         try:
-            session = await self._load(received, dead=dead, deadline=deadline)
+            message = decode(received.body)
+        except CorruptRecord as error:
+            # In the main queue it is left, and becomes a dead letter; there it ends, loudly.
+            log.error("%s", error)
+            return dead
+        try:
+            session = await self._load(message, received, dead=dead, deadline=deadline)
         except CorruptRecord as error:
             if not dead:
                 raise
-            return await self._end_unread(decode(received.body), error)
+            return await self._end_unread(message, error)
         if isinstance(session, bool):
             return session
         try:
@@ -82,13 +88,7 @@ class Engine:
 
     # ---- load ---------------------------------------------------------------------------------------------
 
-    async def _load(self, received: Received, *, dead: bool, deadline: int | None) -> Session | bool:
-        try:
-            message = decode(received.body)
-        except CorruptRecord as error:
-            # In the main queue it is left, and becomes a dead letter; there it ends, loudly.
-            log.error("%s", error)
-            return dead
+    async def _load(self, message: Message, received: Received, *, dead: bool, deadline: int | None) -> Session | bool:
         now = self.backend.clock()
         item = await self.backend.table.get(keys.run_key(message.run_id))
         if item is None:
@@ -106,6 +106,7 @@ class Engine:
             backend=self.backend,
             run=run,
             graph=graph,
+            message=message,
             received=received,
             token=self.backend.ids(),
             dead=dead,
@@ -125,14 +126,14 @@ class Engine:
             path = message.path if isinstance(message, Drive) else START
             expires = now // 1000 + DEFAULT_RETENTION_DAYS * 86_400
             await self.backend.table.write(
-                transitions.fail_run(run, path, _unreadable(error), now=now, expires=expires)
+                run_transitions.fail_run(run, path, _unreadable(error), now=now, expires=expires)
             )
         return True
 
     async def _end_unreadable(self, session: Session, error: CorruptRecord) -> bool:
         """The step run fails as one whose body raised: the run's handlers give back what it holds."""
         log.error("dead letter of run %r: %s", session.run_id, error)
-        message = decode(session.received.body)
+        message = session.message
         path = message.path if isinstance(message, Drive) else session.graph.successors[START][0].target
         session.ended[path] = StepRecord(path, StepStatus.FAILED, session.token, False, error=_unreadable(error))
         ready = await Propagation(session).after(path)
@@ -143,7 +144,7 @@ class Engine:
 
     async def _drive_message(self, session: Session) -> bool:
         propagation = Propagation(session)
-        driven = await self._first(session, decode(session.received.body))
+        driven = await self._first(session, session.message)
         while True:
             match driven:
                 case Lost():

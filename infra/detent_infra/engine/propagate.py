@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys, run_transitions
 from detent_state_machine.graph import END, HANDLED, Arrival
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.records import ErrorInfo, StepRecord
@@ -117,10 +117,10 @@ class Propagation:
         error = record.error or ErrorInfo("Unknown", "The step's record holds no error.")
         now = session.backend.clock()
         if not graph.handler_roots:
-            await self._end(transitions.fail_run(session.run, path, error, now=now, expires=session.expires))
+            await self._end(run_transitions.fail_run(session.run, path, error, now=now, expires=session.expires))
             return []
         try:
-            await session.backend.table.write(transitions.begin_failing(session.run, path, error))
+            await session.backend.table.write(run_transitions.begin_failing(session.run, path, error))
         except Conflict as conflict:
             item = conflict.item
             if item is None or item.get("status") != RunStatus.FAILING or item.get("failed_step") != path:
@@ -133,11 +133,11 @@ class Propagation:
 
     async def _finish(self) -> None:
         session = self._session
-        await self._end(transitions.finish(session.run, now=session.backend.clock(), expires=session.expires))
+        await self._end(run_transitions.finish(session.run, now=session.backend.clock(), expires=session.expires))
 
     async def _end_failing(self) -> None:
         session = self._session
-        await self._end(transitions.end_failing(session.run, now=session.backend.clock(), expires=session.expires))
+        await self._end(run_transitions.end_failing(session.run, now=session.backend.clock(), expires=session.expires))
 
     async def _end(self, write: Update) -> None:
         await self._session.flush()  # Who sees the run's end finds its log complete.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from detent_state_machine.errors import DetentError
 from detent_state_machine.graph import Graph
 from detent_state_machine.keys import step_key
+from detent_state_machine.messages import Message
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.transitions import Writer
@@ -26,6 +27,7 @@ class Session:
     backend: Backend
     run: RunRecord
     graph: Graph
+    message: Message
     received: Received
     token: str
     dead: bool

@@ -56,7 +56,7 @@ class HandedOver:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Somebody else works on it: touch nothing, delete nothing."""
+    """Somebody else works on it, or it cannot begin here: touch nothing, delete nothing."""
 
 
 Driven: TypeAlias = Ended | HandedOver | Lost
@@ -102,12 +102,27 @@ class Steps:
             log.warning("no step %r of %r in this code: left for a worker that has it", path, session.run.workflow)
             await later(session, path, self.backend.clock() + int(self.backend.timing.lease * 1000))
             return HandedOver()
+        if not session.dead and not inline and not self._has_time(session, step):
+            log.warning("no time is left here for step %r of run %s: left for another delivery", path, session.run_id)
+            return Lost()
         if own is None and unclaimed and not session.dead:
             return await self._attempt(session, me, step, parents, None)
         claimed = await self._claim(session, me, step, own)
         if not isinstance(claimed, StepRecord):
             return claimed
         return await self._attempt(session, replace(me, held=True), step, parents, claimed)
+
+    def _has_time(self, session: Session, step: StepDefinition) -> bool:
+        """Whether the step's timeout fits into the rest of this invocation, or at least half of it is still to come.
+
+        A body that began with less would time out through no fault of its own. What never finds the time is received
+        again and again, and ends as a dead letter does. (For an inline step, `_choose` has looked.)
+        """
+        if session.deadline is None:
+            return True
+        ends = session.deadline - TIME_MARGIN
+        left = ends - self.backend.clock()
+        return left > 0 and left >= min(step.timeout * 1000, (ends - session.looked) / 2)
 
     async def _runs(self, session: Session, step: StepDefinition, parents: dict[str, StepRecord]) -> bool:
         if decide.blocked(step, parents):
@@ -157,13 +172,17 @@ class Steps:
             except Conflict as conflict:
                 item = conflict.item
                 seen = StepRecord.from_item(me.path, item) if item is not None else None
-                if not transitions.wrote(me, StepStatus.FAILED, item):
+                if seen is None or seen.status is StepStatus.RUNNING or not transitions.wrote(me, seen.status, item):
                     continue
             assert item is not None
             record = session.remember(StepRecord.from_item(me.path, item))
             if record.status is StepStatus.FAILED and record.error is not None:
                 session.log_error("ERROR", "failed", me.path, record.attempt, record.error)
                 return Ended(me.path, record, True)
+            if record.status is StepStatus.RETRYING:
+                session.log("WARN", "its message was received too often: begins again", me.path, record.attempt)
+                await send(session, [me.path])
+                return HandedOver()
             return record
         return Lost()
 
@@ -175,13 +194,13 @@ class Steps:
         lease = now + int(self.backend.timing.lease * 1000)
         if seen is None:
             if session.dead:
-                return transitions.interrupt(me, None, now=now, expires=session.expires, error=transitions.DEAD_LETTER)
+                return transitions.of_dead_letter(me, step, None, now=now, expires=session.expires).write
             return transitions.claim(me, now=now, lease=lease)
         refused = transitions.with_record(
             me, step, seen, now=now, lease=lease, expires=session.expires, dead=session.dead
         )
         match refused:
-            case transitions.Claim(write) | transitions.Interrupt(write):
+            case transitions.Claim(write) | transitions.Interrupt(write) | transitions.Revive(write):
                 return write
             case transitions.Mine(record):
                 return record

@@ -7,19 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from detent_infra.memory import MemoryTable, Store
-from detent_infra.ports import Timing
+from detent_infra.ports import Clock, Timing
 from detent_state_machine import keys
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import Graph
 from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
-from detent_state_machine.transitions import RUN_TABLE, STEP_TABLE, Change
+from detent_state_machine.transitions import STEP_TABLE, Change
 from detent_state_machine.writes import Item, Key, Write
 
 from detent.testing.faults import message_in
 
 LATE = 250
 """Milliseconds from an attempt's start within which a first record is a claim; a heartbeat's comes a second later."""
+
+MAX_SKEW = 2_000
+"""Milliseconds that a machine's clock may be off, either way."""
 
 INTERRUPTIONS = ("Interrupted", "DeadLetter")
 """Errors of step runs that no worker ended."""
@@ -49,6 +53,8 @@ class Invariants:
     graph_of: Callable[[str, str], Graph]
     """The graph of a workflow's version."""
     table: Callable[[Key], Item | None]
+    clock: Clock
+    """The true time; machines may be off by `MAX_SKEW`."""
     bodies: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
     """How often each body began, by run and path."""
     started: set[str] = field(default_factory=set[str])
@@ -111,6 +117,8 @@ class Invariants:
         change = _change(before or {}, after or {}, old, new)
         if change is None:
             raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
+        if old is StepStatus.RUNNING:
+            self._may_write(run_id, path, before or {}, after or {}, change)
         self.changes[f"step run: {change}"] += 1
         graph = self._graph(run_id)
         if graph is None:
@@ -119,6 +127,16 @@ class Invariants:
                 raise Violation(f"8: {path!r} of {run_id} is {new}, and the run is not stored")
         elif new in (StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.SKIPPED):
             self._parents_ended(run_id, graph.step(path), f"is {new}")
+
+    def _may_write(self, run_id: str, path: str, before: Item, after: Item, change: Change) -> None:
+        """Of a step run that is at work."""
+        if after.get("owner") == before.get("owner") or change is Change.CLOSE:
+            return
+        if change not in (Change.TAKE_OVER, Change.INTERRUPT, Change.REVIVE):
+            raise Violation(f"9: {change} of {path!r} of {run_id} by another than its owner")
+        left = int(str(before["lease"])) - self.clock()
+        if left > MAX_SKEW:
+            raise Violation(f"9: {change} of {path!r} of {run_id}, {left / 1000:.1f} s before its lease runs out")
 
     def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
         for parent in step.parents:
@@ -157,7 +175,9 @@ def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus |
             return Change.CLAIM if _age(after) < LATE else Change.HEARTBEAT
         case [Change.TAKE_OVER, Change.HEARTBEAT]:
             return Change.HEARTBEAT if before.get("owner") == after.get("owner") else Change.TAKE_OVER
-        case [Change.RETRY, Change.RELEASE]:
+        case [Change.RETRY, Change.REVIVE, *_]:
+            if before.get("takeovers", 0) != after.get("takeovers", 0):
+                return Change.REVIVE
             return Change.RELEASE if before.get("errors", 0) == after.get("errors", 0) else Change.RETRY
         case [Change.CANCEL, Change.CLOSE]:
             return Change.CANCEL if before.get("owner") == after.get("owner") else Change.CLOSE

@@ -24,13 +24,13 @@ from detent_state_machine.graph import Graph
 from detent_state_machine.keys import RUN, run_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Key
+from detent_state_machine.writes import Item, Key
 
 from detent.app import App
 from detent.testing.clock import VirtualLoop
 from detent.testing.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
 from detent.testing.harness import WorkerCrashed
-from detent.testing.invariants import Invariants, ObservedTable, Violation, records_of
+from detent.testing.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of
 
 _T = TypeVar("_T")
 
@@ -40,8 +40,6 @@ END_SECONDS = 20_000.0
 """A run that is live after this is stuck."""
 DRAIN_SECONDS = 5_000.0
 """A message that is not acknowledged this long after the last run's end never will be."""
-MAX_SKEW = 2_000
-"""Milliseconds that a machine's clock may be off."""
 LONGEST_STEP = 200.0
 """How long a body may be cut off from its heartbeat (a pause): part of the slack of invariant 7, in seconds."""
 
@@ -57,6 +55,8 @@ class Simulation:
     """Which faults; by default at random with `rates`."""
     rates: Rates = Rates()
     machines: int = 3
+    max_receives: int = 30
+    """Deliveries after which a message is a dead letter."""
     max_hops: int = 3
     """Low on purpose: inline chains and messages alternate."""
     skew: bool = True
@@ -73,12 +73,12 @@ class Simulation:
         self.loop = VirtualLoop()
         numbers = itertools.count(1)
         ids = memory_backend(clock=self.loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=self.timing)
-        self.invariants = Invariants(self._graph, self.store.items.get)
+        self.invariants = Invariants(self._graph, self.store.items.get, self.loop.wall_clock)
         dead = VisibleQueue(self.loop.wall_clock)
-        self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=30), dead)
+        self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=self.max_receives), dead)
         self.backend = replace(
             ids,
-            table=ObservedTable(self.store, self.invariants.on_write),
+            table=ObservedTable(self.store, self._written),
             queue=self.queues[0],
             dead_letters=dead,
             blobs=MemoryBlobs(self.store),
@@ -290,6 +290,12 @@ class Simulation:
             self.invariants.check_obligations(self.store, messages)
         except Violation as violation:
             self.report(violation)
+
+    def _written(self, key: Key, before: Item | None, after: Item | None) -> None:
+        try:
+            self.invariants.on_write(key, before, after)
+        except Violation as violation:
+            self.report(violation)  # Raised here, it would be an error of the worker's, which tries again.
 
     def report(self, violation: Violation) -> None:
         """Keeps the first violation; the simulation ends with it."""

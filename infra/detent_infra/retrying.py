@@ -1,0 +1,105 @@
+"""Retrying a run: a new run that goes on from where an ended one stopped.
+
+A terminal status never changes, so the old run stays as it is. What workers may still be at in it is closed first, so
+that it cannot commit beside the new one; then its completed and skipped steps are copied, and the new run is put.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+
+from detent_state_machine import keys, transitions
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.errors import WrongState
+from detent_state_machine.graph import Graph, topological
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.writes import Item, Put
+
+from detent_infra.engine.definitions import Definitions
+from detent_infra.ids import keyed_id
+from detent_infra.ports import Backend, Conflict
+
+
+async def retry(backend: Backend, definitions: Definitions, old: RunRecord) -> str:
+    """Stores the run that goes on from the old one, which stands there already if it was retried before.
+
+    Returns its id: its start message is the caller's to send. Raises `WrongState`, as `Lifecycle.retry` says.
+    """
+    if old.status not in (RunStatus.FAILED, RunStatus.CANCELLED):
+        raise WrongState(
+            f"Run {old.run_id} is {old.status}: only a failed or cancelled run can be retried.",
+            advice="Start a new run with the same input instead.",
+        )
+    graph = await definitions.graph(old.workflow, old.version)
+    new_id = keyed_id("retry", old.workflow, old.run_id)
+    carried = await _close(backend, old.run_id, graph)
+    now = backend.clock()
+    for path, item in carried.items():
+        # Inline, so that the start message walks through what was carried over to the first step without a record.
+        copy = {**item, "inline": True, "expires": now // 1000 + graph.retention}
+        with contextlib.suppress(Conflict):  # An earlier try of this retry wrote it.
+            await backend.table.write(Put(keys.step_key(new_id, path), copy))
+    record = RunRecord(
+        run_id=new_id,
+        workflow=old.workflow,
+        version=old.version,
+        status=RunStatus.RUNNING,
+        created=now,
+        input=old.input,
+        metadata=old.metadata,
+        retry_of=old.run_id,
+        origin=old.origin or old.run_id,
+    )
+    try:
+        # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them,
+        # and the second retry finds the first one's run.
+        await backend.table.write(Put(keys.run_key(new_id), record.to_item()))
+    except Conflict as conflict:
+        stored = RunRecord.from_item(new_id, conflict.item or {})
+        if stored.status in (RunStatus.FAILED, RunStatus.CANCELLED):
+            raise WrongState(
+                f"Run {old.run_id} was retried as {new_id}, which is {stored.status}.", advice=f"Retry {new_id}."
+            ) from None
+    return new_id
+
+
+async def _close(backend: Backend, run_id: str, graph: Graph) -> dict[str, Item]:
+    """Ends whatever of an ended run a worker may still be at, and returns what is carried over into its retry."""
+    steps = [step for step in topological(graph.definition.steps) if step.scope == "main"]
+    items = await backend.table.get_many([keys.step_key(run_id, step.name) for step in steps])
+    found = {step.name: item for step, item in zip(steps, items, strict=True) if item is not None}
+    for step in steps:
+        record = StepRecord.from_item(step.name, found[step.name]) if step.name in found else None
+        if record is not None:
+            _check(run_id, step, record, found, backend.clock())
+            if record.status.terminal:
+                continue
+        closer = transitions.Writer(run_id, step.name, f"retry-{backend.ids()}", inline=True)
+        now = backend.clock()
+        try:
+            await backend.table.write(transitions.close(closer, record, now=now, expires=now // 1000 + graph.retention))
+        except Conflict as conflict:
+            # Its worker was first. If it is not at an end now, it is at work this moment.
+            if conflict.item is None or not StepRecord.from_item(step.name, conflict.item).status.terminal:
+                raise WrongState(
+                    f"Step {step.name!r} of run {run_id} is still at work.", advice="Try again in a moment."
+                ) from None
+            found[step.name] = conflict.item
+    done = (StepStatus.COMPLETED, StepStatus.SKIPPED)
+    return {path: item for path, item in found.items() if StepRecord.from_item(path, item).status in done}
+
+
+def _check(run_id: str, step: StepDefinition, record: StepRecord, found: Mapping[str, Item], now: int) -> None:
+    """Raises `WrongState` if records are past retention, or an at_most_once body would run beside itself."""
+    if any(parent.step not in found for parent in step.parents):
+        raise WrongState(
+            f"Run {run_id} cannot be retried: records of its completed steps are past their retention.",
+            advice="Start a new run with the same input instead.",
+        )
+    if not record.status.terminal and step.delivery is Delivery.AT_MOST_ONCE and record.lease > now:
+        raise WrongState(
+            f"Step {step.name!r} of run {run_id} is still at work, and its body may not run twice.",
+            advice="Try again when it has ended.",
+        )
