@@ -6,9 +6,8 @@ from collections import Counter
 
 import pytest
 from detent import App, Context, Delivery, InputError, RunStatus, Update
-from detent.testing.faults import Fault, Rates
-from detent.testing.invariants import Violation
-from detent.testing.simulate import simulate
+from detent.testing import Rates, Violation, simulate
+from detent.testing.faults import Fault
 
 from tests.scenarios.shop import Order, open_shop
 

@@ -2,5 +2,18 @@
 
 from detent.testing.clock import EPOCH, VirtualLoop
 from detent.testing.harness import Harness, WorkerCrashed, context
+from detent.testing.invariants import Violation
+from detent.testing.plans import Rates
+from detent.testing.simulate import SimulationReport, simulate
 
-__all__ = ["EPOCH", "Harness", "VirtualLoop", "WorkerCrashed", "context"]
+__all__ = [
+    "EPOCH",
+    "Harness",
+    "Rates",
+    "SimulationReport",
+    "VirtualLoop",
+    "Violation",
+    "WorkerCrashed",
+    "context",
+    "simulate",
+]
