@@ -106,12 +106,15 @@ def parse(arguments: Sequence[str] | None) -> tuple[Plan, Path]:
     parser.add_argument("--json", type=Path, help="where the counts go (default build/kills-BACKEND.json)")
     functions = parser.add_argument_group("functions on ministack")
     functions.add_argument("--visibility", type=int, default=VISIBILITY, help="of their queue (default 30 s)")
+    functions.add_argument(
+        "--max-receives", type=int, default=10, help="before a message is a dead letter (default 10)"
+    )
     functions.add_argument("--even-starting", action="store_true", help="kill those too that have run no body yet")
     given = parser.parse_args(arguments)
     plan = Plan(
         backend=given.backend,
         minutes=given.minutes,
-        settings=Settings(given.workers, given.visibility, given.even_starting),
+        settings=Settings(given.workers, given.visibility, given.even_starting, given.max_receives),
         rate=given.rate or RATE[given.backend],
         kill_every=given.kill_every,
         drain=given.drain or DRAIN[given.backend],

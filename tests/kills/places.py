@@ -28,11 +28,14 @@ VISIBILITY = 30
 
 @dataclass(frozen=True)
 class Settings:
-    """How many workers; and of functions, when their messages come back and whether those that start are killed too."""
+    """How many workers; the rest is about functions on ministack."""
 
     workers: int
     visibility: int = VISIBILITY
     even_starting: bool = False
+    """Processes that start are killed, too."""
+    max_receives: int = 10
+    """Deliveries after which a message is a dead letter."""
 
 
 DRAIN = {"sqlite": 90.0, "ministack": 240.0}
@@ -121,6 +124,7 @@ def on_ministack(folder: Path, ledger: Path, settings: Settings) -> Iterator[Pla
             app=APP,
             concurrency=settings.workers,
             visibility=settings.visibility,
+            max_receives=settings.max_receives,
             environment={VARIABLE: str(ledger), "DETENT_URL": "memory://"},
         )
         yield MinistackPlace(stack.url, stack, Ledger(ledger), settings.even_starting)

@@ -69,10 +69,12 @@ def deploy(
     concurrency: int,
     visibility: int,
     environment: Mapping[str, str],
+    max_receives: int = 10,
 ) -> Deployed:
     """Deploys the template as a new stack that serves the app, found on this process's own path.
 
-    `visibility` is the step queue's, in seconds; `environment` is added to that of every function.
+    `visibility` is the step queue's, in seconds; after `max_receives` deliveries its messages are dead letters.
+    `environment` is added to that of every function.
     """
     s3 = session().client("s3", endpoint_url=server.endpoint)
     s3.create_bucket(Bucket=f"{name}-code")
@@ -84,7 +86,9 @@ def deploy(
     for resource in body["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = {"Bucket": f"{name}-code", "Key": "code.zip"}
-    body["Resources"]["Queue"]["Properties"]["VisibilityTimeout"] = visibility
+    queue = body["Resources"]["Queue"]["Properties"]
+    queue["VisibilityTimeout"] = visibility
+    queue["RedrivePolicy"]["maxReceiveCount"] = max_receives
     client = session().client("cloudformation", endpoint_url=server.endpoint)
     client.create_stack(
         StackName=name,

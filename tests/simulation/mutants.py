@@ -47,7 +47,7 @@ MUTANTS = (
         "a commit is fenced by its owner",
         TRANSITIONS,
         "    return _mine(me) if me.held else AnyOf((Missing(), _mine(me)))",
-        "    return AnyOf((Missing(), OneOf('status', (StepStatus.RUNNING.value,))))",
+        "    return AnyOf((Missing(), Equals('status', StepStatus.RUNNING.value)))",
         ("a_zombie_commits_nothing_and_deletes_nothing", SEEDS),
     ),
     Mutant(

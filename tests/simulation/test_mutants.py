@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,16 @@ def test_what_a_mutant_replaces_is_in_the_source_exactly_once(mutant: Mutant, tm
     assert before == (ROOT / mutant.file).read_text()
     assert copy.read_text() != before
     ast.parse(copy.read_text())
+
+
+def test_no_mutant_is_noticed_for_a_name_that_is_not_there(tmp_path: Path) -> None:
+    """It would break everything, and prove nothing of its rule."""
+    for number, mutant in enumerate(MUTANTS):
+        text = (ROOT / mutant.file).read_text()
+        (tmp_path / f"mutant_{number}.py").write_text(text.replace(mutant.old, mutant.new))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821,F822,F823", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
