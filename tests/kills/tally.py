@@ -87,7 +87,7 @@ def _judge_run(row: Row, fate: Fate, broken: list[str]) -> None:
             broken.append(f"{name} ended with {fate.output!r}, having completed {sorted(fate.completed)}")
     else:
         row.interrupted += 1
-        if fate.error != "Interrupted":
+        if fate.error not in ("Interrupted", "DeadLetter"):
             broken.append(f"{name} is {fate.status} with {fate.error}")
         elif row.delivery != Delivery.AT_MOST_ONCE:
             broken.append(f"{name} gave up: its workers were killed too often")

@@ -61,6 +61,7 @@ BROKEN: dict[str, tuple[Fate, Entries, str]] = {
     "a step that was left out": (replace(COMPLETED, completed=frozenset({"first"})), bodies(), "having completed"),
     "a failure that no kill explains": (replace(INTERRUPTED, error="KeyError"), bodies(), "FAILED with KeyError"),
     "a run that gave up": (INTERRUPTED, bodies(), "killed too often"),
+    "a dead letter that failed a sound step": (replace(INTERRUPTED, error="DeadLetter"), bodies(), "killed too often"),
     "a commit that is lost": (replace(COMPLETED, committed={"first": 1}), bodies(), "without its effect"),
     "a commit that is applied twice": (
         replace(COMPLETED, committed=dict.fromkeys(PATHS, 2)),
@@ -96,9 +97,10 @@ def test_what_at_least_once_allows_is_counted_and_breaks_nothing() -> None:
     assert (report.rows[0].effects_duplicated, report.rows[0].bodies_repeated) == (1, 2)
 
 
-def test_an_interrupted_at_most_once_run_is_counted_apart() -> None:
+@pytest.mark.parametrize("error", ["Interrupted", "DeadLetter"])
+def test_an_at_most_once_run_that_was_given_up_is_counted_apart(error: str) -> None:
     entries = Entries.of(["begun r1 first 1", "done r1 first 1", "begun r1 left 1"])
-    report = judge(entries, [in_delivery(INTERRUPTED, "at_most_once")])
+    report = judge(entries, [in_delivery(replace(INTERRUPTED, error=error), "at_most_once")])
     assert report.broken == []
     [row] = [row for row in report.rows if row.started]
     assert (row.interrupted, row.effects_due, row.bodies, row.bodies_cut) == (1, 1, 2, 1)
