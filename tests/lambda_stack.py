@@ -29,6 +29,7 @@ from detent_state_machine.retry import Retry
 from detent_state_machine.writes import Delete, Put, Update
 
 from tests.aws_stack import REGION, moto_stack
+from tests.sqs_events import sqs_event
 
 GREETING = Definition(
     name="greeting",
@@ -125,21 +126,7 @@ class Deployed:
         answer = self.sqs.receive_message(
             QueueUrl=url or self.resources.queue_url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
         )
-        records = [
-            {
-                "messageId": message["MessageId"],
-                "receiptHandle": message["ReceiptHandle"],
-                "body": message["Body"],
-                "attributes": message["Attributes"],
-                "messageAttributes": {},
-                "md5OfBody": message["MD5OfBody"],
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:steps",
-                "awsRegion": REGION,
-            }
-            for message in answer.get("Messages", [])
-        ]
-        return cast("SqsEvent", {"Records": records})
+        return sqs_event(answer.get("Messages", []), region=REGION)
 
     def poll(
         self,

@@ -54,6 +54,12 @@ def write_lock(project: Project, target: Target, *, upgrade: bool) -> Path:
 def read_lock(project: Project, target: Target) -> Path:
     """The lock's path. Raises `ConfigurationError` if there is none, or if it was made from other dependencies."""
     path = project.root / LOCK
+    oldest = _oldest(project, target)
+    if Target(oldest, target.architecture).version > target.version:
+        raise ConfigurationError(
+            f"pyproject.toml requires Python {oldest}, and the folder would be for {target.python}.",
+            advice="Change one of them: requires-python there, or Runtime in template.yaml.",
+        )
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -45,12 +45,10 @@ def read_project(root: Path) -> Project:
             "The dependencies in pyproject.toml are dynamic, so what to package is not written anywhere.",
             advice="Write them under [project] dependencies.",
         )
-    own = _texts(project, "dependencies")
-    # Packaging detent's own checkout: what its pyproject says now counts, not what was installed.
-    detents = own if project.get("name") == "detent" else _requirements_of_detent()
-    wanted = {*(each for each in detents if _name(each) not in COMMAND_LINE_ONLY)}
-    if detents is not own:
-        wanted |= {each for each in own if _name(each) != "detent"}
+    # detent's own checkout names as its dependencies those of detent, the command line's too.
+    own = [] if project.get("name") == "detent" else _texts(project, "dependencies")
+    wanted = {each for each in own if _name(each) != "detent"}
+    wanted |= {each for each in _requirements_of_detent() if _name(each) not in COMMAND_LINE_ONLY}
     return Project(
         root,
         _lowest(project.get("requires-python")),
@@ -109,7 +107,7 @@ def _name(requirement: str) -> str:
 
 
 def _lowest(given: object) -> str | None:
-    match = re.search(r">=\s*(3\.\d+)", given) if isinstance(given, str) else None
+    match = re.search(r"(?:>=|~=|==)\s*(3\.\d+)", given) if isinstance(given, str) else None
     return match[1] if match else None
 
 

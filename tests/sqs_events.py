@@ -1,0 +1,27 @@
+"""Messages of SQS as an event source mapping hands them to a function."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from detent_functions.deliveries import SqsEvent
+
+
+def sqs_event(messages: Iterable[Mapping[str, Any]], *, region: str = "us-east-1") -> SqsEvent:
+    """The event for messages as `ReceiveMessage` returns them, all of their system attributes included."""
+    records = [
+        {
+            "messageId": message["MessageId"],
+            "receiptHandle": message["ReceiptHandle"],
+            "body": message["Body"],
+            "attributes": message["Attributes"],
+            "messageAttributes": {},
+            "md5OfBody": message["MD5OfBody"],
+            "eventSource": "aws:sqs",
+            "eventSourceARN": f"arn:aws:sqs:{region}:123456789012:steps",
+            "awsRegion": region,
+        }
+        for message in messages
+    ]
+    return cast("SqsEvent", {"Records": records})
