@@ -80,6 +80,8 @@ class StepRecord:
     lease: int = 0
     due: int = 0
     expires: int = 0
+    commits: int = 0
+    """Writes of `ctx.commit` that landed in the transaction of its completion."""
     output: Payload | None = None
     error: ErrorInfo | None = None
     history: tuple[PastAttempt, ...] = ()
@@ -106,6 +108,7 @@ class StepRecord:
                 lease=_int(item, "lease", 0),
                 due=_int(item, "due", 0),
                 expires=_int(item, "expires", 0),
+                commits=_int(item, "commits", 0),
                 output=_payload(item, "output"),
                 error=_error(_str(item, "error")) if "error" in item else None,
                 history=_history(_str(item, "history")) if "history" in item else (),

@@ -107,13 +107,16 @@ def heartbeat(me: Writer, *, started: int, lease: int) -> Update:
     return _step(Change.HEARTBEAT, me, _fence(me), {**new, "lease": lease})
 
 
-def complete(me: Writer, *, started: int, ended: int, output: Payload, expires: int) -> Update:
-    """The commit of a result. For an inline step that stayed short, its only write.
+def complete(me: Writer, *, started: int, ended: int, output: Payload, expires: int, commits: int = 0) -> Update:
+    """The commit of a result. For an inline step that stayed short, its only write. `commits`: how many writes of the
+    user's are in its transaction.
 
     The race it wins: two workers finished the same body, after a lost lease or a duplicate delivery.
         A: COMPLETED/A where missing or mine  → won      B: the same with B  → refused: B drops its result
     """
     set_ = {**_ends(me, started, ended, expires), **payload_attributes("output", output)}
+    if commits:
+        set_["commits"] = commits
     return _step(Change.COMPLETE, me, _fence(me), set_, remove=("lease", "error"))
 
 

@@ -168,6 +168,14 @@ async def retrying(r: Recorder) -> Expected:
 
 
 @situation
+async def died_behind_a_commit_of_its_own(r: Recorder) -> Expected:
+    run = await r.start(r.kept.chain, 19)
+    r.die_in("third")
+    await r.deliver()
+    return Expected(run, "COMPLETED", "sent 201", bodies=("third", "fourth"))
+
+
+@situation
 async def taken_over_from_a_dead_worker_and_died_again(r: Recorder) -> Expected:
     run = await r.start(r.kept.chain, 6)
     r.fail_in("third", ConnectionError("the network is down"))

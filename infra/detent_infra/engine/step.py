@@ -280,7 +280,9 @@ class Steps:
         """Raises `Conflict` only for a write of the user's own: the step itself is then not complete."""
         output = await payloads.store(self.backend.blobs, outcome.output)
         ended = self.backend.clock()
-        write = transitions.complete(me, started=started, ended=ended, output=output, expires=session.expires)
+        write = transitions.complete(
+            me, started=started, ended=ended, output=output, expires=session.expires, commits=len(outcome.writes)
+        )
         session.texts[me.path] = outcome.output
         try:
             if outcome.writes:
