@@ -15,13 +15,14 @@ from functools import cached_property, lru_cache
 from typing import TypeAlias, TypeVar
 
 from detent_infra.memory import MemoryQueue
-from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, Logs, Page, Queue, Received, Table
+from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, Logs, Queue, Received, Table
 from detent_state_machine.errors import CorruptRecord, Unavailable
 from detent_state_machine.messages import Message, decode
-from detent_state_machine.writes import Delete, Item, Key, Put, Update, Write
+from detent_state_machine.writes import Delete, Put, Update, Write
 
 from detent.testing.harness import WorkerCrashed
 from detent.testing.plans import Call, Fault, FixedPlan, Plan, RandomPlan, Rates, possible
+from detent.testing.relay import RelayedTable, TableCall
 
 __all__ = [
     "Call",
@@ -189,56 +190,14 @@ class VisibleQueue(MemoryQueue):
         return message.receipt if message else receipt
 
 
-class FaultyTable:
+class FaultyTable(RelayedTable):
     def __init__(self, machine: Machine, table: Table) -> None:
+        super().__init__(table)
         self._machine = machine
-        self._table = table
 
-    async def get(self, key: Key) -> Item | None:
-        return await self._call("get", key.sk, lambda _: self._table.get(key))
-
-    async def get_many(self, keys: Sequence[Key]) -> list[Item | None]:
-        return await self._call("get_many", ", ".join(key.sk for key in keys), lambda _: self._table.get_many(keys))
-
-    async def write(self, write: Write) -> Item | None:
-        return await self._call("write", describe(write), lambda _: self._table.write(write))
-
-    async def transact(self, writes: Sequence[Write]) -> None:
-        what = " + ".join(describe(write) for write in writes)
-        await self._call("transact", what, lambda _: self._table.transact(writes))
-
-    async def query(
-        self,
-        pk: str,
-        *,
-        start: str = "",
-        end: str | None = None,
-        forward: bool = True,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> Page:
-        def act(_: Fault | None) -> Awaitable[Page]:
-            return self._table.query(pk, start=start, end=end, forward=forward, limit=limit, after=after)
-
-        return await self._call("query", pk, act)
-
-    async def query_index(
-        self,
-        ipk: str,
-        *,
-        start: str = "",
-        end: str | None = None,
-        forward: bool = True,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> Page:
-        def act(_: Fault | None) -> Awaitable[Page]:
-            return self._table.query_index(ipk, start=start, end=end, forward=forward, limit=limit, after=after)
-
-        return await self._call("query_index", ipk, act)
-
-    async def _call(self, operation: str, what: str, act: Act[_T]) -> _T:
-        return await self._machine.gate.pass_through(self._machine, operation, what, act)
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        what = ", ".join(key.sk for key in call.keys) or " + ".join(map(describe, call.writes)) or call.partition
+        return await self._machine.gate.pass_through(self._machine, call.operation, what, lambda _: act())
 
 
 class FaultyQueue:
