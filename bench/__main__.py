@@ -22,7 +22,6 @@ from rich.progress import track
 from rich.table import Table
 
 from bench import embedded
-from bench.metering import LAMBDA_DURABLE_FUNCTIONS, STEP_FUNCTIONS_STANDARD
 from bench.reference import raw_write
 
 RESULTS = Path(__file__).parent / "results"
@@ -111,12 +110,8 @@ def show_aws(console: Console, shapes: Sequence[Mapping[str, Any]]) -> None:
     for shape in shapes:
         figures = [f"{shape[name]:.2f}" for name in names]
         table.add_row(str(shape["shape"]), *figures, f"{shape['dollars_per_million']:.2f}")
-    for name, price in (
-        ("Lambda durable functions, linear of 10", LAMBDA_DURABLE_FUNCTIONS),
-        ("Step Functions Standard, linear of 10", STEP_FUNCTIONS_STANDARD),
-    ):
-        table.add_row(f"[dim]{name}[/dim]", *[""] * len(names), f"[dim]{price:.2f}[/dim]")
     console.print(table)
+    console.print("`make bench-cost` has more workloads, and other engines beside them.")
 
 
 def machine() -> dict[str, object]:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import io
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import boto3
 from detent import App, Client, Workflow
 from detent.workflow import DeliveryName
-from detent_infra.aws import Resources, aws_backend
+from detent_infra.aws import Resources, StdoutLogs, aws_backend
 from detent_infra.clock import wall_clock
+from detent_infra.cost.facts import Facts
+from detent_infra.cost.reading import read_facts
+from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION
 from detent_infra.engine import Engine
 from detent_infra.ids import new_id
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend
+from detent_infra.ports import Backend, LogLine, LogPage, Logs
 from detent_state_machine.status import RunStatus
 
-from bench.metering import Attributes, Bill, bill, key_of
+from bench.metering import Attributes, Bill, addresses, bill, key_of
 from bench.workflows import Small, chain, fan_out, stumbling
-from tests.aws_stack import REGION, moto_stack, recorded_calls
+from tests.aws_stack import REGION, Call, moto_stack, recorded_calls
 
 INVOCATION_MS = 900_000
 """How long a Lambda invocation may take, at most."""
@@ -38,6 +43,33 @@ class Shape:
 
     def to_json(self) -> dict[str, object]:
         return {"shape": self.name, "steps": self.steps, **self.bill.per(self.steps)}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Runs that went from start to end, what they asked of AWS, and what they left there."""
+
+    bill: Bill
+    calls: Sequence[Call]
+    stored: Mapping[tuple[str, str], Attributes]
+    runs: Sequence[Facts]
+
+    @property
+    def blob_bytes(self) -> int:
+        """Of what was put into the bucket, each content once."""
+        puts = [call.params for call in self.calls if call.operation == "PutObject"]
+        return sum({str(params["Key"]): params["Body"].getbuffer().nbytes for params in puts}.values())
+
+    @property
+    def steps(self) -> int:
+        """Step runs that have a record."""
+        return sum(len(run.records) for run in self.runs)
+
+    def table_bill(self, run_id: str) -> Bill:
+        """What one of the runs asked of the table. (What runs share, queue requests, has no part of one run.)"""
+        partition = f"run#{run_id}"
+        own = [call for call in self.calls if any(pk == partition for pk, _ in addresses(call))]
+        return bill(own, self.stored)
 
 
 def count_all() -> list[Shape]:
@@ -64,45 +96,51 @@ def count_retry() -> Bill:
     """What an attempt that fails and is retried adds to a run."""
     smooth = count(lambda app: stumbling(app, failures=0))
     retried = count(lambda app: stumbling(app, failures=1))
-    return Bill(
-        requests=retried.requests - smooth.requests,
-        write_units=retried.write_units - smooth.write_units,
-        index_write_units=retried.index_write_units - smooth.index_write_units,
-        read_units=retried.read_units - smooth.read_units,
-        sqs_requests=retried.sqs_requests - smooth.sqs_requests,
-        largest_item=retried.largest_item,
-    )
+    retried.add(smooth, -1)
+    retried.requests = +retried.requests  # without those that are the same in both
+    return retried
 
 
 def count(declare: Callable[[App], Workflow[Small, Any]], runs: int = 1) -> Bill:
-    """The bill of runs of the workflow, from start to end.
+    """The bill of runs of the workflow. Raises `AssertionError` if one does not complete."""
+    app = App("bench", url="memory://")
+    return count_runs(app, declare(app), [{"n": 0}] * runs).bill
+
+
+def count_runs(app: App, workflow: Workflow[Any, Any], inputs: Sequence[Any], *, may_fail: bool = False) -> Counted:
+    """Runs of the workflow, started together, from start to end.
 
     Left out is what a process does once: registering the definition. Raises `AssertionError` if a run does not
-    complete, for then the figures mean nothing.
+    complete, for then the figures mean nothing; with `may_fail`, if one does not end.
     """
-    app = App("bench", url="memory://")
-    workflow = declare(app)
     with _deployed() as deployment:
-        return asyncio.run(deployment.bill_of(app, workflow, runs))
+        return asyncio.run(deployment.count(app, workflow, inputs, may_fail=may_fail))
 
 
 @dataclass(frozen=True)
 class _Deployment:
     resources: Resources
     backend: Backend
+    printed: io.StringIO
 
-    async def bill_of(self, app: App, workflow: Workflow[Small, Any], runs: int) -> Bill:
+    async def count(self, app: App, workflow: Workflow[Any, Any], inputs: Sequence[Any], *, may_fail: bool) -> Counted:
         engine = Engine(self.backend, app.executor, jitter=lambda: 0.5)
         client = Client(app.url, backend=lambda: self.backend)
         await client.lifecycle.register(app.definitions().values())
         with recorded_calls() as calls:
-            handles = await client.astart_many(workflow, [{"n": 0}] * runs)
+            handles = await client.astart_many(workflow, inputs)
             await self._deliver(engine)
         for handle in handles:
             status = await handle.astatus()
-            assert status is RunStatus.COMPLETED, f"the measured run is {status}"
+            ended = status is RunStatus.COMPLETED or (may_fail and status is RunStatus.FAILED)
+            assert ended, f"a measured run is {status}"
         # How the queue is asked whether it is empty is the bench's own affair.
-        return bill((call for call in calls if call.operation != "GetQueueAttributes"), self._items())
+        kept = [call for call in calls if call.operation != "GetQueueAttributes"]
+        stored = self._items()
+        counted = bill(kept, stored)
+        counted.log_bytes = len(self.printed.getvalue().encode()) + counted.invocations * LOG_BYTES_PER_INVOCATION
+        runs = [await read_facts(client.lifecycle, handle.id) for handle in handles]
+        return Counted(counted, kept, stored, runs)
 
     async def _deliver(self, engine: Engine) -> None:
         """Drives messages until none is left, as an event source mapping hands them over: up to 10 at once, those
@@ -130,16 +168,42 @@ class _Deployment:
         return {key_of(item): item for page in pages for item in page["Items"]}
 
     def _client(self, service: Literal["sqs", "dynamodb"]) -> Any:
-        client: Any = boto3.client(service, region_name=REGION)  # pyright: ignore[reportUnknownMemberType]
+        client: Any = _session().client(service)  # pyright: ignore[reportUnknownMemberType]
         return client
+
+
+class _Printed:
+    """In Lambda, log lines are printed, and cost no request. Here they can be read back as well."""
+
+    def __init__(self, stream: io.StringIO) -> None:
+        self._kept = memory_backend().logs
+        self._printer = StdoutLogs(self._kept, stream)
+
+    async def append(self, lines: Sequence[LogLine]) -> None:
+        await self._printer.append(lines)
+        await self._kept.append(lines)
+
+    async def read(
+        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
+    ) -> LogPage:
+        return await self._kept.read(run_id, pattern=pattern, since=since, limit=limit, after=after)
+
+
+@cache
+def _session() -> boto3.Session:
+    # One for all: a session keeps the services' models, and reading them takes longer than most workloads.
+    return boto3.Session("testing", "testing", "testing", region_name=REGION)
 
 
 @contextmanager
 def _deployed() -> Generator[_Deployment]:
     with moto_stack() as resources:
-        backend = aws_backend(resources, url="aws://bench", region=REGION, clock=wall_clock, ids=new_id)
+        backend = aws_backend(
+            resources, url="aws://bench", region=REGION, clock=wall_clock, ids=new_id, session=_session()
+        )
+        printed = io.StringIO()
+        logs: Logs = _Printed(printed)
         try:
-            # In Lambda, log lines are printed, and cost no request.
-            yield _Deployment(resources, replace(backend, logs=memory_backend().logs))
+            yield _Deployment(resources, replace(backend, logs=logs), printed)
         finally:
             backend.close()

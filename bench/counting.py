@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import TypeVar, cast
 
-from detent_infra.ports import Backend, Page, Queue, Received, Table
-from detent_state_machine.writes import Item, Key, Value, Write
+from detent.testing.relay import RelayedTable, TableCall
+from detent_infra.cost.metering import size_of
+from detent_infra.ports import Backend, Queue, Received, Table
+from detent_state_machine.writes import Item, Key
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -42,57 +46,24 @@ def counted(backend: Backend) -> tuple[Backend, Counts]:
     return replace(backend, table=table, queue=queue), counts
 
 
-class CountingTable:
+class CountingTable(RelayedTable):
     def __init__(self, table: Table, counts: Counts) -> None:
-        self._table = table
+        super().__init__(table)
         self._counts = counts
 
-    async def get(self, key: Key) -> Item | None:
-        self._counts.read.append(key)
-        return await self._table.get(key)
-
-    async def get_many(self, keys: Sequence[Key]) -> list[Item | None]:
-        self._counts.read += keys
-        return await self._table.get_many(keys)
-
-    async def write(self, write: Write) -> Item | None:
-        self._counts.written.append(write.key)
-        item = await self._table.write(write)
-        self._weigh(write.key, item)
-        return item
-
-    async def transact(self, writes: Sequence[Write]) -> None:
-        self._counts.transactions += 1
-        self._counts.written += [write.key for write in writes]
-        await self._table.transact(writes)
-        for write in writes:
-            self._weigh(write.key, await self._table.get(write.key))
-
-    async def query(
-        self,
-        pk: str,
-        *,
-        start: str = "",
-        end: str | None = None,
-        forward: bool = True,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> Page:
-        self._counts.queries += 1
-        return await self._table.query(pk, start=start, end=end, forward=forward, limit=limit, after=after)
-
-    async def query_index(
-        self,
-        ipk: str,
-        *,
-        start: str = "",
-        end: str | None = None,
-        forward: bool = True,
-        limit: int = 100,
-        after: str | None = None,
-    ) -> Page:
-        self._counts.queries += 1
-        return await self._table.query_index(ipk, start=start, end=end, forward=forward, limit=limit, after=after)
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        counts = self._counts
+        counts.read += call.keys
+        counts.written += [write.key for write in call.writes]
+        counts.queries += call.operation in ("query", "query_index")
+        counts.transactions += call.operation == "transact"
+        result = await act()
+        if call.operation == "transact":
+            for write in call.writes:
+                self._weigh(write.key, await self._table.get(write.key))
+        elif call.writes:
+            self._weigh(call.writes[0].key, cast("Item | None", result))
+        return result
 
     def _weigh(self, key: Key, item: Item | None) -> None:
         if item is not None:
@@ -122,23 +93,3 @@ class CountingQueue:
     async def delete(self, receipt: str) -> None:
         self._counts.deleted += 1
         await self._queue.delete(receipt)
-
-
-def size_of(key: Key, item: Item) -> int:
-    """Bytes of the item as DynamoDB bills them: names and values as UTF-8, two digits of a number in a byte."""
-    named: dict[str, Value] = {"pk": key.pk, "sk": key.sk, **item}
-    return sum(len(name.encode()) + _bytes(value) for name, value in named.items())
-
-
-def _bytes(value: Value) -> int:
-    match value:
-        case bool():
-            return 1
-        case int():
-            return 1 + (len(str(abs(value))) + 1) // 2 + (value < 0)
-        case str():
-            return len(value.encode())
-        case frozenset():
-            return sum(map(_bytes, value))
-        case _:
-            assert_never(value)

@@ -1,43 +1,25 @@
-"""What the AWS adapter asks of AWS, counted at botocore's event hooks, and what AWS charges for it.
+"""What the AWS adapter asks of AWS, counted at botocore's event hooks, and metered as AWS does.
 
-Requests are those that boto3 made. Capacity units are computed from the items' sizes, not taken from moto's
-`ConsumedCapacity`, which is not the service's:
-
-    write   1 unit for each KB of the item, of the larger image before and after; refused: of the item that is stored
-    in a transaction   twice that
-    in the index       1 unit per KB of the entry when it is put, 1 when a projected attribute changes,
-                       2 (a deletion and a put) when its sort key does
-    read    1 unit for each 4 KB, strongly consistent, 1 for an item that is missing; half of it on the index
-
-Prices are list prices of us-east-1 as of October 2026; check them at aws.amazon.com/dynamodb/pricing/on-demand and
-aws.amazon.com/sqs/pricing. How units are counted is in the DynamoDB Developer Guide, "Read and write operations", "Item
-sizes and formats" and "Global secondary indexes".
+Requests are those that boto3 made. Capacity units are computed from the items' sizes by the service's rules
+(`detent_infra.cost.metering`), not taken from moto's `ConsumedCapacity`, which is not the service's.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-from detent_state_machine.records import INDEXED
+from detent_infra.aws.expressions import to_item
+from detent_infra.cost.metering import Usage, index_units, item_size, queue_requests, read_units, write_units
+from detent_infra.cost.prices import MILLION, cost_of
+from detent_state_machine.writes import Item
 
-WRITE_UNITS_PER_MILLION = 0.625
-READ_UNITS_PER_MILLION = 0.125
-SQS_REQUESTS_PER_MILLION = 0.40
-SQS_CHUNK = 64 * 1024
-
-STEP_FUNCTIONS_STANDARD = 27.50
-"""US dollars per million steps of a linear workflow of 10: 11 transitions a run at $25 per million
-(aws.amazon.com/step-functions/pricing)."""
-LAMBDA_DURABLE_FUNCTIONS = 9.15
-"""The same as 11 operations a run at $8 per million, 1 KB each at $0.25/GB written and $0.15/GB-month kept 14 days
-(aws.amazon.com/lambda/pricing)."""
-
-Attributes: TypeAlias = Mapping[str, Mapping[str, Any]]
+Attributes: TypeAlias = Mapping[str, Any]
 """An item as the service spells it: `{"status": {"S": "RUNNING"}}`."""
+
+Address: TypeAlias = tuple[str, str]
+"""An item's partition and sort key."""
 
 
 class AwsCall(Protocol):
@@ -54,26 +36,16 @@ class AwsCall(Protocol):
 
 
 @dataclass
-class Bill:
-    """Requests and units of some calls. Receives that brought nothing are apart: they cost the same at any load."""
+class Bill(Usage):
+    """Usage of some calls. Receives that brought nothing are apart: they cost the same at any load."""
 
-    requests: Counter[str] = field(default_factory=Counter[str])
-    write_units: int = 0
-    index_write_units: int = 0
-    read_units: float = 0.0
-    sqs_requests: int = 0
     empty_receives: int = 0
     largest_item: int = 0
 
     @property
-    def total_requests(self) -> int:
-        return sum(self.requests.values())
-
-    @property
     def dollars(self) -> float:
-        """US dollars of one million times these calls: DynamoDB and SQS, without Lambda."""
-        writes = (self.write_units + self.index_write_units) * WRITE_UNITS_PER_MILLION
-        return writes + self.read_units * READ_UNITS_PER_MILLION + self.sqs_requests * SQS_REQUESTS_PER_MILLION
+        """US dollars of one million times these calls: DynamoDB, SQS and S3, without Lambda."""
+        return cost_of(self).services * MILLION
 
     def per(self, count: int) -> dict[str, object]:
         """The figures for one of `count` steps, as JSON values."""
@@ -84,12 +56,13 @@ class Bill:
             "index_write_units": round(self.index_write_units / count, 4),
             "read_units": round(self.read_units / count, 4),
             "sqs_requests": round(self.sqs_requests / count, 4),
+            "s3_requests": round((self.blob_puts + self.blob_gets) / count, 4),
             "dollars_per_million": round(self.dollars / count, 4),
             "largest_item_bytes": self.largest_item,
         }
 
 
-def bill(calls: Iterable[AwsCall], stored: Mapping[tuple[str, str], Attributes]) -> Bill:
+def bill(calls: Iterable[AwsCall], stored: Mapping[Address, Attributes]) -> Bill:
     """The bill of the calls. `stored` is the table as they left it: a transaction's answer holds no items."""
     meter = _Meter(stored)
     for call in calls:
@@ -98,43 +71,61 @@ def bill(calls: Iterable[AwsCall], stored: Mapping[tuple[str, str], Attributes])
         elif call.service == "sqs":
             meter.sqs(call)
         else:
-            meter.bill.requests[f"{call.service}.{call.operation}"] += 1
+            meter.bill.asked(f"{call.service}.{call.operation}")
     return meter.bill
+
+
+def addresses(call: AwsCall) -> Iterable[Address]:
+    """The items that a call names, if it is one to DynamoDB."""
+    if call.service != "dynamodb":
+        return []
+    params = call.params
+    if "TransactItems" in params:
+        requests: list[Mapping[str, Any]] = [next(iter(action.values())) for action in params["TransactItems"]]
+        return [key_of(request.get("Key") or request["Item"]) for request in requests]
+    if "RequestItems" in params:
+        return [key_of(key) for wanted in params["RequestItems"].values() for key in wanted["Keys"]]
+    return [key_of(params.get("Key") or params["Item"])] if "Key" in params or "Item" in params else []
 
 
 class _Meter:
     """Follows the items through the calls, so that a write is billed by what it found and what it left."""
 
-    def __init__(self, stored: Mapping[tuple[str, str], Attributes]) -> None:
+    def __init__(self, stored: Mapping[Address, Attributes]) -> None:
         self.bill = Bill()
         self._stored = stored
-        self._items: dict[tuple[str, str], Attributes] = {}
+        self._items: dict[Address, Item] = {}
 
     def sqs(self, call: AwsCall) -> None:
-        if call.operation == "ReceiveMessage" and not call.response.get("Messages"):
-            self.bill.empty_receives += 1
-            return
+        messages = call.response.get("Messages", [])
+        if call.operation == "ReceiveMessage":
+            if not messages:
+                self.bill.empty_receives += 1
+                return
+            self.bill.invocations += 1
         entries: list[Mapping[str, Any]] = call.params.get("Entries", [])
         carried = sum(len(str(entry.get("MessageBody", "")).encode()) for entry in entries)
-        carried += sum(len(str(message["Body"]).encode()) for message in call.response.get("Messages", []))
-        self.bill.requests[f"sqs.{call.operation}"] += 1
-        self.bill.sqs_requests += max(1, math.ceil(carried / SQS_CHUNK))
+        carried += sum(len(str(message["Body"]).encode()) for message in messages)
+        self.bill.asked(f"sqs.{call.operation}")
+        self.bill.sqs_requests += queue_requests(carried)
 
     def dynamodb(self, call: AwsCall) -> None:
-        self.bill.requests[f"dynamodb.{call.operation}"] += 1
+        self.bill.asked(f"dynamodb.{call.operation}")
         params, response = call.params, call.response
         match call.operation:
             case "PutItem":
-                self._write(key_of(params["Item"]), params["Item"], response)
+                self._write(key_of(params["Item"]), to_item_with_key(params["Item"]), response)
             case "UpdateItem":
-                self._write(key_of(params["Key"]), response.get("Attributes"), response)
+                attributes = response.get("Attributes")
+                self._write(key_of(params["Key"]), to_item_with_key(attributes) if attributes else None, response)
             case "DeleteItem":
                 self._write(key_of(params["Key"]), None, response)
             case "TransactWriteItems":
                 for action in params["TransactItems"]:
                     request: Mapping[str, Any] = next(iter(action.values()))
                     key = key_of(request.get("Key") or request["Item"])
-                    self._write(key, None if "Delete" in action else self._stored[key], response, factor=2)
+                    left = None if "Delete" in action else to_item_with_key(self._stored[key])
+                    self._write(key, left, response, factor=2)
             case "GetItem":
                 self._read([response.get("Item")])
             case "BatchGetItem":
@@ -142,75 +133,35 @@ class _Meter:
                     found: list[Attributes] = response["Responses"].get(table, [])
                     self._read([*found, *[None] * (len(wanted["Keys"]) - len(found))])
             case "Query":
-                size = sum(map(size_of, response.get("Items", [])))
-                self.bill.read_units += _units(size, 4096) * (0.5 if "IndexName" in params else 1.0)
+                size = sum(item_size(to_item_with_key(item)) for item in response.get("Items", []))
+                self.bill.read_units += read_units(size) * (0.5 if "IndexName" in params else 1.0)
             case other:
                 raise ValueError(f"No price is known for {other}.")
 
-    def _write(
-        self, key: tuple[str, str], after: Attributes | None, response: Mapping[str, Any], *, factor: int = 1
-    ) -> None:
+    def _write(self, key: Address, after: Item | None, response: Mapping[str, Any], *, factor: int = 1) -> None:
         before = self._items.get(key)
         if "Error" in response:
-            refused_by: Attributes | None = response.get("Item", before)
-            self.bill.write_units += factor * _units(size_of(refused_by), 1024)
+            refused_by = to_item_with_key(response["Item"]) if "Item" in response else before
+            self.bill.write_units += factor * write_units(item_size(refused_by or {}))
             return
-        larger = max(size_of(before), size_of(after))
+        larger = max(item_size(before or {}), item_size(after or {}))
         self.bill.largest_item = max(self.bill.largest_item, larger)
-        self.bill.write_units += factor * _units(larger, 1024)
-        self.bill.index_write_units += factor * _index_units(before, after)
+        self.bill.write_units += factor * write_units(larger)
+        self.bill.index_write_units += factor * index_units(before, after)
         if after is None:
             self._items.pop(key, None)
         else:
             self._items[key] = after
 
     def _read(self, items: Iterable[Attributes | None]) -> None:
-        self.bill.read_units += sum(_units(size_of(item), 4096) for item in items)
+        self.bill.read_units += sum(read_units(item_size(to_item_with_key(item)) if item else 0) for item in items)
 
 
-def key_of(item: Attributes) -> tuple[str, str]:
+def key_of(item: Attributes) -> Address:
     return item["pk"]["S"], item["sk"]["S"]
 
 
-def size_of(item: Attributes | None) -> int:
-    """Bytes as DynamoDB bills them: names and values as UTF-8, two digits of a number in a byte."""
-    if item is None:
-        return 0
-    return sum(len(name.encode()) + _bytes(value) for name, value in item.items())
-
-
-def _bytes(value: Mapping[str, Any]) -> int:
-    kind, content = next(iter(value.items()))
-    match kind:
-        case "S":
-            return len(str(content).encode())
-        case "N":
-            return 1 + (len(str(content).lstrip("-")) + 1) // 2 + str(content).startswith("-")
-        case "BOOL" | "NULL":
-            return 1
-        case "SS" | "NS":
-            return sum(_bytes({kind[0]: member}) for member in content)
-        case _:
-            raise ValueError(f"No size is known for a value of kind {kind}.")
-
-
-def _units(size: int, chunk: int) -> int:
-    return max(1, math.ceil(size / chunk))
-
-
-def _index_units(before: Attributes | None, after: Attributes | None) -> int:
-    old, new = _entry(before), _entry(after)
-    if old == new:
-        return 0
-    if old is None or new is None:
-        return _units(size_of(old or new), 1024)
-    if (old["ipk"], old["isk"]) != (new["ipk"], new["isk"]):
-        return _units(size_of(old), 1024) + _units(size_of(new), 1024)
-    return _units(max(size_of(old), size_of(new)), 1024)
-
-
-def _entry(item: Attributes | None) -> Attributes | None:
-    """What the index holds of the item; None for one without the index's keys."""
-    if item is None or "ipk" not in item or "isk" not in item:
-        return None
-    return {name: item[name] for name in ("pk", "sk", *INDEXED) if name in item}
+def to_item_with_key(attributes: Attributes) -> Item:
+    """The item with its key among its attributes."""
+    pk, sk = key_of(attributes)
+    return {"pk": pk, "sk": sk, **to_item(attributes)}

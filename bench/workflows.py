@@ -12,6 +12,9 @@ from detent.workflow import AnyStep, DeliveryName
 
 Small = dict[str, int]
 
+SIZES = {"length": 10, "width": 100, "failures": 2, "turns": 10, "text": 1500, "document": 100_000}
+"""Of the workloads whose cost is compared; the other engines get them as they are here."""
+
 
 @dataclass
 class Probe:
@@ -72,6 +75,51 @@ def stumbling(app: App, *, failures: int, name: str = "stumbling") -> Workflow[S
         return value
 
     return workflow
+
+
+def agent(app: App, turns: int = SIZES["turns"], text: int = SIZES["text"]) -> Workflow[Small, Any]:
+    """An agent's turns: `think` and `tool` by turns, each with a text of so many characters, then `answer`.
+
+    Unrolled, for this version of detent has no loop: the number of turns is declared.
+    """
+    workflow: Workflow[Small, Any] = app.workflow("agent", input=Small)
+    last: AnyStep | None = None
+    for name in [*(f"{kind}{turn}" for turn in range(turns) for kind in ("think", "tool")), "answer"]:
+        last = workflow.step(name=name)(_speech(last, text))
+    return workflow
+
+
+def documents(app: App, size: int = SIZES["document"]) -> Workflow[Small, Any]:
+    """Two steps that hand on a text too large for a record, and one that only measures it."""
+    workflow: Workflow[Small, Any] = app.workflow("documents", input=Small)
+
+    @workflow.step
+    async def fetch(value: Small) -> str:
+        return "x" * size
+
+    @workflow.step
+    async def parse(text: str = fetch.output) -> str:
+        return text.upper()
+
+    @workflow.step
+    async def store(text: str = parse.output) -> int:
+        return len(text)
+
+    return workflow
+
+
+def _speech(last: AnyStep | None, text: int) -> Callable[..., Any]:
+    if last is None:
+
+        async def begins(value: Small) -> dict[str, str]:
+            return {"text": "t" * text}
+
+        return begins
+
+    async def goes_on(heard: dict[str, str] = last.output) -> dict[str, str]:
+        return {"text": "t" * text}
+
+    return goes_on
 
 
 def _body(

@@ -1,0 +1,54 @@
+"""Reads the facts of a run: its partition, and the size of its log."""
+
+from __future__ import annotations
+
+from detent_state_machine import keys
+from detent_state_machine.errors import UnknownRun
+from detent_state_machine.records import RunRecord
+from detent_state_machine.writes import Item
+
+from detent_infra.cost.facts import Facts
+from detent_infra.lifecycle import Lifecycle
+from detent_infra.log_lines import to_json
+from detent_infra.ports import Logs
+
+LOG_PAGES = 10
+"""Pages of a log that are looked at. A longer log is counted as if it ended there."""
+
+
+async def read_facts(lifecycle: Lifecycle, run_id: str) -> Facts:
+    """The run as it is stored. Raises `UnknownRun`."""
+    backend = lifecycle.backend
+    items: dict[str, Item] = {}
+    after: str | None = None
+    while True:
+        page = await backend.table.query(keys.run_partition(run_id), after=after)
+        items |= {key.sk: item for key, item in page.items}
+        after = page.next
+        if after is None:
+            break
+    if keys.RUN not in items:
+        raise UnknownRun(
+            f"No run {run_id!r} is stored on {backend.url}.",
+            advice="List the runs with `detent runs`; ended ones are dropped after their retention.",
+        )
+    run = RunRecord.from_item(run_id, items[keys.RUN])
+    return Facts(
+        run,
+        await lifecycle.graph(run),
+        items,
+        await _log_bytes(backend.logs, run_id),
+        in_lambda=backend.url.startswith("aws://"),
+    )
+
+
+async def _log_bytes(logs: Logs, run_id: str) -> int:
+    """Bytes of the run's lines as a Lambda worker prints them."""
+    total, after = 0, None
+    for _ in range(LOG_PAGES):
+        page = await logs.read(run_id, after=after)
+        total += sum(len(to_json(line).encode()) + 1 for line in page.lines)
+        after = page.next
+        if not page.lines:
+            break
+    return total
