@@ -173,6 +173,33 @@ def logs(
 
 
 @commands.command()
+def cost(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run id, or `last` for the newest run.", show_default=False)
+    ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option("--workflow", "-w", metavar="NAME", help="Instead of RUN: the average of its newest ended runs."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Of at most so many runs.")] = 20,
+    memory: Annotated[int, typer.Option(metavar="MB", min=128, max=10_240, help="The Lambda worker's memory.")] = 1024,
+    architecture: Annotated[
+        str, typer.Option(metavar="NAME", help="What the Lambda worker runs on: arm64 or x86_64.")
+    ] = "arm64",
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Estimate what a run costs on AWS, from its records.
+
+    On any backend: for a run on SQLite it is what the same run would cost on AWS.
+    """
+    from detent.cli.cost import Question, show_cost
+
+    show_cost(Options(app, url), Question(run, workflow, limit, memory, architecture), as_json=json)
+
+
+@commands.command()
 def cancel(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
     """End a live run.
 
