@@ -15,14 +15,17 @@ MINISTACK_VERSION := 1.5.33
 SAM_VERSION := 1.170.0
 SAM := .venv-sam/.sam-$(SAM_VERSION)
 MINISTACK := .venv-ministack/.ministack-$(MINISTACK_VERSION)
+DURABLE_SDK_VERSION := 3.0.0
+DURABLE_TESTING_VERSION := 1.4.0
+DURABLE := .venv-durable/.durable-$(DURABLE_SDK_VERSION)-$(DURABLE_TESTING_VERSION)
 SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
 
-.PHONY: help demo report package lock test check lint types imports template ministack sam kills bench simulate mutants clean
+.PHONY: help demo report package lock test check lint types imports template ministack sam durable kills bench bench-cost simulate mutants clean
 .SUFFIXES:
 .NOTPARALLEL:
 
 help: ## List what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo "  ARGS=... is handed on: make demo ARGS='--limit 300', make test ARGS='-k orders'"
 	@echo "  PYTHON=... chooses the Python that .venv is made with (3.11 or newer; found by itself otherwise)"
@@ -80,6 +83,14 @@ kills: ministack ## Kill workers at random for minutes, on sqlite and on minista
 bench: $(DEV) ## Measure throughput, latency, requests and price per step
 	@$(PY) -m bench $(ARGS)
 
+bench-cost: $(DEV) durable ## Count what the canonical workloads ask of AWS, and price them beside other engines
+	@$(PY) -m bench.cost $(ARGS)
+
+durable: $(DEV) ## AWS's local runner of Lambda durable functions, in a virtual environment of its own
+	@$(MAKE) --no-print-directory $(DURABLE) || { \
+		echo "AWS's local runner could not be installed: durable functions are not counted"; \
+		exit $(if $(filter durable,$(MAKECMDGOALS)),1,0); }
+
 simulate: $(DEV) ## Run random workflows under random faults: SEEDS of them, from FIRST_SEED on
 	@$(PY) -m tests.simulation --first $(FIRST_SEED) --seeds $(SEEDS)
 
@@ -87,7 +98,8 @@ mutants: $(DEV) ## Break each rule of the engine, and see that a test notices
 	@$(PY) -m tests.simulation.mutants
 
 clean: ## Remove what was installed, built and cached (databases in .detent stay)
-	@rm -rf .venv .venv-ministack .venv-sam .aws-sam build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-ministack .venv-sam .venv-durable .aws-sam build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
+		.hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what they need -----------------------------------------------------------------------------------------------
@@ -117,6 +129,14 @@ $(SAM):
 	@$(PY) -m venv .venv-sam
 	@.venv-sam/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
 		aws-sam-cli==$(SAM_VERSION)
+	@touch $@
+
+$(DURABLE):
+	@echo "installing AWS's runner of durable functions into .venv-durable"
+	@$(PY) -m venv .venv-durable
+	@.venv-durable/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+		aws-durable-execution-sdk-python==$(DURABLE_SDK_VERSION) \
+		aws-durable-execution-sdk-python-testing==$(DURABLE_TESTING_VERSION)
 	@touch $@
 
 # Makes .venv unless it is there and works; says what to do if there is no Python that will do.

@@ -59,7 +59,7 @@ def test_make_alone_lists_every_target_with_what_it_does(checkout: Path) -> None
     assert listed.returncode == 0
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert phony is not None
-    described = dict(re.findall(r"^  make (\w+) +(\S.*)$", listed.stdout, re.MULTILINE))
+    described = dict(re.findall(r"^  make ([\w-]+) +(\S.*)$", listed.stdout, re.MULTILINE))
     assert sorted(described) == sorted(phony[1].split())
 
 

@@ -33,7 +33,7 @@ _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w+\.py)\n")
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"^(?:\$ )?detent ([a-z]+)(.*)$", re.MULTILINE)
-_MAKE = re.compile(r"^(?:\$ )?make ([a-z]+)", re.MULTILINE)
+_MAKE = re.compile(r"^(?:\$ )?make ([a-z-]+)", re.MULTILINE)
 _OPTION = re.compile(r"(?<!\S)--[a-z][a-z-]*")
 _FIGURES = re.compile(r" ms\b| ago\b|[█▒]|…")
 """A shown line with one of these is about time, and differs at every run."""
