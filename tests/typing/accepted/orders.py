@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_type
 
-from detent import App, Context, Failure, Put, Retry, RunHandle, RunStatus, not_
+from detent import App, Context, Failure, Put, Queue, Retry, RunHandle, RunStatus, not_
 from pydantic import BaseModel
 
 
@@ -25,7 +25,8 @@ class Label(BaseModel):
 
 app = App("shop")
 orders = app.workflow("orders", input=Order, output=Label)
-untyped = app.workflow("untyped")
+untyped = app.workflow("untyped", on_queue="inbox")
+refunds = app.workflow("refunds", input=Order, output=Label, on_queue=Queue("refunds", input="detail", key="id"))
 
 
 @orders.step

@@ -65,6 +65,7 @@ def wrong_condition(order: Order) -> None: ...
 def wrong_after(order: Order) -> None: ...
 
 
+app.workflow("other", input=Order, on_queue=7)  # refused
 orders.start("A-17")  # refused
 orders.start_many([Order(id="a", total=1), 7])  # refused
 reserve("A-17")  # refused
