@@ -22,6 +22,7 @@ from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
 
 from detent_infra.clock import wall_clock
+from detent_infra.embedded_source import EmbeddedSource, dead_name
 from detent_infra.ids import new_id
 from detent_infra.log_lines import to_json
 from detent_infra.ports import (
@@ -328,6 +329,15 @@ def memory_backend(
     store = Store()
     table = MemoryTable(store)
     dead = MemoryQueue(clock)
+    users: dict[str, MemoryQueue] = {}
+
+    def user_queue(name: str, dead: MemoryQueue | None = None) -> MemoryQueue:
+        with store.lock:
+            return users.setdefault(name, MemoryQueue(clock, dead=dead, max_receives=max_receives))
+
+    def source(name: str) -> EmbeddedSource:
+        dead = user_queue(dead_name(name))
+        return EmbeddedSource(name, user_queue(name, dead), dead, clock, ids)
 
     async def sweep() -> None:
         now = clock() // 1000
@@ -347,5 +357,6 @@ def memory_backend(
         clock=clock,
         ids=ids,
         timing=timing or Timing(),
+        source=source,
         sweep=sweep,
     )

@@ -7,10 +7,11 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
+from detent_state_machine.envelopes import Refusal, SourceMessage
 from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Write
 
@@ -183,6 +184,67 @@ class Logs(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message as delivered by a source. `count` as in `Received`."""
+
+    message: SourceMessage
+    receipt: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message in a source's dead-letter queue; without a refusal, the queue itself gave up delivering it."""
+
+    message: SourceMessage
+    refusal: Refusal | None
+
+
+class Source(Protocol):
+    """A queue that detent does not own, whose messages start runs. Delivery is that of `Queue`.
+
+    Raises `ConfigurationError` if there is no queue of the name.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    async def send(self, body: str, *, id: str | None = None, attributes: Mapping[str, str] | None = None) -> str:
+        """Puts a message in, as its owners do, and returns its id. Under the same id it starts nothing twice.
+
+        Raises `PayloadTooLarge` above `MAX_BODY`, `InputError` for what no queue takes.
+        """
+        ...
+
+    async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Arrived]:
+        """As `Queue.receive`."""
+        ...
+
+    async def extend(self, receipt: str, visibility: float) -> None:
+        """As `Queue.extend`."""
+        ...
+
+    async def delete(self, receipt: str) -> None:
+        """As `Queue.delete`."""
+        ...
+
+    async def bury(self, message: SourceMessage, refusal: Refusal) -> bool:
+        """Copies the message, its body unchanged, into the dead-letter queue with the reason. False: there is none.
+
+        It is not acknowledged.
+        """
+        ...
+
+    async def dead_letters(self, limit: int) -> list[DeadLetter]:
+        """Up to `limit` dead letters, in no order; not all that are there, if others look at the same moment."""
+        ...
+
+    async def redrive(self, limit: int) -> int:
+        """Moves up to `limit` dead letters back, under their ids, and says how many. 0: none was visible."""
+        ...
+
+
 async def _nothing_to_sweep() -> None:
     """The store drops expired items by itself."""
 
@@ -200,6 +262,8 @@ class Backend:
     clock: Clock
     ids: Ids
     timing: Timing
+    source: Callable[[str], Source]
+    """The queue of this name, which users send to. Looks nothing up yet."""
     close: Callable[[], None] = field(default=lambda: None)
     sweep: Callable[[], Coroutine[Any, Any, None]] = field(default=_nothing_to_sweep)
     """Drops what is past its `expires` (retention), where the store does not do it by itself."""

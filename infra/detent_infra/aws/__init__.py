@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
 import boto3
 
@@ -11,6 +12,7 @@ from detent_infra.aws.calls import Calls
 from detent_infra.aws.logs import CloudWatchLogs, StdoutLogs
 from detent_infra.aws.queue import SqsQueue
 from detent_infra.aws.resources import Clients, Resources, resources_of_stack
+from detent_infra.aws.source import SqsSource
 from detent_infra.aws.table import DynamoTable
 from detent_infra.ports import Backend, Clock, Ids, Timing
 
@@ -47,9 +49,13 @@ def aws_backend(
     pool = ThreadPoolExecutor(CALL_THREADS, "detent-aws")
     polls = ThreadPoolExecutor(POLL_THREADS, "detent-aws-poll")
 
-    def queue(queue_url: str) -> SqsQueue:
+    def queue(queue_url: str, *, whole: bool = False) -> SqsQueue:
         name = f"the queue {queue_url.rpartition('/')[2]!r}"
-        return SqsQueue(clients, Calls(pool, name), Calls(polls, name), queue_url)
+        return SqsQueue(clients, Calls(pool, name), Calls(polls, name), queue_url, whole=whole)
+
+    @cache
+    def source(place: str) -> SqsSource:
+        return SqsSource(clients, lambda what: Calls(pool, what), partial(queue, whole=True), ids, place)
 
     def close() -> None:
         for executor in (pool, polls):
@@ -68,5 +74,6 @@ def aws_backend(
         clock=clock,
         ids=ids,
         timing=timing or Timing(),
+        source=source,
         close=close,
     )  # `sweep` stays empty: the table's TTL on `expires` drops what is past retention

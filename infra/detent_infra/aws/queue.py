@@ -20,7 +20,11 @@ from detent_infra.aws.resources import Clients
 from detent_infra.ports import Received
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs.type_defs import BatchResultErrorEntryTypeDef, SendMessageBatchRequestEntryTypeDef
+    from mypy_boto3_sqs.type_defs import (
+        BatchResultErrorEntryTypeDef,
+        MessageTypeDef,
+        SendMessageBatchRequestEntryTypeDef,
+    )
 
 MAX_DELAY = 900.0
 MAX_BATCH = 10
@@ -33,7 +37,7 @@ ATTEMPTS = 3
 
 _Asked: TypeAlias = tuple[int, int]
 """How many messages, and for how many seconds they are hidden."""
-_Poll: TypeAlias = Future[list[Received]]
+_Poll: TypeAlias = "Future[list[MessageTypeDef]]"
 Entries: TypeAlias = "list[SendMessageBatchRequestEntryTypeDef]"
 
 _REFUSED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,16 +47,18 @@ _STALE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageN
 class SqsQueue:
     """Sends and acknowledges through `calls`, and waits through `polls`, so that a long poll blocks nothing else.
 
-    Delays and visibility are rounded up to the whole seconds that SQS knows.
+    Delays and visibility are rounded up to the whole seconds that SQS knows. `whole`: messages come with all that SQS
+    knows of them, not just body and count.
     """
 
     max_delay = MAX_DELAY
 
-    def __init__(self, clients: Clients, calls: Calls, polls: Calls, url: str) -> None:
+    def __init__(self, clients: Clients, calls: Calls, polls: Calls, url: str, *, whole: bool = False) -> None:
         self._clients = clients
         self._calls = calls
         self._polls = polls
         self._url = url
+        self._whole = whole
         self._left: dict[_Poll, _Asked] = {}
         self._leaving = threading.Lock()  # polls end on threads
 
@@ -60,7 +66,7 @@ class SqsQueue:
         if delay > self.max_delay:
             raise InputError(f"The queue delays a message by at most {self.max_delay:g} s, not {delay:g} s.")
         for body in bodies:
-            _check(body)
+            check_text(body)
         seconds = max(0, math.ceil(delay))
         sends = [self._send_batch(batch, seconds) for batch in batches(bodies)]
         # Waits for every batch even if one fails: nothing is sent behind the caller's back after this has raised.
@@ -92,9 +98,16 @@ class SqsQueue:
         return {entry["Id"]: entry for entry in answer.get("Failed", [])}
 
     async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
-        """At most 10 messages, and at most 20 s of waiting.
+        """At most 10 messages, and at most 20 s of waiting."""
+        found = await self.poll(limit, wait=wait, visibility=visibility)
+        return [
+            Received(message.get("Body", ""), message.get("ReceiptHandle", ""), count_of(message)) for message in found
+        ]
 
-        SQS goes on with a long poll whose task was cancelled. The next `receive` alike takes that poll over. If there
+    async def poll(self, limit: int, *, wait: float, visibility: float) -> list[MessageTypeDef]:
+        """`receive`, with the messages as SQS has them.
+
+        SQS goes on with a long poll whose task was cancelled. The next one alike takes that poll over. If there
         is none before it ends, its messages are made visible again at once, which counts as a delivery of each.
         """
         if limit < 1:
@@ -104,7 +117,7 @@ class SqsQueue:
             return await self._answer(left, asked, timeout=wait)
         return await self._answer(self._polls.submit(lambda: self._receive(*asked, wait)), asked, timeout=None)
 
-    async def _answer(self, poll: _Poll, asked: _Asked, *, timeout: float | None) -> list[Received]:
+    async def _answer(self, poll: _Poll, asked: _Asked, *, timeout: float | None) -> list[MessageTypeDef]:
         waiting = asyncio.wrap_future(poll)
         try:
             if (await asyncio.wait({waiting}, timeout=timeout))[0]:
@@ -130,22 +143,16 @@ class SqsQueue:
                 del self._left[left]
             return left
 
-    def _receive(self, limit: int, visibility: int, wait: float) -> list[Received]:
+    def _receive(self, limit: int, visibility: int, wait: float) -> list[MessageTypeDef]:
         answer = self._clients.sqs.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=limit,
             WaitTimeSeconds=min(MAX_WAIT, max(0, math.ceil(wait))),
             VisibilityTimeout=visibility,
-            MessageSystemAttributeNames=["ApproximateReceiveCount"],
+            MessageSystemAttributeNames=["All"] if self._whole else ["ApproximateReceiveCount"],
+            MessageAttributeNames=["All"] if self._whole else [],
         )
-        return [
-            Received(
-                body=message.get("Body", ""),
-                receipt=message.get("ReceiptHandle", ""),
-                count=int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1")),
-            )
-            for message in answer.get("Messages", [])
-        ]
+        return answer.get("Messages", [])
 
     def _give_back(self, polled: _Poll) -> None:
         with self._leaving:
@@ -155,7 +162,7 @@ class SqsQueue:
             return
         for message in polled.result():
             try:
-                self._polls.now(partial(self._extend, message.receipt, 0))
+                self._polls.now(partial(self._extend, message.get("ReceiptHandle", ""), 0))
             except DetentError:
                 return  # the messages come back by themselves when their visibility ends
 
@@ -180,6 +187,10 @@ class SqsQueue:
             _ignore_stale(error)
 
 
+def count_of(message: MessageTypeDef) -> int:
+    return int(message.get("Attributes", {}).get("ApproximateReceiveCount", "1"))
+
+
 def batches(bodies: Sequence[str]) -> list[list[str]]:
     """The bodies in order, in groups that one request takes: at most 10, at most 1 MiB."""
     groups: list[list[str]] = []
@@ -194,7 +205,8 @@ def batches(bodies: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _check(body: str) -> None:
+def check_text(body: str) -> None:
+    """Raises `InputError` for a body that SQS refuses."""
     if (found := _REFUSED.search(body)) is not None:
         raise InputError(
             f"A message holds the character {found.group()!r}, which SQS refuses.",

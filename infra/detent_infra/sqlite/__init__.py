@@ -13,6 +13,7 @@ from pathlib import Path
 from detent_state_machine.errors import Unavailable
 
 from detent_infra.clock import wall_clock
+from detent_infra.embedded_source import EmbeddedSource, dead_name, queue_name
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend, Clock, Ids, Timing
 from detent_infra.sqlite.blobs import SqliteBlobs
@@ -47,16 +48,25 @@ def sqlite_backend(
     prepare(file)
     sessions = Sessions(file)
     session, wakes = sessions.current, Wakes.of(file)
+
+    def queue(name: str, dead: str | None = None) -> SqliteQueue:
+        return SqliteQueue(session, wakes, clock, name=name, dead=dead, max_receives=max_receives)
+
+    def source(name: str) -> EmbeddedSource:
+        dead = queue_name(dead_name(name))
+        return EmbeddedSource(name, queue(queue_name(name), dead), queue(dead), clock, ids)
+
     return Backend(
         url=url or f"sqlite:///{path}",
         table=SqliteTable(session),
-        queue=SqliteQueue(session, wakes, clock, name="steps", dead="dead", max_receives=max_receives),
-        dead_letters=SqliteQueue(session, wakes, clock, name="dead"),
+        queue=queue("steps", "dead"),
+        dead_letters=queue("dead"),
         blobs=SqliteBlobs(file, session, clock),
         logs=SqliteLogs(session),
         clock=clock,
         ids=ids,
         timing=timing or SQLITE_TIMING,
+        source=source,
         close=sessions.close,
         sweep=lambda: asyncio.to_thread(sweep, file, clock),
     )
