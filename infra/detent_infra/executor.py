@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import ErrorInfo
 from detent_state_machine.writes import Write
 
 from detent_infra.ports import LogLine
+
+if TYPE_CHECKING:
+    from detent_infra.triggers import Subscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +89,13 @@ class Executor(Protocol):
 
 
 class Application(Protocol):
-    """What `DETENT_APP` names: something with an executor and the URL of its backend."""
+    """What `DETENT_APP` names: something with an executor, the URL of its backend, and what messages start."""
 
     @property
     def executor(self) -> Executor: ...
 
     @property
     def url(self) -> str: ...
+
+    @property
+    def subscriptions(self) -> Sequence[Subscription]: ...

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from detent_state_machine import keys, run_transitions
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import (
+    DetentError,
     InputError,
     KeyConflict,
     RecordError,
@@ -51,11 +52,15 @@ FIRST_POLL, LAST_POLL = 0.002, 1.0
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """A run to start. `input` is JSON text that fits the workflow's input model."""
+    """A run to start. `input` is JSON text that fits the workflow's input model.
+
+    Its record, and so its key, outlives its start by at least `keep_days`, whatever the workflow's retention.
+    """
 
     input: str
     key: str | None = None
     metadata: Mapping[str, str] | None = None
+    keep_days: int = 0
 
 
 class Lifecycle:
@@ -105,16 +110,33 @@ class Lifecycle:
         await self.definitions.register(definition)
         started: list[str] = []
         for index in range(0, len(runs), CHUNK):
-            chunk = runs[index : index + CHUNK]
-            put = await asyncio.gather(*(self._put_run(definition, new) for new in chunk), return_exceptions=True)
-            # What was stored gets its message, whatever became of the others: a run without one would not move.
-            starts = [start for start in put if isinstance(start, Start)]
-            await self._send(starts)
-            for error in put:
-                if isinstance(error, BaseException):
-                    raise error
-            started += [start.run_id for start in starts]
+            for run in await self._start_all([(definition, new) for new in runs[index : index + CHUNK]]):
+                if isinstance(run, DetentError):
+                    raise run
+                started.append(run.run_id)
         return started
+
+    async def start_each(self, runs: Sequence[tuple[Definition, NewRun]]) -> list[Start | DetentError]:
+        """Starts runs of several workflows, their messages in batches, and says of each what became of it.
+
+        A `Start` is fresh if the run is new. Raises what kept all of them from being told: then some may have started.
+        """
+        for definition, _ in runs:
+            await self.definitions.register(definition)
+        return await self._start_all(runs)
+
+    async def _start_all(self, runs: Sequence[tuple[Definition, NewRun]]) -> list[Start | DetentError]:
+        put = await asyncio.gather(
+            *(self._put_run(definition, new) for definition, new in runs), return_exceptions=True
+        )
+        # What was stored gets its message, whatever became of the others: a run without one would not move.
+        await self._send([start for start in put if isinstance(start, Start)])
+        found: list[Start | DetentError] = []
+        for start in put:
+            if not isinstance(start, Start | DetentError):
+                raise start
+            found.append(start)
+        return found
 
     async def _put_run(self, definition: Definition, new: NewRun) -> Start:
         """Stores the run and returns the message that starts it.
@@ -123,15 +145,17 @@ class Lifecycle:
         """
         backend = self.backend
         _check(new)
+        now = backend.clock()
         record = RunRecord(
             run_id=backend.ids() if new.key is None else keyed_id(definition.name, new.key),
             workflow=definition.name,
             version=definition.version,
             status=RunStatus.RUNNING,
-            created=backend.clock(),
+            created=now,
             input=await payloads.store(backend.blobs, new.input),
             key=new.key,
             metadata=new.metadata or {},
+            keep_until=now // 1000 + new.keep_days * 86_400 if new.keep_days else 0,
         )
         try:
             # The race it wins: two starts with one key. The second is refused, and sees the first one's run.

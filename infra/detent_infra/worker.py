@@ -1,7 +1,7 @@
 """A worker process: receives messages and drives them, many at once, until told to stop.
 
-On AWS, Lambda does this part. Here one event loop does: two receive loops (work and dead letters), the reaper each
-minute, and retention each hour.
+On AWS, Lambda does this part. Here one event loop does: two receive loops (work and dead letters), one more for each
+queue whose messages start runs, the reaper each minute, and retention each hour.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.engine import Engine
 from detent_infra.lifecycle import Lifecycle
-from detent_infra.ports import Queue, Received
+from detent_infra.ports import Arrived, Queue, Received, Source
 from detent_infra.reaper import reap
+from detent_infra.triggers import Subscription, Triggers, Verdict, queues, settle
 
 log = logging.getLogger("detent")
 
@@ -37,13 +38,14 @@ BATCH = 10
 class Worker:
     """Drives up to `concurrency` messages at once. `grace` is how long a stop waits for steps in progress, seconds.
 
-    `jitter` draws a number from 0 up to 1 for every pause.
+    `subscriptions`: which queues' messages start runs here. `jitter` draws a number from 0 up to 1 for every pause.
     """
 
     def __init__(
         self,
         engine: Engine,
         *,
+        subscriptions: Sequence[Subscription] = (),
         concurrency: int = 100,
         grace: float = 30.0,
         jitter: Callable[[], float] = random.random,
@@ -52,6 +54,8 @@ class Worker:
         self.handled = 0
         """Messages driven so far."""
         self._backend = engine.backend
+        self._subscriptions = subscriptions
+        self._triggers = Triggers(Lifecycle(engine.backend, engine.definitions), subscriptions)
         self._slots = asyncio.Semaphore(concurrency)
         self._grace = grace
         self._jitter = jitter
@@ -69,6 +73,7 @@ class Worker:
         loops = [
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
+            *(asyncio.create_task(self._listen(backend.source(name))) for name in queues(self._subscriptions)),
             asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
             asyncio.create_task(self._every(SWEEP_EVERY, backend.sweep)),
         ]
@@ -106,6 +111,27 @@ class Worker:
             for message in await self._next(queue, 1):
                 await self._slots.acquire()
                 self._spawn(queue, message, dead=True)
+
+    async def _listen(self, source: Source) -> None:
+        """Starts runs for a queue's messages. They take no slot: a start is short, and its steps are messages again."""
+        visibility = self._backend.timing.visibility
+        while True:
+            try:
+                arrived = await self._patiently(lambda: source.receive(BATCH, wait=RECEIVE_WAIT, visibility=visibility))
+                verdicts = await self._triggers.handle([one.message for one in arrived])
+                for one, verdict in zip(arrived, verdicts, strict=True):
+                    await self._settle(source, one, verdict)
+            except DetentError as error:
+                # Whatever is wrong with this queue, the runs that there are go on.
+                log.error("the queue %r starts nothing at the moment: %s", source.name, error)
+                await asyncio.sleep(REAP_EVERY * (0.5 + self._jitter() / 2))
+            except Exception:
+                log.exception("messages of the queue %r left for another delivery", source.name)
+                await asyncio.sleep(1.0)
+
+    async def _settle(self, source: Source, arrived: Arrived, verdict: Verdict) -> None:
+        if await settle(source, arrived, verdict):
+            await source.delete(arrived.receipt)
 
     async def _next(self, queue: Queue, limit: int) -> list[Received]:
         """The next messages."""

@@ -135,6 +135,9 @@ class RunRecord:
     retry_of: str | None = None
     origin: str | None = None
     """The first run of a chain of retries: the root of idempotency keys, which so survive a retry."""
+    keep_until: int = 0
+    """Not dropped before, whatever the workflow's retention; in seconds since the epoch. While the record is there,
+    its key starts nothing else."""
 
     @staticmethod
     def from_item(run_id: str, item: Item) -> RunRecord:
@@ -155,6 +158,7 @@ class RunRecord:
                 error=_error(_str(item, "error")) if "error" in item else None,
                 retry_of=_str(item, "retry_of") if "retry_of" in item else None,
                 origin=_str(item, "origin") if "origin" in item else None,
+                keep_until=_int(item, "keep_until", 0),
             )
 
         return _read(f"run {run_id!r}", item, build)
@@ -179,6 +183,8 @@ class RunRecord:
             item["retry_of"] = self.retry_of
         if self.origin is not None:
             item["origin"] = self.origin
+        if self.keep_until:
+            item["keep_until"] = self.keep_until
         return item
 
 

@@ -32,34 +32,43 @@ RUN_TABLE: Mapping[RunChange, tuple[tuple[RunStatus, ...], RunStatus]] = {
 
 def finish(run: RunRecord, *, now: int, expires: int) -> Update:
     """The last step has ended. The race it wins: cancel, or a failing step, at the same moment: first one stays."""
-    return _run(RunChange.FINISH, run, now, {"expires": expires})
+    return _ended(RunChange.FINISH, run, {}, now, expires)
 
 
 def fail_run(run: RunRecord, path: str, error: ErrorInfo, *, now: int, expires: int) -> Update:
     """A step failed for good and nothing handles it. The race it wins: two failing steps; the first is the cause."""
-    return _run(RunChange.FAIL, run, now, {"failed_step": path, "error": error.to_json(), "expires": expires})
+    return _ended(RunChange.FAIL, run, {"failed_step": path, "error": error.to_json()}, now, expires)
 
 
 def begin_failing(run: RunRecord, path: str, error: ErrorInfo) -> Update:
     """A step failed for good: its handlers work now. A refusal that shows this very path is success."""
-    return _run(RunChange.BEGIN_FAILING, run, None, {"failed_step": path, "error": error.to_json()})
+    return _run(RunChange.BEGIN_FAILING, run, {"failed_step": path, "error": error.to_json()})
 
 
 def end_failing(run: RunRecord, *, now: int, expires: int) -> Update:
     """The handlers have ended, or one of them failed."""
-    return _run(RunChange.END_FAILING, run, now, {"expires": expires})
+    return _ended(RunChange.END_FAILING, run, {}, now, expires)
 
 
 def cancel_run(run: RunRecord, *, now: int, expires: int) -> Update:
     """The race it wins: the run ends by itself; then there is nothing to cancel, and the refusal says so."""
-    return _run(RunChange.CANCEL, run, now, {"expires": expires})
+    return _ended(RunChange.CANCEL, run, {}, now, expires)
 
 
-def _run(change: RunChange, run: RunRecord, ended: int | None, set_: Mapping[str, Value]) -> Update:
+def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], now: int, expires: int) -> Update:
+    return _run(
+        change,
+        run,
+        {
+            "ended": now,
+            "expires": max(expires, run.keep_until),
+            "isk": keys.index_sort(live=False, created=run.created, run_id=run.run_id),
+            **set_,
+        },
+    )
+
+
+def _run(change: RunChange, run: RunRecord, set_: Mapping[str, Value]) -> Update:
     sources, target = RUN_TABLE[change]
-    more: dict[str, Value] = {"status": target.value}
-    if ended is not None:
-        more["ended"] = ended
-        more["isk"] = keys.index_sort(live=False, created=run.created, run_id=run.run_id)
     expect = OneOf("status", tuple(source.value for source in sources))
-    return Update(keys.run_key(run.run_id), expect, {**more, **set_})
+    return Update(keys.run_key(run.run_id), expect, {"status": target.value, **set_})

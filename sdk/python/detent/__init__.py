@@ -41,6 +41,7 @@ from detent_state_machine.errors import (
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.triggers import Queue
 from detent_state_machine.writes import AllOf, AnyOf, Equals, LessThan, Missing, OneOf
 
 from detent.app import App
@@ -78,6 +79,7 @@ __all__ = [
     "OneOf",
     "PayloadTooLarge",
     "Put",
+    "Queue",
     "RecordError",
     "Retry",
     "RetryAfter",

@@ -13,10 +13,12 @@ from typing import Any, TypeVar, overload
 from detent_infra.connect import connect
 from detent_infra.engine import Engine
 from detent_infra.ports import Backend
+from detent_infra.triggers import Subscription
 from detent_infra.worker import Worker
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, Definition
 from detent_state_machine.errors import DefinitionError
+from detent_state_machine.triggers import Queue
 
 from detent.client import Client
 from detent.logs import forward_standard_logging
@@ -54,18 +56,36 @@ class App:
         output: type[_Out],
         description: str = "",
         retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> Workflow[_In, _Out]: ...
     @overload
     def workflow(
-        self, name: str, *, input: type[_In], description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+        self,
+        name: str,
+        *,
+        input: type[_In],
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> Workflow[_In, Any]: ...
     @overload
     def workflow(
-        self, name: str, *, output: type[_Out], description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+        self,
+        name: str,
+        *,
+        output: type[_Out],
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> Workflow[Any, _Out]: ...
     @overload
     def workflow(
-        self, name: str, *, description: str = "", retention_days: int = DEFAULT_RETENTION_DAYS
+        self,
+        name: str,
+        *,
+        description: str = "",
+        retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> Workflow[Any, Any]: ...
     def workflow(
         self,
@@ -75,11 +95,14 @@ class App:
         output: object = UNANNOTATED,
         description: str = "",
         retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> Workflow[Any, Any]:
         """Declares a workflow. `input` and `output` are its types: models, dataclasses or plain JSON types.
 
         With `output`, results have that type, and the last step is checked against it. Ended runs are kept for
-        `retention_days` (default 30). Raises `DefinitionError` if the name is taken.
+        `retention_days` (default 30). Messages of the queue `on_queue` start runs, each message one: by its name if
+        they hold the input as JSON, else by a `Queue` that says how they are read. Raises `DefinitionError` if the
+        name is taken, or if `on_queue` cannot be used.
         """
         if name in self._workflows:
             raise DefinitionError(f"App {self.name!r} has two workflows named {name!r}.", advice="Rename one.")
@@ -90,6 +113,7 @@ class App:
             output_type=output,
             description=description,
             retention_days=retention_days,
+            on_queue=on_queue,
         )
         self._workflows[name] = workflow
         return workflow
@@ -109,6 +133,11 @@ class App:
         """Runs this app's steps; what workers and Lambda handlers drive."""
         return Runner(self.definitions, self._body)
 
+    @property
+    def subscriptions(self) -> list[Subscription]:
+        """What the messages of queues start. Raises `DefinitionError` for the first workflow that is wrong."""
+        return [found for each in self._workflows.values() if (found := each.subscription) is not None]
+
     def definitions(self) -> dict[str, Definition]:
         """Every workflow, compiled. Raises `DefinitionError` for the first that is wrong."""
         return {name: workflow.definition for name, workflow in self._workflows.items()}
@@ -123,7 +152,8 @@ class App:
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: float = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
-        worker = Worker(Engine(self.backend, self.executor), concurrency=concurrency, grace=grace)
+        engine = Engine(self.backend, self.executor)
+        worker = Worker(engine, subscriptions=self.subscriptions, concurrency=concurrency, grace=grace)
         with forward_standard_logging():
             await worker.run(stop)
 

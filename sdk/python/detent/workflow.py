@@ -25,6 +25,7 @@ from typing import (
 )
 
 from detent_infra.executor import Failure
+from detent_infra.triggers import Subscription
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.compiler import (
     DeclaredStep,
@@ -40,6 +41,7 @@ from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKE
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
+from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.when import Ref
 
 from detent.context import Context
@@ -135,9 +137,11 @@ class Workflow(Generic[_In, _Out]):
         output_type: object = UNANNOTATED,
         description: str = "",
         retention_days: int = DEFAULT_RETENTION_DAYS,
+        on_queue: Queue | str | None = None,
     ) -> None:
         self.app = app
         self.name = name
+        self.trigger = None if on_queue is None else compile_trigger(name, on_queue)
         self.steps: dict[str, AnyStep] = {}
         self.input_json: Json[object] = Json(input_type, f"Workflow {name!r}: its input")
         self.output_json: Json[object] = Json(output_type, f"Workflow {name!r}: its output")
@@ -161,6 +165,17 @@ class Workflow(Generic[_In, _Out]):
         if self._definition is None:
             self._definition = compile_workflow(self.name, self._declared, **self._options)
         return self._definition
+
+    @property
+    def subscription(self) -> Subscription | None:
+        """What the messages of `on_queue` start; None without one."""
+        what = f"The input of workflow {self.name!r}"
+
+        def fit(text: str) -> str:
+            # Written again, so that a message and a `start` of the same value are the same input under the same key.
+            return self.input_json.write(self.input_json.read(text, what), what)
+
+        return None if self.trigger is None else Subscription(self.trigger, self.definition, fit)
 
     # ---- declare ------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import time
 from detent_infra.connect import shown
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor
+from detent_infra.triggers import queues
 from detent_infra.worker import Worker
 
 from detent.app import App
@@ -61,8 +62,11 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
     stop = Stop()
     stop.listen()
     names = ", ".join(app.workflows)
+    listening = ", ".join(queues(app.subscriptions))
     console(stderr=True).print(
-        f"detent worker: {clean(names)} on {clean(shown(app.url))}. Ctrl-C stops it.", soft_wrap=True
+        f"detent worker: {clean(names)} on {clean(shown(app.url))}"
+        f"{f', listening to {listening}' if listening else ''}. Ctrl-C stops it.",
+        soft_wrap=True,
     )
     await work(app, app.executor, stop.event, concurrency=concurrency, grace=grace)
     return 128 + signal.SIGINT if stop.interrupted else 0
@@ -71,7 +75,8 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
 async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
     """Works with this executor of the app until `stop` is set."""
     backend = app.backend
-    worker = Worker(Engine(backend, executor), concurrency=concurrency, grace=grace)
+    engine = Engine(backend, executor)
+    worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
     try:
         with forward_standard_logging():
             await worker.run(stop)

@@ -22,11 +22,12 @@ from detent_infra.engine import Engine
 from detent_infra.executor import Control, Executor, Outcome, Task
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, LogLine, Timing
+from detent_infra.ports import Backend, DeadLetter, LogLine, Timing
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery, RunStatus
+from pydantic_core import to_json
 
 from detent.app import App
 from detent.client import Client, RunHandle
@@ -87,6 +88,24 @@ class Harness(AbstractContextManager["Harness"]):
         """Starts a run; it moves when time does (`advance`, `result`)."""
         return self.wait_for(self.client.astart(workflow, value, key=key, metadata=metadata))
 
+    def send(
+        self, queue: str, body: object, *, id: str | None = None, attributes: Mapping[str, str] | None = None
+    ) -> str:
+        """Puts a message into the queue that workflows name with `on_queue`, and returns its id; runs start when time
+        moves. Text is sent as it is, anything else as JSON.
+        """
+        text = body if isinstance(body, str) else to_json(body).decode()
+        return self.wait_for(self.backend.source(queue).send(text, id=id, attributes=attributes))
+
+    def runs(self, workflow: Workflow[Any, _Out]) -> list[RunHandle[_Out]]:
+        """The workflow's runs, whatever started them, oldest first (at most 1,000)."""
+        found = self.wait_for(self.client.aruns(workflow.name, limit=1_000))
+        return [RunHandle(self.client, run.run_id, workflow.output_json) for run in reversed(found)]
+
+    def dead_letters(self, queue: str) -> list[DeadLetter]:
+        """What messages of the queue could start nothing, each with the reason (at most 10)."""
+        return self.wait_for(self.backend.source(queue).dead_letters(10))
+
     def result(self, run: RunHandle[_Out], *, within: float = DAY) -> _Out:
         """The run's output, as soon as it has one; `within` bounds the time that passes, in seconds.
 
@@ -145,7 +164,8 @@ class Harness(AbstractContextManager["Harness"]):
         async def begin() -> asyncio.Task[None]:
             self._stop = asyncio.Event()
             await Lifecycle(self.backend, self._engine.definitions).register(self.app.definitions().values())
-            return asyncio.create_task(Worker(self._engine, grace=5.0).run(self._stop))
+            worker = Worker(self._engine, subscriptions=self.app.subscriptions, grace=5.0)
+            return asyncio.create_task(worker.run(self._stop))
 
         self._worker = self.wait_for(begin())
 

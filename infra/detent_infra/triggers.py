@@ -1,0 +1,216 @@
+"""Starts runs for the messages of queues that detent does not own.
+
+    message ─ open ─ map, for each workflow of the queue ─┬─ start under a key of the message ─ acknowledge
+                                                          └─ refused: copy to the dead-letter queue ─ acknowledge
+
+A message is acknowledged once all that it starts is stored and sent. A crash before that delivers it again, and the
+keys find the runs that were started: a redelivery starts nothing twice, for as long as a source can redeliver.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, assert_never
+
+from detent_state_machine.definition import Definition
+from detent_state_machine.envelopes import Refusal, SourceMessage, open_message
+from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError, KeyConflict
+from detent_state_machine.messages import Start
+from detent_state_machine.triggers import Request, Trigger, request_of
+
+from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_infra.ports import Arrived, Source
+
+log = logging.getLogger("detent")
+
+KEEP_DAYS = 37
+"""Days for which a message is known again, from its run's start. SNS repeats a notification for up to 23 days (SNS
+developer guide, "message delivery retries"), and then SQS keeps it for up to 14."""
+FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
+"""Seconds that a kept message stays hidden; each delivery doubles it. Five deliveries so outlast an outage of two and
+a half minutes, ten one of 50."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A workflow that messages of a queue start. `fit` holds JSON text to the workflow's input model and returns it as
+    `start` would write it; raises `InputError`.
+    """
+
+    trigger: Trigger
+    definition: Definition
+    fit: Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Every run that the message is to start has started, now (`fresh`) or at an earlier delivery. Perhaps none."""
+
+    fresh: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """At least one workflow cannot use the message, now or ever. The runs of the others have started."""
+
+    refusal: Refusal
+    done: Done = field(default_factory=Done)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Something did not answer, or is not set up: the message is to be delivered again."""
+
+    error: DetentError
+
+
+Verdict: TypeAlias = Done | Refused | Kept
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one message asks for."""
+
+    message: SourceMessage
+    requests: list[tuple[Subscription, Request]] = field(default_factory=list[tuple[Subscription, Request]])
+    errors: dict[str, InputError] = field(default_factory=dict[str, InputError])
+    fresh: list[str] = field(default_factory=list[str])
+    known: list[str] = field(default_factory=list[str])
+    kept: DetentError | None = None
+
+    def verdict(self) -> Verdict:
+        if self.kept is not None:
+            return Kept(self.kept)
+        done = Done(tuple(self.fresh), tuple(self.known))
+        return Refused(Refusal.of(self.errors), done) if self.errors else done
+
+
+class Triggers:
+    """What messages start on one backend."""
+
+    def __init__(self, lifecycle: Lifecycle, subscriptions: Sequence[Subscription]) -> None:
+        self._lifecycle = lifecycle
+        self._subscriptions = subscriptions
+
+    async def handle(self, messages: Sequence[SourceMessage]) -> list[Verdict]:
+        """Starts what the messages ask for, and says of each what is to become of it. Acknowledges nothing."""
+        work = [_mapped(self._subscriptions, message) for message in messages]
+        asked = [(one, subscription, request) for one in work for subscription, request in one.requests]
+        try:
+            started = await self._lifecycle.start_each(
+                [
+                    (each.definition, NewRun(request.input, request.key, request.metadata, KEEP_DAYS))
+                    for _, each, request in asked
+                ]
+            )
+        except DetentError as error:
+            return [Kept(error) if one.requests else one.verdict() for one in work]
+        for (one, subscription, request), result in zip(asked, started, strict=True):
+            _note(one, subscription.trigger.workflow, request, result)
+        return [one.verdict() for one in work]
+
+
+def queues(subscriptions: Sequence[Subscription]) -> dict[str, list[str]]:
+    """The queues that are listened to, each with the workflows that it starts."""
+    found: dict[str, list[str]] = {}
+    for each in subscriptions:
+        found.setdefault(each.trigger.queue, []).append(each.trigger.workflow)
+    return found
+
+
+def started_by(subscriptions: Sequence[Subscription], message: SourceMessage) -> list[str]:
+    """The workflows that the message would start. Raises `InputError` if one of them would refuse it, and
+    `ConfigurationError` if none listens to its queue.
+    """
+    work = _mapped(subscriptions, message)
+    for error in (work.kept, *work.errors.values()):
+        if error is not None:
+            raise error
+    return [each.trigger.workflow for each, _ in work.requests]
+
+
+def _mapped(subscriptions: Sequence[Subscription], message: SourceMessage) -> _Work:
+    work = _Work(message)
+    listening = [each for each in subscriptions if each.trigger.queue == message.queue]
+    if not listening:
+        work.kept = ConfigurationError(
+            f"No workflow of this code takes messages of the queue {message.queue!r}.",
+            advice=f'Declare one with `on_queue="{message.queue}"`, or deploy the code that does.',
+        )
+        return work
+    try:
+        content = open_message(message)
+    except InputError as error:
+        work.errors = {each.trigger.workflow: error for each in listening}
+        return work
+    for each in listening:
+        try:
+            request = request_of(each.trigger, content)
+            if request is not None:
+                work.requests.append((each, replace(request, input=_fitted(each, request.input))))
+        except InputError as error:
+            work.errors[each.trigger.workflow] = error
+        except DefinitionError as error:
+            work.kept = error
+    return work
+
+
+def _fitted(subscription: Subscription, text: str) -> str:
+    try:
+        return subscription.fit(text)
+    except DetentError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"The input model of workflow {subscription.trigger.workflow!r} raised {type(error).__name__}: {error}.",
+            advice="A validator refuses a value with ValueError; anything else is taken for a bug of the code.",
+        ) from error
+
+
+def _note(work: _Work, workflow: str, request: Request, result: Start | DetentError) -> None:
+    match result:
+        case Start(run_id, fresh):
+            (work.fresh if fresh else work.known).append(run_id)
+        case KeyConflict() if not request.chosen:
+            # The same message, mapped otherwise by code that was deployed between two deliveries. It has its run.
+            work.known.append(request.key)
+        case InputError():
+            work.errors[workflow] = result
+        case _:
+            work.kept = work.kept or result
+
+
+async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
+    """Does what the verdict demands, and says whether the message may be acknowledged. Raises nothing of detent's."""
+    message = arrived.message
+    about = {"queue": message.queue, "message_id": message.id}
+    named = f"message {message.id} of the queue {message.queue!r}"
+    try:
+        match verdict:
+            case Done():
+                return True
+            case Refused(refusal):
+                if await source.bury(message, refusal):
+                    log.warning("%s refused, now a dead letter: %s", named, refusal.reason, extra=about)
+                    return True
+                why = "it can start nothing, and its queue has no dead-letter queue"
+                log.error("message kept: %s: %s: %s", named, why, refusal.reason, extra=about)
+            case Kept(error):
+                log.warning("message kept: %s: %s", named, error, extra=about)
+            case _:
+                assert_never(verdict)
+    except DetentError as error:
+        log.error("message kept: %s could not become a dead letter: %s", named, error, extra=about)
+    try:
+        await source.extend(arrived.receipt, pause_after(arrived.count))
+    except DetentError as error:
+        log.warning("its visibility could not be changed either: %s", error, extra=about)
+    return False
+
+
+def pause_after(deliveries: int) -> float:
+    """Seconds that a kept message stays hidden after so many deliveries."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(max(0, deliveries - 1), 20))
