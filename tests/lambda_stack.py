@@ -22,10 +22,13 @@ from detent_functions.deliveries import BatchResponse, SqsEvent
 from detent_functions.requests import UrlReply
 from detent_infra.aws import Resources
 from detent_infra.executor import Completed, Failed, Outcome, Task
+from detent_infra.triggers import Subscription
 from detent_state_machine.definition import Definition, Parent, StepDefinition
+from detent_state_machine.errors import InputError
 from detent_state_machine.keys import data_key
 from detent_state_machine.records import ErrorInfo
 from detent_state_machine.retry import Retry
+from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.writes import Delete, Put, Update
 
 from tests.aws_stack import REGION, moto_stack
@@ -94,11 +97,24 @@ class Bodies:
                 return Failed(ErrorInfo("CardRefused", "no", trace="File /var/task/secret.py", retryable=False))
 
 
+def _greeted(text: str) -> str:
+    if not isinstance(json.loads(text), str):
+        raise InputError("The input of workflow 'greeting' is no text.")
+    return text
+
+
 class Application:
+    """Messages of the queue `inbox`, and of `inbox.fifo`, start greetings and, if they are large, keepings."""
+
     url = "memory://"
 
     def __init__(self) -> None:
         self.executor = Bodies()
+        self.subscriptions = [
+            Subscription(compile_trigger("greeting", Queue("inbox", input="name")), GREETING, _greeted),
+            Subscription(compile_trigger("keeping", Queue("inbox", when="length(name) > `1000`")), KEEPING, str),
+            Subscription(compile_trigger("greeting", Queue("inbox.fifo", input="name")), GREETING, _greeted),
+        ]
 
 
 app = Application()
@@ -123,10 +139,14 @@ class Deployed:
 
     def receive(self, url: str | None = None) -> SqsEvent:
         """A batch as AWS hands it to a function, of up to 10 messages that are visible now."""
+        url = url or self.resources.queue_url
         answer = self.sqs.receive_message(
-            QueueUrl=url or self.resources.queue_url, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"]
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            MessageSystemAttributeNames=["All"],
+            MessageAttributeNames=["All"],
         )
-        return sqs_event(answer.get("Messages", []), region=REGION)
+        return sqs_event(answer.get("Messages", []), queue=url.rpartition("/")[2], region=REGION)
 
     def poll(
         self,

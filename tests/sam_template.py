@@ -35,8 +35,10 @@ def of_type(kind: str) -> list[str]:
 
 
 def statements(role: str) -> Iterator[Mapping[str, Any]]:
+    """A role's statements, those under a condition included."""
     for policy in properties(role)["Policies"]:
-        yield from policy["PolicyDocument"]["Statement"]
+        for statement in policy["PolicyDocument"]["Statement"]:
+            yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 
 def allowed(role: str) -> set[tuple[str, str]]:
@@ -57,7 +59,7 @@ def as_list(value: Any) -> list[Any]:
 def _short(resource: Any) -> str:
     """`Table` of its ARN, `Table/index/runs` of what is below it."""
     match resource:
-        case {"Fn::GetAtt": [name, "Arn"]}:
+        case {"Fn::GetAtt": [name, "Arn"]} | {"Ref": name}:
             return str(name)
         case {"Fn::Sub": text}:
             return re.sub(r"^\$\{(\w+)\.Arn\}", r"\1", text)

@@ -8,7 +8,7 @@ from typing import Any, cast
 from detent_functions.deliveries import SqsEvent
 
 
-def sqs_event(messages: Iterable[Mapping[str, Any]], *, region: str = "us-east-1") -> SqsEvent:
+def sqs_event(messages: Iterable[Mapping[str, Any]], *, queue: str = "steps", region: str = "us-east-1") -> SqsEvent:
     """The event for messages as `ReceiveMessage` returns them, all of their system attributes included."""
     records = [
         {
@@ -16,10 +16,18 @@ def sqs_event(messages: Iterable[Mapping[str, Any]], *, region: str = "us-east-1
             "receiptHandle": message["ReceiptHandle"],
             "body": message["Body"],
             "attributes": message["Attributes"],
-            "messageAttributes": {},
+            "messageAttributes": {
+                name: {
+                    "stringValue": value.get("StringValue"),
+                    "stringListValues": [],
+                    "binaryListValues": [],
+                    "dataType": value["DataType"],
+                }
+                for name, value in message.get("MessageAttributes", {}).items()
+            },
             "md5OfBody": message["MD5OfBody"],
             "eventSource": "aws:sqs",
-            "eventSourceARN": f"arn:aws:sqs:{region}:123456789012:steps",
+            "eventSourceARN": f"arn:aws:sqs:{region}:123456789012:{queue}",
             "awsRegion": region,
         }
         for message in messages

@@ -15,7 +15,7 @@ from detent_infra.aws import Resources, StdoutLogs, aws_backend
 from detent_infra.clock import wall_clock
 from detent_infra.engine import Engine
 from detent_infra.engine.definitions import Definitions
-from detent_infra.executor import Executor
+from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend
 
@@ -46,8 +46,12 @@ class Runtime:
         return replace(backend, logs=StdoutLogs(backend.logs))
 
     @cached_property
+    def application(self) -> Application:
+        return load_application(self.settings.app)
+
+    @property
     def executor(self) -> Executor:
-        return load_application(self.settings.app).executor
+        return self.application.executor
 
     @cached_property
     def engine(self) -> Engine:

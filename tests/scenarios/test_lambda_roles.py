@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
 import pytest
-from detent_functions import dead_letters, tick, worker
+from detent_functions import dead_letters, queue_trigger, tick, worker
 from detent_functions.deliveries import SqsEvent
 from detent_functions.runtime import runtime
 from detent_infra.lifecycle import Lifecycle, NewRun
@@ -17,9 +18,10 @@ from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Put
 
-from tests.aws_stack import Call, recorded_calls
+from tests.aws_stack import UNSENT, Call, answering, recorded_calls
 from tests.lambda_stack import KEEPING, LARGE, Context, Deployed, cool, deployed
 from tests.sam_template import allowed
+from tests.source_queues import create_queue
 
 T = TypeVar("T")
 
@@ -28,6 +30,8 @@ BY_LAMBDA = {f"sqs:{name}" for name in ("ReceiveMessage", "DeleteMessage", "GetQ
 BY_RUNTIME = {"logs:CreateLogStream", "logs:PutLogEvents"}
 UNSEEN = {"s3:ListBucket"}
 """Never called: without it S3 calls a missing object a denied one."""
+
+OF_USERS = {"inbox": "TriggerQueueArn", "inbox-dead": "TriggerDeadLetterQueueArn"}
 
 
 def test_each_role_allows_the_calls_its_function_makes_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +74,18 @@ def _made_by_each(stack: Deployed) -> dict[str, set[tuple[str, str]]]:
         watch("DeadLetters", lambda event=event: dead_letters.handler(event, Context("DeadLetters")))  # type: ignore[misc]
         stack.acknowledge(event, dead)
     assert stack.status(old) == "FAILING"
+
+    create_queue(stack.sqs, "inbox")
+    inbox = stack.sqs.get_queue_url(QueueName="inbox")["QueueUrl"]
+    stack.send(json.dumps({"name": LARGE}), "no JSON", url=inbox)  # one starts two runs, the other is refused
+    event = stack.receive(inbox)
+    assert (
+        watch("QueueTrigger", lambda: queue_trigger.handler(event, Context("QueueTrigger")))["batchItemFailures"] == []
+    )
+    stack.send(json.dumps({"name": LARGE}), url=inbox)
+    event = stack.receive(inbox)
+    with answering("sqs.SendMessageBatch", UNSENT, UNSENT, UNSENT):  # so it is kept
+        assert watch("QueueTrigger", lambda: queue_trigger.handler(event, Context("QueueTrigger")))["batchItemFailures"]
     return made
 
 
@@ -102,6 +118,10 @@ def _permissions(stack: Deployed, call: Call) -> list[tuple[str, str]]:
         case "dynamodb", operation:
             index = call.params.get("IndexName")
             return [(f"dynamodb:{operation}", f"Table/index/{index}" if index else "Table")]
+        case "sqs", "GetQueueUrl":
+            return [("sqs:GetQueueUrl", OF_USERS[call.params["QueueName"]])]
+        case "sqs", operation if of_users := OF_USERS.get(call.params["QueueUrl"].rpartition("/")[2]):
+            return [(f"sqs:{operation.removesuffix('Batch')}", of_users)]
         case "sqs", operation:
             dead = call.params["QueueUrl"] == stack.resources.dead_letter_url
             return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,8 @@ def test_the_linter_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_there_is_a_function_for_the_queue_its_dead_letters_the_minute_and_the_api() -> None:
-    assert sorted(FUNCTIONS) == ["DeadLetters", "Start", "Tick", "Worker"]
+def test_there_is_a_function_for_the_queue_its_dead_letters_the_minute_the_api_and_a_queue_of_users() -> None:
+    assert sorted(FUNCTIONS) == ["DeadLetters", "QueueTrigger", "Start", "Tick", "Worker"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -141,6 +142,51 @@ def test_the_bucket_refuses_plain_http() -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+# ---- the queue trigger ----------------------------------------------------------------------------------------------
+
+
+def test_without_a_queue_of_users_there_is_no_trigger_no_role_and_no_alarm_for_it() -> None:
+    conditional = {name for name, resource in template()["Resources"].items() if "Condition" in resource}
+    assert conditional == {"QueueTrigger", "QueueTriggerRole", "RefusedMessagesAlarm", "KeptTriggersAlarm"}
+    assert {template()["Resources"][name]["Condition"] for name in conditional} == {"HasTrigger"}
+    assert template()["Conditions"]["HasTrigger"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "TriggerQueueArn"}, ""]}]}
+    assert template()["Parameters"]["TriggerQueueArn"]["Default"] == ""
+
+
+def test_the_trigger_acknowledges_message_by_message_and_ends_within_the_visibility_that_sqs_gives_a_new_queue() -> (
+    None
+):
+    [source] = _events("QueueTrigger", "SQS")
+    assert source["Queue"] == {"Ref": "TriggerQueueArn"}
+    assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert source["ScalingConfig"]["MaximumConcurrency"]
+    assert properties("QueueTrigger")["Timeout"] <= 30
+
+
+def test_the_trigger_may_send_to_the_dead_letter_queue_only_if_there_is_one() -> None:
+    [policy] = properties("QueueTriggerRole")["Policies"]
+    [conditional] = [each["Fn::If"] for each in policy["PolicyDocument"]["Statement"] if "Fn::If" in each]
+    assert (conditional[0], conditional[2]) == ("HasTriggerDeadLetters", {"Ref": "AWS::NoValue"})
+    assert ("sqs:SendMessage", "TriggerDeadLetterQueueArn") in allowed("QueueTriggerRole")
+
+
+@pytest.mark.parametrize("parameter", ["TriggerQueueArn", "TriggerDeadLetterQueueArn"])
+def test_what_is_no_arn_of_a_queue_is_refused_before_anything_is_deployed(parameter: str) -> None:
+    pattern = re.compile(template()["Parameters"][parameter]["AllowedPattern"])
+    for taken in (
+        "",
+        "arn:aws:sqs:eu-west-1:123456789012:orders-inbox",
+        "arn:aws-cn:sqs:cn-north-1:123456789012:a.fifo",
+    ):
+        assert pattern.fullmatch(taken)
+    for refused in (
+        "orders-inbox",
+        "https://sqs.eu-west-1.amazonaws.com/123456789012/a",
+        "arn:aws:sns:e:123456789012:a",
+    ):
+        assert pattern.fullmatch(refused) is None
+
+
 # ---- roles --------------------------------------------------------------------------------------------------------
 
 
@@ -180,6 +226,8 @@ def test_an_alarm_watches_dead_letters_the_oldest_message_the_worker_and_the_tic
         ("ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
         ("ApproximateAgeOfOldestMessage", "Queue"),
         ("MessagesKept", "Worker"),
+        ("MessagesKept", "QueueTrigger"),
+        ("MessagesRefused", "QueueTrigger"),
         ("Errors", "Worker"),
         ("Errors", "Tick"),
     }
