@@ -25,7 +25,7 @@ from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for glob in ("*.md", "docs/**/*.md", "examples/**/*.md", "bench/*.md") for page in ROOT.glob(glob))
-GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("start", "concepts", "testing"))]
+GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("start", "concepts", "triggers", "testing"))]
 README_LINES = 130
 PATIENCE = 60.0
 

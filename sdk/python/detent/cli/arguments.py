@@ -38,13 +38,14 @@ def since_milliseconds(text: str | None) -> int:
     return int(moment.timestamp() * 1000) if moment else 0
 
 
-def metadata(pairs: Sequence[str] | None) -> dict[str, str]:
+def metadata(pairs: Sequence[str] | None, option: str = "--metadata") -> dict[str, str]:
+    """Names with values, as given to the option."""
     found: dict[str, str] = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(
-                f"--metadata {pair!r} is no name with a value.", advice="Write it as `--metadata customer=42`."
+                f"{option} {pair!r} is no name with a value.", advice=f"Write it as `{option} customer=42`."
             )
         found[name] = value
     return found

@@ -21,6 +21,7 @@ from typing import TypeAlias
 import detent_infra
 import detent_state_machine
 from detent_infra.connect import shown
+from detent_infra.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent
@@ -157,6 +158,10 @@ def _greet(app: App, options: Options, feed: Feed) -> None:
         line = Text.assemble("  ", (clean(name), "bold"), (f"  {clean(steps)}", "bright_black"))
         out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
     again = options.repeated()
+    for queue, workflows in queues(app.subscriptions).items():
+        started = clean(", ".join(workflows))
+        said = f"Listening to queue {queue}, which starts {started}: `detent send {queue} JSON{again}`."
+        out.print(said, soft_wrap=True)
     out.print(f"Start a run with `detent run {next(iter(app.workflows))} JSON{again}`. Ctrl-C stops.", soft_wrap=True)
 
 

@@ -38,7 +38,7 @@ def start(options: Options, request: Request, *, follow: bool, here: bool, as_js
     own = None if app is None else _checked(app, request.workflow, text)  # before anything is opened, or made
 
     async def work() -> None:
-        async with _client(options, app, here=here) as client:
+        async with client_of(options, app, here=here) as client:
             if own is None:
                 run_id = await _start_by_name(client, request, text, metadata)
             else:
@@ -70,7 +70,11 @@ def retry_run(options: Options, given: str, *, follow: bool, as_json: bool) -> N
 
 
 @asynccontextmanager
-async def _client(options: Options, app: App | None, *, here: bool) -> AsyncGenerator[Client, None]:
+async def client_of(options: Options, app: App | None, *, here: bool = False) -> AsyncGenerator[Client, None]:
+    """A client on the app's backend, which is made if need be; without an app on one that is there. Closed in the end.
+
+    `here`: no other process needs to see it.
+    """
     if app is None:
         async with opened(options) as client:
             yield client
