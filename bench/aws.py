@@ -21,7 +21,7 @@ from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION
 from detent_infra.engine import Engine
 from detent_infra.ids import new_id
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, LogLine, LogPage, Logs
+from detent_infra.ports import Backend, LogLine, LogPage, Logs, Timing
 from detent_state_machine.status import RunStatus
 
 from bench.metering import Attributes, Bill, addresses, bill, key_of
@@ -31,6 +31,8 @@ from tests.aws_stack import REGION, Call, moto_stack, recorded_calls
 INVOCATION_MS = 900_000
 """How long a Lambda invocation may take, at most."""
 BATCH = 10
+UNHURRIED = Timing(first_heartbeat=600.0, heartbeat=600.0)
+"""Bodies that do nothing pay for no heartbeat, on AWS; on a busy machine they would."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Counted:
     calls: Sequence[Call]
     stored: Mapping[tuple[str, str], Attributes]
     runs: Sequence[Facts]
+    timing: Timing = UNHURRIED
 
     @property
     def blob_bytes(self) -> int:
@@ -107,13 +110,20 @@ def count(declare: Callable[[App], Workflow[Small, Any]], runs: int = 1) -> Bill
     return count_runs(app, declare(app), [{"n": 0}] * runs).bill
 
 
-def count_runs(app: App, workflow: Workflow[Any, Any], inputs: Sequence[Any], *, may_fail: bool = False) -> Counted:
+def count_runs(
+    app: App,
+    workflow: Workflow[Any, Any],
+    inputs: Sequence[Any],
+    *,
+    may_fail: bool = False,
+    timing: Timing = UNHURRIED,
+) -> Counted:
     """Runs of the workflow, started together, from start to end.
 
     Left out is what a process does once: registering the definition. Raises `AssertionError` if a run does not
     complete, for then the figures mean nothing; with `may_fail`, if one does not end.
     """
-    with _deployed() as deployment:
+    with _deployed(timing) as deployment:
         return asyncio.run(deployment.count(app, workflow, inputs, may_fail=may_fail))
 
 
@@ -140,7 +150,7 @@ class _Deployment:
         counted = bill(kept, stored)
         counted.log_bytes = len(self.printed.getvalue().encode()) + counted.invocations * LOG_BYTES_PER_INVOCATION
         runs = [await read_facts(client.lifecycle, handle.id) for handle in handles]
-        return Counted(counted, kept, stored, runs)
+        return Counted(counted, kept, stored, runs, self.backend.timing)
 
     async def _deliver(self, engine: Engine) -> None:
         """Drives messages until none is left, as an event source mapping hands them over: up to 10 at once, those
@@ -196,10 +206,10 @@ def _session() -> boto3.Session:
 
 
 @contextmanager
-def _deployed() -> Generator[_Deployment]:
+def _deployed(timing: Timing) -> Generator[_Deployment]:
     with moto_stack() as resources:
         backend = aws_backend(
-            resources, url="aws://bench", region=REGION, clock=wall_clock, ids=new_id, session=_session()
+            resources, url="aws://bench", region=REGION, clock=wall_clock, ids=new_id, timing=timing, session=_session()
         )
         printed = io.StringIO()
         logs: Logs = _Printed(printed)

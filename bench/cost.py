@@ -142,7 +142,7 @@ def measure(workload: Workload, durable: Mapping[str, Operations]) -> Measured:
     one, estimated = Usage(), Usage()
     one.add(counted.bill, 1 / runs)
     for run in counted.runs:
-        estimated.add(estimate(run).usage, 1 / runs)
+        estimated.add(estimate(run, counted.timing).usage, 1 / runs)
     bodies = sum(len(run.attempts(record)) for run in counted.runs for record in run.records.values()) / runs
     states = workload.states(counted)
     operations = durable.get(workload.peer)

@@ -24,11 +24,12 @@ from detent_infra.cost.reading import read_facts
 from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION, RUN
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
+from detent_infra.ports import Timing
 from detent_state_machine.graph import GROUP
 from detent_state_machine.keys import step_key
 from detent_state_machine.status import RunStatus
 
-from bench.aws import Counted, count_runs
+from bench.aws import UNHURRIED, Counted, count_runs
 from bench.workflows import Small, agent, chain, documents, fan_out, stumbling
 from examples.orders.app import app as orders_app
 from examples.orders.app import orders
@@ -39,9 +40,11 @@ from tests.lambda_stack import Context as LambdaContext
 Declared = Workflow[Small, Any]
 
 
-def counted(declare: Callable[[App], Declared], runs: int = 1, *, may_fail: bool = False) -> Counted:
+def counted(declare: Callable[[App], Declared]) -> Counted:
+    """One run of it. Heartbeats count only where bodies are long: elsewhere a busy machine would add some."""
     app = App("cost", url="memory://")
-    return count_runs(app, declare(app), [{"n": 0}] * runs, may_fail=may_fail)
+    timing = Timing() if declare is long_steps else UNHURRIED
+    return count_runs(app, declare(app), [{"n": 0}], may_fail=True, timing=timing)
 
 
 def table_requests(usage: Usage) -> dict[str, float]:
@@ -159,8 +162,8 @@ CANONICAL: dict[str, Callable[[App], Declared]] = {
 
 @pytest.mark.parametrize("name", CANONICAL)
 def test_the_estimate_of_a_run_is_what_was_counted(name: str) -> None:
-    found = counted(CANONICAL[name], may_fail=True)
-    estimated = estimate(found.runs[0]).usage
+    found = counted(CANONICAL[name])
+    estimated = estimate(found.runs[0], found.timing).usage
     near = {request: pytest.approx(count) for request, count in found.bill.requests.items()}
     assert estimated.requests == near
     assert units(estimated) == units(found.bill)
@@ -173,7 +176,7 @@ def test_the_estimate_of_a_run_is_what_was_counted(name: str) -> None:
 @pytest.mark.slow
 def test_of_a_fan_out_wider_than_one_arrival_set_the_join_is_a_tree_in_the_estimate_too() -> None:
     found = counted(lambda app: fan_out(app, GROUP + 1))
-    estimated = estimate(found.runs[0]).usage
+    estimated = estimate(found.runs[0], found.timing).usage
     assert table_requests(estimated) == table_requests(found.bill)
     assert units(estimated) == units(found.bill)
     assert estimated.sqs_requests == pytest.approx(found.bill.sqs_requests, rel=0.1)
@@ -187,7 +190,7 @@ def test_of_real_orders_at_once_each_run_has_its_own_table_requests_and_shares_t
     assert {run.run.status for run in found.runs} == {RunStatus.COMPLETED, RunStatus.FAILED}
     alone = 0.0
     for run in found.runs:
-        estimated, of_table = estimate(run).usage, found.table_bill(run.run.run_id)
+        estimated, of_table = estimate(run, found.timing).usage, found.table_bill(run.run.run_id)
         assert table_requests(estimated) == of_table.requests
         assert units(estimated) == units(of_table)
         alone += estimated.sqs_requests
@@ -201,7 +204,7 @@ def _is_eventful(customer: str, order: str) -> bool:
 
 
 def test_a_step_pays_for_what_it_asks_and_the_run_for_its_start_and_end() -> None:
-    parts = estimate(counted(lambda app: chain(app, 3)).runs[0]).parts
+    parts = estimate(counted(lambda app: chain(app, 3)).runs[0], UNHURRIED).parts
     assert {path: table_requests(part) for path, part in parts.items()} == {
         RUN: {"dynamodb.PutItem": 1, "dynamodb.GetItem": 1, "dynamodb.UpdateItem": 1},
         "s0": {"dynamodb.UpdateItem": 1},
@@ -222,7 +225,7 @@ def facts_of(harness: Harness, run_id: str) -> Facts:
 def test_a_run_on_another_backend_is_estimated_as_the_same_run_on_aws() -> None:
     app = App("cost", url="memory://")
     workflow = fan_out(app, 25)
-    on_aws = estimate(counted(lambda app: fan_out(app, 25)).runs[0]).usage
+    on_aws = estimate(counted(lambda app: fan_out(app, 25)).runs[0], UNHURRIED).usage
     with Harness(app) as harness:
         handle = harness.start(workflow, {"n": 0})
         harness.wait_for(handle.aresult())
