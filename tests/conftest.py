@@ -7,8 +7,15 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.service.server import NoServer, Server, server
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile(
+    "detent", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("detent")
 
 
 def pytest_configure() -> None:
