@@ -161,6 +161,24 @@ def test_a_step_whose_payload_is_gone_fails_with_an_error_that_names_it(needs: s
     assert hand.bodies == {"a": 1, "h": 1}
 
 
+def test_a_payload_that_is_gone_fails_its_step_though_a_worker_had_claimed_it_and_died() -> None:
+    """The condition could be evaluated then, and cannot now: whoever comes next takes over before it ends the step."""
+    condition = Drawn("b", after=("a",), when_output="a", delivery=Delivery.EXACTLY_ONCE)
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        hand.plan("write step#b := RUNNING", Fault.CRASH_AFTER)
+        assert await hand.handle(await hand.take("b")) == "died"
+        hand.plan("blob get", Fault.MISSING)
+        assert await hand.handle(await hand.take("b")) == "acknowledged"
+
+    hand = by_hand((Drawn("a", large=True), condition), act, max_hops=0)
+    assert hand.record.status is RunStatus.FAILED
+    assert "CorruptRecord" in str(hand.steps["b"].error)
+    assert (hand.bodies, hand.steps["b"].takeovers) == ({"a": 1}, 1)
+
+
 def test_a_payload_that_could_not_be_read_is_read_by_the_next_delivery() -> None:
     async def act(hand: Hand) -> None:
         await hand.start()

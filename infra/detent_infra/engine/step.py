@@ -94,7 +94,7 @@ class Steps:
         try:
             runs = await self._runs(session, step, parents)
         except (InputError, CorruptRecord) as error:
-            return await self._reject(session, me, _final(error))
+            return await self._reject(session, me, step, own, _final(error))
         if not runs:
             return await self._skip(session, me)
         if not session.dead and not self.executor.knows(session.graph.definition.name, path):
@@ -134,21 +134,22 @@ class Steps:
             named[name] = await session.output_text(record)
         return evaluate(step.when, lambda name: _parsed(named.get(name) or "null"))
 
+    async def _reject(
+        self, session: Session, me: Writer, step: StepDefinition, seen: StepRecord | None, error: ErrorInfo
+    ) -> Driven:
+        """Its condition cannot be evaluated, now or ever.
+
+        It is claimed first: when an earlier worker claimed it, and died, it could be.
+        """
+        claimed = await self._claim(session, me, step, seen)
+        if not isinstance(claimed, StepRecord):
+            return claimed
+        return await self._fail(session, replace(me, held=True), claimed, error, claimed.started)
+
     async def _skip(self, session: Session, me: Writer) -> Driven:
-        write = transitions.skip(me, now=self.backend.clock(), expires=session.expires)
-        return await self._end_unclaimed(session, me, write)
-
-    async def _reject(self, session: Session, me: Writer, error: ErrorInfo) -> Driven:
-        """Its condition cannot be evaluated, now or ever."""
-        now = self.backend.clock()
-        write = transitions.fail(me, None, started=now, ended=now, expires=session.expires, error=error)
-        session.log_error("ERROR", "failed", me.path, 1, error)
-        return await self._end_unclaimed(session, me, write)
-
-    async def _end_unclaimed(self, session: Session, me: Writer, write: Update) -> Driven:
-        """Ends a step run whose body never runs. Every delivery decides the same, so who is late goes on from there."""
+        """Every delivery decides the same, so who is late goes on from there."""
         try:
-            item = await self._write(write)
+            item = await self._write(transitions.skip(me, now=self.backend.clock(), expires=session.expires))
         except Conflict as conflict:
             if conflict.item is None:
                 return Lost()
