@@ -13,15 +13,15 @@ from typing import Any, Literal
 import boto3
 from detent import App, Client, Workflow
 from detent.workflow import DeliveryName
-from detent_infra.aws import Resources, StdoutLogs, aws_backend
+from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
 from detent_infra.cost.facts import Facts
 from detent_infra.cost.reading import read_facts
 from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION
-from detent_infra.engine import Engine
+from detent_infra.engine import Engine, Origin, Telling
 from detent_infra.ids import new_id
-from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, LogLine, LogPage, Logs, Timing
+from detent_infra.memory import MemoryLogs, Store
+from detent_infra.ports import Backend, LogLine, Timing
 from detent_state_machine.status import RunStatus
 
 from bench.metering import Attributes, Bill, addresses, bill, key_of
@@ -33,6 +33,8 @@ INVOCATION_MS = 900_000
 BATCH = 10
 UNHURRIED = Timing(first_heartbeat=600.0, heartbeat=600.0)
 """Bodies that do nothing pay for no heartbeat, on AWS; on a busy machine they would."""
+LAMBDA = Origin("e5a1" * 8, "8f507cfc-0000-4697-b07a-ac58fc914c95", "1-5759e988-bd862e3fe1be46a994272793")
+"""Where lines come from, as long as Lambda has it: a line is paid for by the byte."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,10 @@ class _Deployment:
     resources: Resources
     backend: Backend
     printed: io.StringIO
+    telling: Telling
 
     async def count(self, app: App, workflow: Workflow[Any, Any], inputs: Sequence[Any], *, may_fail: bool) -> Counted:
-        engine = Engine(self.backend, app.executor, jitter=lambda: 0.5)
+        engine = Engine(self.backend, app.executor, jitter=lambda: 0.5, telling=self.telling)
         client = Client(app.url, backend=lambda: self.backend)
         await client.lifecycle.register(app.definitions().values())
         with recorded_calls() as calls:
@@ -186,17 +189,13 @@ class _Printed:
     """In Lambda, log lines are printed, and cost no request. Here they can be read back as well."""
 
     def __init__(self, stream: io.StringIO) -> None:
-        self._kept = memory_backend().logs
-        self._printer = StdoutLogs(self._kept, stream)
+        self._store = Store()
+        self._print = StdoutLines(stream)
+        self.logs = MemoryLogs(self._store)
 
-    async def append(self, lines: Sequence[LogLine]) -> None:
-        await self._printer.append(lines)
-        await self._kept.append(lines)
-
-    async def read(
-        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
-    ) -> LogPage:
-        return await self._kept.read(run_id, pattern=pattern, since=since, limit=limit, after=after)
+    def __call__(self, line: LogLine) -> None:
+        self._print(line)
+        self._store.logs.append(line)
 
 
 @cache
@@ -212,8 +211,8 @@ def _deployed(timing: Timing) -> Generator[_Deployment]:
             resources, url="aws://bench", region=REGION, clock=wall_clock, ids=new_id, timing=timing, session=_session()
         )
         printed = io.StringIO()
-        logs: Logs = _Printed(printed)
+        lines = _Printed(printed)
         try:
-            yield _Deployment(resources, replace(backend, logs=logs), printed)
+            yield _Deployment(resources, replace(backend, logs=lines.logs), printed, Telling(LAMBDA, at_once=lines))
         finally:
             backend.close()

@@ -126,6 +126,7 @@ class Context(LambdaContext):
     def __init__(self, function: str = "Worker", *, request_id: str = "r-1", left_ms: int = 900_000) -> None:
         self._function_name = function
         self._aws_request_id = request_id
+        self._log_stream_name = f"2026/11/22/{function}[$LATEST]e5a1"
         self.get_remaining_time_in_millis = lambda: left_ms  # type: ignore[method-assign]
 
 

@@ -6,13 +6,13 @@ import asyncio
 from typing import NamedTuple, TypedDict, cast
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from detent_infra.engine import Engine
+from detent_infra.engine import Engine, Origin
 from detent_infra.ports import Queue, Received
 from detent_state_machine.errors import DetentError, RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
 from detent_functions.runtime import runtime
-from detent_functions.telemetry import invocation, log
+from detent_functions.telemetry import invocation, log, origin
 
 RESERVE_MS = 500
 """Before the invocation's end, when unfinished messages are given up: an invocation that runs into its timeout fails
@@ -55,6 +55,16 @@ class Delivery(NamedTuple):
     message: Received | None
 
 
+class Batch(NamedTuple):
+    """What the messages of one invocation share. It ends `left_ms` milliseconds from its start."""
+
+    engine: Engine
+    queue: Queue
+    left_ms: int
+    origin: Origin
+    dead: bool
+
+
 def answer(event: object, context: LambdaContext, *, dead: bool) -> BatchResponse:
     """Drives the batch's messages at the same time. Never raises: what was not done is kept."""
     records = read(event)
@@ -62,7 +72,8 @@ def answer(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
         try:
             here = runtime()
             queue = here.backend.dead_letters if dead else here.backend.queue
-            kept = here.run(_drive(here.engine, queue, records, context.get_remaining_time_in_millis(), dead=dead))
+            batch = Batch(here.engine, queue, context.get_remaining_time_in_millis(), origin(context), dead)
+            kept = here.run(_drive(batch, records))
         except Exception:  # noqa: BLE001 - the batch must come back whatever it was, and the log says what
             log.exception("none of the batch was handled")
             kept = [record.id for record in records]
@@ -96,12 +107,12 @@ def _read(record: object) -> Delivery:
             return Delivery("", None)
 
 
-async def _drive(engine: Engine, queue: Queue, records: list[Delivery], left_ms: int, *, dead: bool) -> list[str]:
+async def _drive(batch: Batch, records: list[Delivery]) -> list[str]:
     if not records:
         return []
-    deadline = engine.backend.clock() + left_ms
-    tasks = {asyncio.create_task(_one(engine, queue, r, deadline, dead=dead)): r.id for r in records}
-    _, late = await asyncio.wait(tasks, timeout=max(0, left_ms - RESERVE_MS) / 1000)
+    deadline = batch.engine.backend.clock() + batch.left_ms
+    tasks = {asyncio.create_task(_one(batch, record, deadline)): record.id for record in records}
+    _, late = await asyncio.wait(tasks, timeout=max(0, batch.left_ms - RESERVE_MS) / 1000)
     for task in late:
         log.error("message given up: the invocation is about to end", extra={"message_id": tasks[task]})
         task.cancel()
@@ -110,7 +121,7 @@ async def _drive(engine: Engine, queue: Queue, records: list[Delivery], left_ms:
     return [message_id for task, message_id in tasks.items() if task in late or not task.result()]
 
 
-async def _one(engine: Engine, queue: Queue, record: Delivery, deadline: int, *, dead: bool) -> bool:
+async def _one(batch: Batch, record: Delivery, deadline: int) -> bool:
     """Whether the message is done with. Raises nothing."""
     about = {"message_id": record.id}
     received = record.message
@@ -122,15 +133,15 @@ async def _one(engine: Engine, queue: Queue, record: Delivery, deadline: int, *,
         if received.count > 1:
             # The queue hides a message for longer than a function can run. One that came back may be the one that
             # kills its worker: let it come back sooner, as its lease does. (A first delivery need not pay for this.)
-            await queue.extend(received.receipt, engine.backend.timing.visibility)
-        if await engine.handle(received, dead=dead, deadline=deadline):
+            await batch.queue.extend(received.receipt, batch.engine.backend.timing.visibility)
+        if await batch.engine.handle(received, dead=batch.dead, deadline=deadline, origin=batch.origin):
             return True
         log.warning("message kept: its work is not done", extra=about)
     except DetentError as error:
         log.warning("message kept: %s", error, extra=about)
     except Exception:  # noqa: BLE001 - one message must not fail the others of its batch
         log.exception("message kept", extra=about)
-    await _hide(queue, received, about)
+    await _hide(batch.queue, received, about)
     return False
 
 

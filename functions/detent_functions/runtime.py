@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
+from contextlib import ExitStack
 from functools import cache, cached_property
 from typing import TypeVar
 
-from detent_infra.aws import Resources, StdoutLogs, aws_backend
+from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
-from detent_infra.engine import Engine
+from detent_infra.engine import Engine, Telling
 from detent_infra.engine.definitions import Definitions
 from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend
+from detent_infra.standard_logging import forward_standard_logging
 
 from detent_functions.application import load_application
 from detent_functions.settings import Settings, settings
@@ -32,6 +33,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._runner = asyncio.Runner()
+        self._open = ExitStack()
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
         """The result of the work, done on this process's one event loop."""
@@ -41,13 +43,14 @@ class Runtime:
     def backend(self) -> Backend:
         s = self.settings
         resources = Resources(s.table, s.queue_url, s.dead_letter_queue_url, s.bucket, s.log_group)
-        backend = aws_backend(resources, url=s.url, region=s.region, clock=wall_clock, ids=new_id)
-        # Lambda carries what is printed to the log group: no request for it, and none of its latency.
-        return replace(backend, logs=StdoutLogs(backend.logs))
+        return aws_backend(resources, url=s.url, region=s.region, clock=wall_clock, ids=new_id)
 
     @cached_property
     def application(self) -> Application:
-        return load_application(self.settings.app)
+        application = load_application(self.settings.app)
+        # Now, because the application may have set up its logging as it was imported.
+        self._open.enter_context(forward_standard_logging(only=True))
+        return application
 
     @property
     def executor(self) -> Executor:
@@ -55,7 +58,9 @@ class Runtime:
 
     @cached_property
     def engine(self) -> Engine:
-        return Engine(self.backend, self.executor)
+        # Lambda carries what is printed to the log group: no request for it, and none of its latency.
+        telling = Telling(level=self.settings.log_level, at_once=StdoutLines())
+        return Engine(self.backend, self.executor, telling=telling)
 
     @cached_property
     def definitions(self) -> Definitions:
@@ -69,6 +74,7 @@ class Runtime:
     def close(self) -> None:
         if "backend" in self.__dict__:
             self.backend.close()
+        self._open.close()
         self._runner.close()
 
 

@@ -1,4 +1,4 @@
-"""What the functions are told by their environment. The only place that reads it, and it reads it once."""
+"""What the functions are told by their environment. The only place that reads it: once, but for the trace."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if level not in LEVELS:
         raise ConfigurationError(f"DETENT_LOG_LEVEL is {level!r}.", advice=f"Use one of {', '.join(LEVELS)}.")
     return Settings(**values, log_level=level)
+
+
+def trace_id() -> str:
+    """The id of the invocation's trace, as X-Ray writes it: `1-5759e988-bd862e3fe1be46a994272793`; empty without one.
+
+    Lambda sets the variable anew for each invocation: `Root=1-…;Parent=…;Sampled=0`.
+    """
+    parts = os.environ.get("_X_AMZN_TRACE_ID", "").split(";")
+    return next((part.removeprefix("Root=")[:40] for part in parts if part.startswith("Root=")), "")
 
 
 @cache

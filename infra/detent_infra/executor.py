@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -29,6 +30,7 @@ class Control:
     """The engine's side of a running body: says when to stop, takes log lines."""
 
     log: Callable[[LogLine], None]
+    """From any thread. The engine adds where the line comes from."""
     now: Callable[[], int]
     deadline: int
     """When the attempt times out, in milliseconds since the epoch."""
@@ -52,6 +54,10 @@ class Task:
     control: Control
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     failure: Failure | None = None
+
+
+running: ContextVar[Task | None] = ContextVar("detent_task", default=None)
+"""The attempt that is running here, if one is: in its body, and in threads and tasks that the body starts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,10 @@ import itertools
 import threading
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
-from detent_state_machine import filter_pattern
 from detent_state_machine.errors import CorruptRecord, InputError, PayloadTooLarge
 from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
@@ -24,7 +23,7 @@ from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
 from detent_infra.clock import wall_clock
 from detent_infra.embedded_source import EmbeddedSource, dead_name
 from detent_infra.ids import new_id
-from detent_infra.log_lines import to_json
+from detent_infra.log_lines import FOLLOW_EVERY, fit, polled, selects
 from detent_infra.ports import (
     MAX_BLOB,
     MAX_TRANSACTION,
@@ -34,6 +33,7 @@ from detent_infra.ports import (
     Ids,
     LogLine,
     LogPage,
+    LogQuery,
     Page,
     Received,
     Timing,
@@ -50,7 +50,7 @@ class Store:
     sorted_keys: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     index: dict[str, list[tuple[str, Key]]] = field(default_factory=lambda: defaultdict(list))
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    logs: dict[str, list[LogLine]] = field(default_factory=lambda: defaultdict(list))
+    logs: list[LogLine] = field(default_factory=list[LogLine])
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -294,28 +294,31 @@ class MemoryBlobs:
 
 
 class MemoryLogs:
+    settles = 0.5
+
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def append(self, lines: Sequence[LogLine]) -> None:
         with self._store.lock:
-            for line in lines:
-                self._store.logs[line.run_id].append(line)
+            self._store.logs += lines
 
-    async def read(
-        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
-    ) -> LogPage:
-        matches = filter_pattern.parse(pattern)
+    async def read(self, query: LogQuery, *, limit: int = 1000, after: str | None = None) -> LogPage:
+        wanted = selects(query)
         with self._store.lock:
-            lines = self._store.logs.get(run_id, [])
+            lines = self._store.logs
             position = int(after or 0)
             found: list[LogLine] = []
             while position < len(lines) and len(found) < limit:
                 line = lines[position]
                 position += 1
-                if line.time >= since and matches(to_json(line)):
+                if wanted(line, fit(line)):
                     found.append(line)
-        return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(position))
+            more = position < len(lines)
+        return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(position), more)
+
+    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+        return polled(self, query, FOLLOW_EVERY)
 
 
 def memory_backend(

@@ -7,7 +7,7 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -158,29 +158,74 @@ class LogLine:
     level: str
     message: str
     run_id: str
+    """Empty in a line of a function that is about no run."""
     path: str = ""
     attempt: int = 0
     fields: str = "{}"
+    workflow: str = ""
+    worker: str = ""
+    """Who wrote it: host and process of a worker; on Lambda the execution environment."""
+    request_id: str = ""
+    """Of the Lambda invocation."""
+    trace_id: str = ""
+    """Of the invocation's trace, as X-Ray writes it."""
+    engine: str = ""
+    """What happened, as in `step_completed`, if the engine says it. Empty in a step's own line."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which lines are wanted: those for which all of it holds. `state_machine` has the pattern's language."""
+
+    runs: tuple[str, ...] = ()
+    """Of one of these runs; empty: of any, and those of no run."""
+    workflow: str = ""
+    path: str = ""
+    """Of this step run, all attempts."""
+    level: str = ""
+    """Of this level or above."""
+    pattern: str = ""
+    """A CloudWatch Logs filter pattern; empty: all."""
+    since: int = 0
+    until: int | None = None
+    """Milliseconds since the epoch, both inclusive."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
+    """Lines in order of time. Pages come in order of arrival: a line that came late is on a later page."""
+
     lines: tuple[LogLine, ...]
     next: str
-    """Pass it as `after` to read on: following a run's log is reading in a loop."""
+    """Pass it as `after` to read on: following a log is reading in a loop."""
+    more: bool = False
+    """There is more to read at once. An empty page may say so too: a search takes bounded time."""
+    note: str = ""
+    """What a person who waits for lines should know, as that they come later than usual. Said once."""
+
+
+MAX_LINES = 10_000
+"""Lines of one page, at most (CloudWatch's limit)."""
 
 
 class Logs(Protocol):
-    """Lines by run, in order of time."""
+    """Lines of runs, in order of time."""
+
+    settles: float
+    """Seconds after which an appended line can be read, as a rule."""
 
     async def append(self, lines: Sequence[LogLine]) -> None:
         """Best effort: lines may be lost when the process dies, or appear twice."""
         ...
 
-    async def read(
-        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
-    ) -> LogPage:
-        """Lines of the run that match the CloudWatch filter pattern (empty: all). Raises `InputError` for a bad one."""
+    async def read(self, query: LogQuery, *, limit: int = 1000, after: str | None = None) -> LogPage:
+        """The next lines, at most `limit`. Raises `InputError` for a bad pattern or level."""
+        ...
+
+    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+        """What `read` finds, then what is written, as it comes: each line once, and a page at least every few seconds,
+        if an empty one. Ends never. Raises as `read` does.
+        """
         ...
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from detent import NonRetryable, Workflow
 from detent.runner import failed
-from detent_infra.engine import Engine
+from detent_infra.engine import Engine, Origin, Telling
 from detent_infra.executor import Executor, Outcome, Task
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.memory import memory_backend
@@ -54,7 +54,8 @@ class Recorder:
         self.lifecycle = Lifecycle(self.backend)
         self._planned: dict[str, list[BaseException]] = {}
         executor = Planned(self.kept.app.executor.with_sync(_on_the_spot), self._planned)
-        self._engine = Engine(self.backend, executor, jitter=lambda: 0.5)
+        here = Telling(Origin("worker-1", "request-1", "1-5759e988-bd862e3fe1be46a994272793"))
+        self._engine = Engine(self.backend, executor, jitter=lambda: 0.5, telling=here)
 
     async def start(self, workflow: Workflow[Any, Any], value: object, key: str | None = None) -> str:
         new = NewRun(json.dumps(value), key, {"customer": "Zoë"})
@@ -275,6 +276,16 @@ async def in_the_dead_letters(r: Recorder) -> Expected:
 @situation
 async def completed(r: Recorder) -> Expected:
     run = await r.start(r.kept.chain, 14)
+    await r.deliver()
+    return Expected(run, "COMPLETED", "sent 151")
+
+
+@situation
+async def completed_with_a_log_of_the_engines_own(r: Recorder) -> Expected:
+    run = await r.start(r.kept.chain, 14)
+    r.fail_in("third", ConnectionError("the network is down"))
+    await r.deliver()
+    r.pass_time(60)
     await r.deliver()
     return Expected(run, "COMPLETED", "sent 151")
 

@@ -70,7 +70,7 @@ def taken_of(backend: Backend, situation: str, expected: Expected) -> Snapshot:
         _messages(backend.queue),
         _messages(backend.dead_letters),
         {ref: data.decode() for ref, data in sorted(blobs.items())},
-        [to_json(line) for lines in store.logs.values() for line in lines],
+        [to_json(line) for line in store.logs],
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Any
 
 import pytest
-from detent_infra.ports import Backend, LogLine, LogPage, Logs
+from detent_infra.ports import Backend, LogLine, LogPage, LogQuery, Logs
 from detent_state_machine.errors import InputError
 
 
@@ -17,18 +19,21 @@ def lines_of(backend: Backend, run_id: str, *messages: str, level: str = "INFO")
     return [LogLine(began + n, level, message, run_id, "charge", 1) for n, message in enumerate(messages)]
 
 
-async def read_all(logs: Logs, run_id: str, *, limit: int = 1000, pattern: str = "", since: int = 0) -> list[LogLine]:
-    """Reads on until a few pages in a row are empty, as a follower would."""
+def of(*runs: str, **more: Any) -> LogQuery:
+    return LogQuery(runs=runs, **more)
+
+
+async def read_all(logs: Logs, query: LogQuery, *, limit: int = 1000) -> list[LogLine]:
+    """Reads on as long as there is more."""
     found: list[LogLine] = []
     after: str | None = None
-    empty = 0
-    while empty < 3:
-        page = await logs.read(run_id, pattern=pattern, since=since, limit=limit, after=after)
+    while True:
+        page = await logs.read(query, limit=limit, after=after)
         assert len(page.lines) <= limit
         found += page.lines
-        empty = 0 if page.lines else empty + 1
         after = page.next
-    return found
+        if not page.more:
+            return found
 
 
 def messages(lines: Sequence[LogLine]) -> list[str]:
@@ -41,7 +46,7 @@ def test_a_line_comes_back_as_it_was_written(backend: Backend) -> None:
 
     async def scenario() -> LogPage:
         await backend.logs.append([line])
-        return await backend.logs.read("run1")
+        return await backend.logs.read(of("run1"))
 
     (found,) = asyncio.run(scenario()).lines
     assert json.loads(found.fields) == json.loads(fields)
@@ -61,9 +66,9 @@ def test_a_run_has_its_own_lines_only_in_order_of_time(backend: Backend) -> None
     async def scenario() -> None:
         await backend.logs.append([one[1], two[0]])
         await backend.logs.append([one[0], two[1], one[2]])
-        assert messages((await backend.logs.read("run1")).lines) == ["a", "b", "c"]
-        assert messages((await backend.logs.read("run2")).lines) == ["x", "y"]
-        assert (await backend.logs.read("run")).lines == ()
+        assert messages((await backend.logs.read(of("run1"))).lines) == ["a", "b", "c"]
+        assert messages((await backend.logs.read(of("run2"))).lines) == ["x", "y"]
+        assert (await backend.logs.read(of("run"))).lines == ()
 
     asyncio.run(scenario())
 
@@ -76,16 +81,16 @@ def test_a_pattern_chooses_lines(backend: Backend) -> None:
     async def scenario() -> None:
         await backend.logs.append(lines_of(backend, "run1", "charged", "card refused", "shipped"))
         await backend.logs.append(lines_of(backend, "run1", "out of stock", level="ERROR"))
-        assert messages(await read_all(backend.logs, "run1", pattern="refused")) == ["card refused"]
-        assert messages(await read_all(backend.logs, "run1", pattern='{ $.level = "ERROR" }')) == ["out of stock"]
-        assert messages(await read_all(backend.logs, "run1", pattern="nowhere")) == []
+        assert messages(await read_all(backend.logs, of("run1", pattern="refused"))) == ["card refused"]
+        assert messages(await read_all(backend.logs, of("run1", pattern='{ $.level = "ERROR" }'))) == ["out of stock"]
+        assert messages(await read_all(backend.logs, of("run1", pattern="nowhere"))) == []
 
     asyncio.run(scenario())
 
 
 def test_a_pattern_that_is_none_is_refused(backend: Backend) -> None:
     with pytest.raises(InputError):
-        asyncio.run(backend.logs.read("run1", pattern="{ $.level = "))
+        asyncio.run(backend.logs.read(of("run1", pattern="{ $.level = ")))
 
 
 def test_lines_before_a_time_are_left_out(backend: Backend) -> None:
@@ -93,7 +98,7 @@ def test_lines_before_a_time_are_left_out(backend: Backend) -> None:
 
     async def scenario() -> None:
         await backend.logs.append(lines)
-        assert messages(await read_all(backend.logs, "run1", since=lines[1].time)) == ["b", "c"]
+        assert messages(await read_all(backend.logs, of("run1", since=lines[1].time))) == ["b", "c"]
 
     asyncio.run(scenario())
 
@@ -105,24 +110,117 @@ def test_pages_together_hold_every_matching_line_once(backend: Backend, adapter:
 
     async def scenario() -> None:
         await backend.logs.append(lines_of(backend, "run1", *texts))
-        assert messages(await read_all(backend.logs, "run1", limit=4)) == texts
-        assert messages(await read_all(backend.logs, "run1", limit=4, pattern="odd")) == texts[1::2]
+        assert messages(await read_all(backend.logs, of("run1"), limit=4)) == texts
+        assert messages(await read_all(backend.logs, of("run1", pattern="odd"), limit=4)) == texts[1::2]
 
     asyncio.run(scenario())
 
 
 def test_a_follower_reads_what_was_written_since(backend: Backend) -> None:
     async def scenario() -> None:
-        first = await backend.logs.read("run1")
+        first = await backend.logs.read(of("run1"))
         assert first.lines == ()
         seen: list[str] = []
         after = first.next
         for text in ("a", "b", "c"):
             await backend.logs.append([LogLine(backend.clock(), "INFO", text, "run1")])
-            page = await backend.logs.read("run1", after=after)
+            page = await backend.logs.read(of("run1"), after=after)
             seen += messages(page.lines)
             after = page.next
         assert seen == ["a", "b", "c"]
-        assert (await backend.logs.read("run1", after=after)).lines == ()
+        assert (await backend.logs.read(of("run1"), after=after)).lines == ()
 
     asyncio.run(scenario())
+
+
+# ---- queries --------------------------------------------------------------------------------------------------------
+
+
+async def stored(backend: Backend) -> int:
+    """Lines of two runs and of two workflows; when the first was written."""
+    began = backend.clock() - 1000
+    where = [
+        ("run1", "orders", "charge"),
+        ("run1", "orders", "ship"),
+        ("run2", "orders", "charge"),
+        ("run3", "mail", "send"),
+    ]
+    levels = ["DEBUG", "INFO", "WARN", "ERROR"]
+    lines = [
+        LogLine(began + 4 * n + m, level, f"{run_id} {path} {level}", run_id, path, 1, workflow=workflow, worker="w1")
+        for n, (run_id, workflow, path) in enumerate(where)
+        for m, level in enumerate(levels)
+    ]
+    await backend.logs.append(lines)
+    return began
+
+
+def test_a_query_chooses_by_run_workflow_step_level_and_time(backend: Backend) -> None:
+    async def scenario() -> None:
+        began = await stored(backend)
+
+        async def found(query: LogQuery) -> list[str]:
+            return messages(await read_all(backend.logs, query))
+
+        assert len(await found(LogQuery())) == 16
+        assert len(await found(of("run1", "run3"))) == 12
+        assert {text.split()[0] for text in await found(LogQuery(workflow="orders"))} == {"run1", "run2"}
+        assert await found(of("run1", path="ship", level="WARNING")) == ["run1 ship WARN", "run1 ship ERROR"]
+        assert await found(LogQuery(path="charge", level="ERROR")) == ["run1 charge ERROR", "run2 charge ERROR"]
+        assert await found(of("run1", since=began + 2, until=began + 3)) == ["run1 charge WARN", "run1 charge ERROR"]
+        assert await found(of("run2", workflow="mail")) == []
+        assert await found(
+            LogQuery(pattern='{ $.worker = w1 && $.workflow = "mail" && $.level != DEBUG }', level="INFO")
+        ) == [
+            "run3 send INFO",
+            "run3 send WARN",
+            "run3 send ERROR",
+        ]
+
+    asyncio.run(scenario())
+
+
+def test_a_level_that_there_is_not_is_refused(backend: Backend) -> None:
+    with pytest.raises(InputError, match="LOUD"):
+        asyncio.run(backend.logs.read(of("run1", level="LOUD")))
+
+
+def test_every_part_of_a_line_comes_back(backend: Backend) -> None:
+    line = LogLine(
+        backend.clock(),
+        "WARN",
+        "m",
+        "run1",
+        "charge",
+        2,
+        '{"a": 1}',
+        "orders",
+        "w1",
+        "request-1",
+        "1-a-b",
+        "step_retrying",
+    )
+
+    async def scenario() -> None:
+        await backend.logs.append([line])
+        assert (await backend.logs.read(of("run1"))).lines == (line,)
+
+    asyncio.run(scenario())
+
+
+def test_following_gives_what_was_written_and_then_what_is(backend: Backend) -> None:
+    async def scenario() -> list[str]:
+        texts = ["before", "one", "two", "three"]
+        await backend.logs.append([LogLine(backend.clock(), "INFO", texts[0], "run1")])
+        found: list[str] = []
+        async with asyncio.timeout(60), aclosing(backend.logs.follow(of("run1", pattern="-other"))) as pages:
+            async for page in pages:
+                found += messages(page.lines)
+                if len(found) == len(texts):
+                    break
+                if page.lines:
+                    new = [LogLine(backend.clock(), "INFO", text, "run1") for text in (texts[len(found)], "other")]
+                    await backend.logs.append(new)
+        return found
+
+    assert asyncio.run(scenario()) == ["before", "one", "two", "three"]

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from detent_infra.ports import Backend, LogLine
+from detent_infra.ports import Backend, LogLine, LogQuery
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine import keys
 from detent_state_machine.errors import DetentError
@@ -67,7 +67,11 @@ def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: B
             False,
             True,
         ]
-        assert [len((await dated.logs.read(run)).lines) for run in ("old", "live", "kept")] == [0, 1, 1]
+        assert [len((await dated.logs.read(LogQuery(runs=(run,)))).lines) for run in ("old", "live", "kept")] == [
+            0,
+            1,
+            1,
+        ]
 
     asyncio.run(scenario())
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from detent import (
+    App,
     CorruptRecord,
     DetentError,
     InputError,
@@ -17,7 +18,9 @@ from detent import (
     StepStatus,
     Unavailable,
 )
+from detent.testing import Harness
 from detent.testing.faults import Call, Fault
+from detent_infra.memory import MemoryBlobs
 from detent_state_machine.keys import definition_key, run_key, step_key
 from detent_state_machine.writes import Item, Key
 from detent_state_machine.writes import Put as PutItem
@@ -222,3 +225,24 @@ def test_a_worker_keeps_trying_a_record_it_cannot_read_says_so_and_goes_on_with_
         assert w.bodies["s0"] == 1
         h.wait_for(h.backend.table.write(PutItem(run_key(run.id), whole, expect=None)))
         assert h.settle(run) is not RunStatus.RUNNING
+
+
+def test_a_condition_that_can_no_longer_be_evaluated_ends_a_step_run_that_had_an_attempt() -> None:
+    """Its input is gone between two attempts: the record is there already, and must not be in the way of its end."""
+    app = App("lost", url="memory://")
+    flow = app.workflow("lost", input=dict[str, str])
+
+    @flow.step(when=flow.input["go"] == "yes", retry=Retry(attempts=3, initial=60.0, jitter=False))
+    def fetch(given: dict[str, str]) -> None:
+        raise ConnectionError("not now")
+
+    with Harness(app) as h:
+        run = h.start(flow, {"go": "yes", "large": "x" * 20_000})
+        h.advance(1.0)
+        assert h.steps(run)["fetch"].status is StepStatus.RETRYING
+        cast("MemoryBlobs", h.backend.blobs)._store.blobs.clear()
+        h.stop_worker()  # what it had read is forgotten
+        h.start_worker()
+        assert h.settle(run, within=3600) is RunStatus.FAILED
+        record = h.steps(run)["fetch"]
+        assert (record.status, record.error and record.error.type) == (StepStatus.FAILED, "CorruptRecord")

@@ -458,6 +458,6 @@ def test_lines_of_a_step_are_read_by_run_with_a_pattern(harness: OpenHarness) ->
     h.result(run)
     [line] = h.logs(run, "charged")
     assert (line.path, line.attempt, line.level, line.fields) == ("charge", 1, "INFO", '{"cents": 9}')
-    assert h.logs(run, "-charged") == []
+    assert h.logs(run, "-charged -engine") == []
     with pytest.raises(InputError):
         h.logs(run, "{ $.level = ")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import boto3
 import pytest
-from detent_infra.aws.logs import LATE, MAX_EVENT, MAX_SEEN, StdoutLogs, batches, fit, to_line
+from detent_infra.aws.log_search import LATE, MAX_SEEN, Event, narrowing, to_line
+from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
-from detent_infra.log_lines import from_json, to_json
-from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, LogLine
-from detent_state_machine.errors import ConfigurationError, InputError
+from detent_infra.log_lines import MAX_BYTES, fit, from_json, to_json
+from detent_infra.ports import Backend, LogLine, LogQuery
+from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
+from detent_state_machine.filter_pattern import parse
 
 from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
 
@@ -50,7 +53,8 @@ def line(time: int, message: str, run_id: str = "r1", **more: Any) -> LogLine:
 
 
 def messages(backend: Backend, after: str | None = None, **more: Any) -> tuple[list[str], str]:
-    page = run(backend.logs.read("r1", after=after, **more))
+    limit = more.pop("limit", 1000)
+    page = run(backend.logs.read(LogQuery(runs=("r1",), **more), limit=limit, after=after))
     return [found.message for found in page.lines], page.next
 
 
@@ -61,7 +65,7 @@ def group_of(backend: Backend) -> str:
 def test_a_line_comes_back_as_it_was_written(backend: Backend, clock: Clock) -> None:
     written = line(clock(), "paid ä", path="charge", attempt=2, fields='{"total": 4.5}')
     run(backend.logs.append([written]))
-    assert run(backend.logs.read("r1")).lines == (written,)
+    assert run(backend.logs.read(LogQuery(runs=("r1",)))).lines == (written,)
 
 
 def test_lines_come_in_order_of_time_however_they_were_handed_over(backend: Backend, clock: Clock) -> None:
@@ -147,7 +151,7 @@ def test_a_search_that_cloudwatch_does_in_many_empty_pages_ends_and_goes_on(back
         found, after = messages(backend)
         assert found == []
         assert len(left) == 10
-        messages(backend, after)
+        assert run(backend.logs.read(LogQuery(runs=("r1",)), after=after)).more is False
     assert left == []
 
 
@@ -182,21 +186,31 @@ def test_lines_printed_by_powertools_in_lambda_are_read(backend: Backend, clock:
             {"timestamp": clock() + 1, "message": json.dumps(printed) + "\n"},
         ],
     )
-    (found,) = run(backend.logs.read("r1", pattern='{ $.cold_start IS TRUE && $.level = "ERROR" }')).lines
+    pattern = '{ $.cold_start IS TRUE && $.level = "ERROR" }'
+    (found,) = run(backend.logs.read(LogQuery(runs=("r1",), pattern=pattern))).lines
     assert found.time == clock() + 1
     assert (found.level, found.message, found.path, found.attempt) == ("ERROR", '{"sku": "A"}', "charge", 3)
     assert json.loads(found.fields) == {"location": "handler:12", "service": "detent", "cold_start": True}
 
 
-@pytest.mark.parametrize("text", ["", "not json", "[]", "null", '{"message": "no run"}', '{"run_id": 5}'])
-def test_what_is_no_line_of_a_run_is_passed_over(text: str) -> None:
-    assert to_line(text, 1) is None
+METRICS = '{"_aws": {"Timestamp": 1, "CloudWatchMetrics": []}, "ColdStart": [1.0]}'
+
+
+@pytest.mark.parametrize("text", ["", "not json", "[]", "null", '{"message": "no level"}', '{"run_id": 5}', METRICS])
+def test_what_is_no_line_is_passed_over(text: str) -> None:
+    assert to_line(Event("stream", 1, text)) is None
+
+
+def test_a_line_of_a_function_about_no_run_is_one_of_no_run() -> None:
+    found = to_line(Event("stream", 7, '{"level": "WARNING", "message": "3 stalled runs", "xray_trace_id": "1-a-b"}'))
+    assert found is not None
+    assert (found.time, found.run_id, found.message, found.trace_id) == (7, "", "3 stalled runs", "1-a-b")
 
 
 @pytest.mark.parametrize("character", ["x", "ä", "\x00", "\U0001f600", '"'])
 def test_a_line_too_long_for_cloudwatch_is_shortened_and_stays_readable(character: str) -> None:
     text = fit(line(1, character * 300_000, fields=json.dumps({"big": "y" * 300_000})))
-    assert len(text.encode()) < MAX_EVENT
+    assert len(text.encode()) <= MAX_BYTES
     kept = from_json(text)
     assert kept is not None
     assert kept.message.startswith(character * 1_000)
@@ -219,13 +233,80 @@ def test_batches_keep_to_number_size_and_span() -> None:
 
 def test_in_lambda_each_line_is_one_line_of_output(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line(1, "two\nlines"), line(2, "ä", fields='{"n": 1}')]
-    run(StdoutLogs(memory_backend().logs).append(lines))
+    write = StdoutLines()
+    for each in lines:
+        write(each)
     printed = capsys.readouterr().out.splitlines()
     assert [from_json(text) for text in printed] == lines
 
 
-def test_in_lambda_reading_goes_to_the_log_group() -> None:
-    stored = memory_backend().logs
-    run(stored.append([line(1, "a"), line(2, "b")]))
-    logs = StdoutLogs(stored, io.StringIO())
-    assert [found.message for found in run(logs.read("r1", limit=1)).lines] == ["a"]
+def test_a_closed_output_stops_nobody() -> None:
+    closed = io.StringIO()
+    closed.close()
+    StdoutLines(closed)(line(1, "a"))
+
+
+def test_lines_from_many_threads_are_not_torn() -> None:
+    stream = io.StringIO()
+    write = StdoutLines(stream)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write(line(n, "x" * 2_000)), range(200)))
+    found = [from_json(text) for text in stream.getvalue().splitlines()]
+    assert sorted(each.time for each in found if each) == list(range(200))
+
+
+# ---- what CloudWatch is asked -------------------------------------------------------------------------------------
+
+
+def test_a_throttled_search_is_tried_again_until_it_is_answered(
+    backend: Backend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detent_infra.aws.log_search.PAUSES", (0.01,) * 5)
+    run(backend.logs.append([line(clock(), "found")]))
+    throttled = (400, {"__type": "ThrottlingException", "message": "Rate exceeded"})
+    with answering("logs.FilterLogEvents", *[throttled] * 5) as left:
+        assert messages(backend)[0] == ["found"]
+    assert left == []
+    with answering("logs.FilterLogEvents", *[throttled] * 6), pytest.raises(Unavailable, match="ThrottlingException"):
+        messages(backend)
+
+
+def test_a_search_is_bounded_in_time_on_both_sides(backend: Backend, clock: Clock) -> None:
+    now = clock()
+    run(backend.logs.append([line(now - 5_000, "before"), line(now, "in"), line(now + 5_000, "after")]))
+    with recorded_calls() as calls:
+        assert messages(backend, since=now - 1, until=now + 1)[0] == ["in"]
+    assert calls[0].params["startTime"] == now - 1
+    assert now + 1 < calls[0].params["endTime"] <= now + 120_000
+
+
+def test_many_searches_are_spread_over_time(backend: Backend) -> None:
+    """An account has 25 a second in us-east-1 and 10 elsewhere, for everybody in it."""
+    empty = (200, {"events": [], "nextToken": "more"})
+    with answering("logs.FilterLogEvents", *[empty] * 16):
+        began = time.monotonic()
+        messages(backend)
+    assert time.monotonic() - began >= (16 - 10) / 4
+
+
+@pytest.mark.parametrize(
+    ("query", "pattern"),
+    [
+        (LogQuery(), "level"),
+        (LogQuery(workflow="orders", path="charge"), "level charge orders"),
+        (LogQuery(runs=("r1",)), "r1"),
+        (LogQuery(runs=("r1",), path="charge"), "r1 charge"),
+        (LogQuery(runs=("r1",), path="load[3]", pattern="{ $.x = 1 }", level="WARN"), "r1"),
+        (LogQuery(runs=("r-1",), path="charge"), '"r-1"'),
+        (LogQuery(runs=('r"\\',)), "run_id"),
+        (LogQuery(runs=("r1", "r2")), '{ $.run_id = "r1" || $.run_id = "r2" }'),
+        (LogQuery(runs=("r1", 'r"2')), "run_id"),
+        (LogQuery(runs=tuple(f"run{n:023}" for n in range(100))), "run_id"),
+    ],
+)
+def test_cloudwatch_is_asked_for_no_less_than_the_query_wants(query: LogQuery, pattern: str) -> None:
+    assert narrowing(query) == pattern
+    own = parse(pattern)
+    for run_id in query.runs or ("any",):
+        wanted = line(1, "m", run_id, path=query.path, workflow=query.workflow)
+        assert own(to_json(wanted)), "by the documented grammar it matches every line that is wanted"

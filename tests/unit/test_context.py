@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from detent import App, Context, Retry, RunFailed, RunStatus, StepStatus, Workflow
-from detent.context import MAX_LINE
 from detent.testing import EPOCH, Harness, context
 from detent_infra.executor import Control, Task
+from detent_infra.log_lines import MAX_MESSAGE
 from detent_infra.ports import LogLine, Timing
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import StepDefinition
@@ -155,6 +155,9 @@ def test_a_body_whose_run_was_cancelled_sees_it_at_the_next_heartbeat() -> None:
         assert h.steps(run)["slow"].status is StepStatus.CANCELLED
 
 
+OWN = "{ $.engine NOT EXISTS }"
+"""The lines of steps, without those of the engine."""
+
 # ---- log -------------------------------------------------------------------------------------------------------
 
 
@@ -196,8 +199,8 @@ def test_logging_never_raises_and_is_always_json(value: Any) -> None:
 
 def test_a_long_line_is_cut() -> None:
     lines: list[LogLine] = []
-    context(lines=lines).log("x" * (MAX_LINE + 5))
-    assert len(lines[0].message) == MAX_LINE
+    context(lines=lines).log("x" * (MAX_MESSAGE + 5))
+    assert len(lines[0].message) == MAX_MESSAGE
     assert lines[0].message.endswith("x…")
 
 
@@ -214,10 +217,10 @@ def test_lines_of_a_long_body_arrive_whenever_they_are_written() -> None:
     with Harness(workflow.app) as h:
         run = h.start(workflow, 1)
         h.advance(70)
-        so_far = [line.message for line in h.logs(run)]
+        so_far = [line.message for line in h.logs(run, OWN)]
         h.result(run)
         assert so_far == ["minute 0", "minute 1"]
-        assert [line.message for line in h.logs(run)] == ["minute 0", "minute 1", "minute 2"]
+        assert [line.message for line in h.logs(run, OWN)] == ["minute 0", "minute 1", "minute 2"]
 
 
 def test_pythons_own_logging_inside_a_step_lands_in_the_log_of_its_run(caplog: pytest.LogCaptureFixture) -> None:
@@ -248,13 +251,13 @@ def test_pythons_own_logging_inside_a_step_lands_in_the_log_of_its_run(caplog: p
         log.info("outside of any step")
         run, other = h.start(workflow, 1), h.start(workflow, 2)
         h.result(run), h.result(other)
-        lines = h.logs(run)
+        lines = h.logs(run, OWN)
     said = [(line.path, line.level, line.message.splitlines()[0], json.loads(line.fields)) for line in lines]
     name = {"logger": "shop.payments"}
     assert said == [
         ("sync", "INFO", "charged 5 cents", name),
         ("sync", "ERROR", "it failed", name),
-        ("asynchronous", "WARNING", "careful", name),
+        ("asynchronous", "WARN", "careful", name),
     ]
     assert "ValueError: no" in lines[1].message
 
@@ -282,7 +285,7 @@ def test_pythons_logging_reaches_the_run_from_threads_too(tmp_path: Path, kind: 
         run = h.start(workflow, 1)
         h.result(run, within=20)
         h.advance(0.5)  # lines are handed over just after the end
-        assert [(line.path, line.message) for line in h.logs(run)] == [("body", "from a thread")]
+        assert [(line.path, line.message) for line in h.logs(run, OWN)] == [("body", "from a thread")]
 
 
 # ---- what has no place in a store --------------------------------------------------------------------------------

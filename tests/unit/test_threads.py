@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from detent import threads
-from detent.context import current
+from detent_infra.executor import running
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
@@ -65,17 +65,17 @@ def test_context_variables_of_the_caller_are_seen_and_the_bodys_own_stay_with_it
 
 def look(marker: object) -> bool:
     time.sleep(0.01)  # so that the bodies overlap
-    return current.get() is marker
+    return running.get() is marker
 
 
 def test_every_body_sees_the_context_of_its_own_step() -> None:
     async def one(name: str) -> bool:
         marker: Any = object()
-        token = current.set(marker)
+        token = running.set(marker)
         try:
             return await threads.run(lambda: look(marker))
         finally:
-            current.reset(token)
+            running.reset(token)
 
     async def main() -> list[bool]:
         return await asyncio.gather(*(one(str(n)) for n in range(20)))

@@ -9,14 +9,14 @@ import boto3
 
 from detent_infra.aws.blobs import S3Blobs
 from detent_infra.aws.calls import Calls
-from detent_infra.aws.logs import CloudWatchLogs, StdoutLogs
+from detent_infra.aws.logs import CloudWatchLogs, StdoutLines
 from detent_infra.aws.queue import SqsQueue
 from detent_infra.aws.resources import Clients, Resources, resources_of_stack
 from detent_infra.aws.source import SqsSource
 from detent_infra.aws.table import DynamoTable
 from detent_infra.ports import Backend, Clock, Ids, Timing
 
-__all__ = ["Clients", "CloudWatchLogs", "Resources", "StdoutLogs", "aws_backend", "resources_of_stack"]
+__all__ = ["Clients", "CloudWatchLogs", "Resources", "StdoutLines", "aws_backend", "resources_of_stack"]
 
 CALL_THREADS = 32
 POLL_THREADS = 8

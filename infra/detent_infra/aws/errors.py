@@ -34,6 +34,10 @@ class Contended(Unavailable):
     """Nothing was written, because another transaction had the item or a transaction was throttled."""
 
 
+class Throttled(Unavailable):
+    """AWS was asked too often, or is not itself for a moment."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     code: str
@@ -69,9 +73,7 @@ def too_large(said: str) -> bool:
 
 
 def _throttled(refusal: _Refusal) -> DetentError:
-    return Unavailable(
-        f"AWS did not do {refusal.operation} on {refusal.resource}: {refusal.code}.", advice="Try again."
-    )
+    return Throttled(f"AWS did not do {refusal.operation} on {refusal.resource}: {refusal.code}.", advice="Try again.")
 
 
 def _contended(refusal: _Refusal) -> DetentError:

@@ -95,6 +95,16 @@ class Clients:
         return cast("CloudWatchLogsClient", self._make("logs", _config(read_timeout=30)))
 
     @cached_property
+    def log_reader(self) -> CloudWatchLogsClient:
+        """Does not try again: who reads waits longer than botocore does, and Live Tail is not worth a second try."""
+        # No host has a name of the kind `streaming-localhost`, which botocore would ask of a stand-in.
+        theirs = self._endpoint is None and ".amazonaws." in self.logs.meta.endpoint_url
+        return cast(
+            "CloudWatchLogsClient",
+            self._make("logs", _config(read_timeout=30, attempts=1).merge(Config(inject_host_prefix=theirs))),
+        )
+
+    @cached_property
     def cloudformation(self) -> CloudFormationClient:
         return cast("CloudFormationClient", self._make("cloudformation", _config(read_timeout=30)))
 

@@ -10,7 +10,8 @@ from detent_state_machine.writes import Item
 from detent_infra.cost.facts import Facts
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.log_lines import to_json
-from detent_infra.ports import Logs
+from detent_infra.log_reading import BEFORE
+from detent_infra.ports import LogQuery, Logs
 
 LOG_PAGES = 10
 """Pages of a log that are looked at. A longer log is counted as if it ended there."""
@@ -37,18 +38,18 @@ async def read_facts(lifecycle: Lifecycle, run_id: str) -> Facts:
         run,
         await lifecycle.graph(run),
         items,
-        await _log_bytes(backend.logs, run_id),
+        await _log_bytes(backend.logs, LogQuery(runs=(run_id,), since=run.created - BEFORE)),
         in_lambda=backend.url.startswith("aws://"),
     )
 
 
-async def _log_bytes(logs: Logs, run_id: str) -> int:
+async def _log_bytes(logs: Logs, query: LogQuery) -> int:
     """Bytes of the run's lines as a Lambda worker prints them."""
     total, after = 0, None
     for _ in range(LOG_PAGES):
-        page = await logs.read(run_id, after=after)
+        page = await logs.read(query, after=after)
         total += sum(len(to_json(line).encode()) + 1 for line in page.lines)
         after = page.next
-        if not page.lines:
+        if not page.more:
             break
     return total

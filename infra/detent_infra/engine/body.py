@@ -15,7 +15,7 @@ from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
 
 from detent_infra.engine.session import Session
-from detent_infra.executor import Executor, Failed, Outcome, Task
+from detent_infra.executor import Executor, Failed, Outcome, Task, running
 from detent_infra.ports import Conflict
 
 log = logging.getLogger("detent")
@@ -46,7 +46,9 @@ async def execute(
     timing = session.backend.timing
     ends = loop.time() + (task.control.deadline - started) / 1000
     beat = loop.time() + timing.first_heartbeat
+    token = running.set(task)  # what the body and its threads see: a task has the context it was made in
     body = asyncio.ensure_future(executor.execute(task))
+    running.reset(token)
     pulse: asyncio.Future[tuple[Stop | None, bool]] | None = None
     writes = me
     try:

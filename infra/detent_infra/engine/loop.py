@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from detent_state_machine import keys, run_transitions
@@ -24,7 +25,7 @@ from detent_state_machine.status import StepStatus
 from detent_infra.engine import body
 from detent_infra.engine.definitions import Definitions
 from detent_infra.engine.propagate import Propagation, send
-from detent_infra.engine.session import Session
+from detent_infra.engine.session import Origin, Session, Telling
 from detent_infra.engine.step import TIME_MARGIN, Driven, Ended, HandedOver, Lost, Steps
 from detent_infra.executor import Executor
 from detent_infra.ports import Backend, Conflict, Received
@@ -38,7 +39,8 @@ MAX_HOPS = 25
 class Engine:
     """Drives messages of one backend with one executor. Safe to share between tasks of an event loop.
 
-    `max_hops` bounds inline continuation; `jitter` draws a number from 0 up to 1 for retry pauses.
+    `max_hops` bounds inline continuation; `jitter` draws a number from 0 up to 1 for retry pauses; `telling` says how
+    lines of runs are written.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Engine:
         *,
         max_hops: int = MAX_HOPS,
         jitter: Callable[[], float] = random.random,
+        telling: Telling = Telling(),  # noqa: B008 - frozen
     ) -> None:
         self.backend = backend
         self.executor = executor
@@ -55,13 +58,17 @@ class Engine:
         for definition in executor.definitions().values():
             self.definitions.know(definition)
         self._max_hops = max_hops
+        self._telling = telling
         self._steps = Steps(backend, executor, jitter)
 
-    async def handle(self, received: Received, *, dead: bool = False, deadline: int | None = None) -> bool:
+    async def handle(
+        self, received: Received, *, dead: bool = False, deadline: int | None = None, origin: Origin | None = None
+    ) -> bool:
         """Drives one delivery. True: acknowledge (delete) the message. False: leave it to be delivered again.
 
         `dead` says that it comes from the dead-letter queue, `deadline` when this invocation must have ended
-        (milliseconds since the epoch). Raises `DetentError`, after which the message must be left.
+        (milliseconds since the epoch), `origin` where lines come from if that changes from one delivery to another.
+        Raises `DetentError`, after which the message must be left.
         """
         try:
             message = decode(received.body)
@@ -70,7 +77,7 @@ class Engine:
             log.error("%s", error)
             return dead
         try:
-            session = await self._load(message, received, dead=dead, deadline=deadline)
+            session = await self._load(message, received, origin, dead=dead, deadline=deadline)
         except CorruptRecord as error:
             if not dead:
                 raise
@@ -88,7 +95,9 @@ class Engine:
 
     # ---- load ---------------------------------------------------------------------------------------------
 
-    async def _load(self, message: Message, received: Received, *, dead: bool, deadline: int | None) -> Session | bool:
+    async def _load(
+        self, message: Message, received: Received, origin: Origin | None, *, dead: bool, deadline: int | None
+    ) -> Session | bool:
         now = self.backend.clock()
         item = await self.backend.table.get(keys.run_key(message.run_id))
         if item is None:
@@ -110,6 +119,7 @@ class Engine:
             received=received,
             token=self.backend.ids(),
             dead=dead,
+            telling=self._telling if origin is None else replace(self._telling, origin=origin),
             deadline=deadline,
             looked=now,
         )
@@ -174,6 +184,9 @@ class Engine:
             case Start(fresh=fresh):
                 done = StepRecord(START, StepStatus.COMPLETED, "", True)
                 session.ended[START] = done
+                if session.received.count == 1 and (fresh or session.run.retry_of) and not session.dead:
+                    of = f", a retry of {session.run.retry_of}" if session.run.retry_of else ""
+                    session.tell("INFO", "run_started", f"run started{of}")
                 return Ended(START, done, fresh and session.received.count == 1 and not session.dead)
             case Drive(path=path, fresh=fresh):
                 if session.may_start(path):

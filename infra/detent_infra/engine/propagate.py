@@ -13,7 +13,7 @@ from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.writes import Update
 
-from detent_infra.engine.session import Session
+from detent_infra.engine.session import Session, spoken
 from detent_infra.ports import Conflict
 
 
@@ -128,6 +128,8 @@ class Propagation:
                 if item is not None and item.get("status") == RunStatus.FAILING:
                     session.run = replace(session.run, status=RunStatus.FAILING)
                 return []
+        else:
+            session.tell("WARN", "run_failing", f"run fails at {path}: its handlers run", error=error.type)
         session.run = replace(session.run, status=RunStatus.FAILING, failed_step=path, error=error)
         return list(graph.handler_roots)
 
@@ -140,7 +142,12 @@ class Propagation:
         await self._end(run_transitions.end_failing(session.run, now=session.backend.clock(), expires=session.expires))
 
     async def _end(self, write: Update) -> None:
-        await self._session.flush()  # Who sees the run's end finds its log complete.
+        session = self._session
+        await session.flush()  # Who sees the run's end finds in its log what led to it.
         # A refusal says that it has ended already: by this very write, repeated, or by a cancel or failure before.
         with contextlib.suppress(Conflict):
-            await self._session.backend.table.write(write)
+            await session.backend.table.write(write)
+            took = session.backend.clock() - session.run.created
+            status = str(write.set["status"]).lower()
+            level = "INFO" if status == "completed" else "ERROR"
+            session.tell(level, f"run_{status}", f"run {status} in {spoken(took)}", duration_ms=took)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from detent_state_machine.errors import DetentError
 from detent_state_machine.graph import Graph
@@ -15,9 +16,35 @@ from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.transitions import Writer
 
 from detent_infra import payloads
+from detent_infra.log_lines import rank
 from detent_infra.ports import Backend, LogLine, Received
 
 log = logging.getLogger("detent")
+
+MAX_HELD = 10_000
+"""Lines of one delivery that wait to be handed over, which happens with each heartbeat. Further ones are dropped, and
+counted: a body that writes without end must not take its worker's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where lines come from, as `LogLine` has it."""
+
+    worker: str = ""
+    request_id: str = ""
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """How an engine writes lines."""
+
+    origin: Origin = Origin()
+    level: str = "INFO"
+    """Of its own lines; those below are not written. What steps write always is."""
+    at_once: Callable[[LogLine], None] | None = None
+    """Takes each line when it is written, from any thread, where that costs nothing. None: `Logs.append` takes them
+    together, with each heartbeat and when the delivery is done."""
 
 
 @dataclass
@@ -31,6 +58,7 @@ class Session:
     received: Received
     token: str
     dead: bool
+    telling: Telling
     deadline: int | None
     looked: int
     """When the run's status was last read, in milliseconds: the age of what this worker knows about a cancel."""
@@ -40,6 +68,7 @@ class Session:
     texts: dict[str, str] = field(default_factory=dict[str, str])
     """Outputs by path, so that an inline chain does not read back what it wrote."""
     lines: list[LogLine] = field(default_factory=list[LogLine])
+    dropped: int = 0
     input: str | None = None
 
     @property
@@ -92,14 +121,42 @@ class Session:
             self.texts[record.path] = await payloads.load(self.backend.blobs, record.output)
         return self.texts[record.path]
 
-    def log(self, level: str, message: str, path: str = "", attempt: int = 0) -> None:
-        self.lines.append(LogLine(self.backend.clock(), level, message, self.run_id, path, attempt))
+    def add(self, line: LogLine) -> None:
+        """Takes a line, from any thread, and says where it comes from."""
+        origin, take = self.telling.origin, self.telling.at_once
+        line = replace(
+            line,
+            workflow=self.run.workflow,
+            worker=origin.worker,
+            request_id=origin.request_id,
+            trace_id=origin.trace_id,
+        )
+        if take is not None:
+            take(line)
+        elif len(self.lines) < MAX_HELD:
+            self.lines.append(line)
+        else:
+            self.dropped += 1
 
-    def log_error(self, level: str, what: str, path: str, attempt: int, error: ErrorInfo) -> None:
-        self.log(level, f"{what}: {error.type}: {error.message}", path, attempt)
+    def tell(
+        self, level: str, what: str, message: str, path: str = "", attempt: int = 0, **fields: str | int | float
+    ) -> None:
+        """A line of the engine's own. `what` is its name in queries, `fields` what can be counted or averaged."""
+        if rank(level) >= rank(self.telling.level):
+            now, more = self.backend.clock(), json.dumps(fields) if fields else "{}"
+            self.add(LogLine(now, level, message, self.run_id, path, attempt, more, engine=what))
+
+    def tell_error(
+        self, level: str, what: str, message: str, path: str, attempt: int, error: ErrorInfo, **fields: int
+    ) -> None:
+        self.tell(level, what, f"{message}: {error.type}: {error.message}", path, attempt, error=error.type, **fields)
 
     async def flush(self) -> None:
         """Hands over the log lines so far. Best effort: a log that does not answer holds up no run."""
+        if self.dropped:
+            dropped, self.dropped = self.dropped, 0
+            message = f"{dropped:,} lines were dropped here: more than {MAX_HELD:,} between two heartbeats"
+            self.lines.append(LogLine(self.backend.clock(), "WARN", message, self.run_id, engine="lines_dropped"))
         lines = self.lines[:]
         if not lines:
             return
@@ -109,3 +166,8 @@ class Session:
             await self.backend.logs.append(lines)
         except DetentError as error:
             log.warning("%d log lines of run %s are lost: %s", len(lines), self.run_id, error)
+
+
+def spoken(milliseconds: int) -> str:
+    """A duration as the log says it."""
+    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"

@@ -24,7 +24,7 @@ from detent_infra import payloads
 from detent_infra.engine import body
 from detent_infra.engine.body import LeaseLost, RunOver
 from detent_infra.engine.propagate import later, send
-from detent_infra.engine.session import Session
+from detent_infra.engine.session import Session, spoken
 from detent_infra.executor import Completed, Control, Executor, Failed, Failure, Task
 from detent_infra.ports import Backend, Conflict
 
@@ -158,6 +158,7 @@ class Steps:
                 return Lost()
             session.remember(record)
             return Ended(me.path, record, transitions.wrote(me, record.status, conflict.item))
+        session.tell("INFO", "step_skipped", "skipped", me.path)
         return self._committed(session, me, item)
 
     async def _claim(
@@ -178,12 +179,16 @@ class Steps:
             assert item is not None
             record = session.remember(StepRecord.from_item(me.path, item))
             if record.status is StepStatus.FAILED and record.error is not None:
-                session.log_error("ERROR", "failed", me.path, record.attempt, record.error)
+                session.tell_error("ERROR", "step_failed", "failed", me.path, record.attempt, record.error)
                 return Ended(me.path, record, True)
             if record.status is StepStatus.RETRYING:
-                session.log("WARN", "its message was received too often: begins again", me.path, record.attempt)
+                said = "its message was received too often: begins again"
+                session.tell("WARN", "step_taken_over", said, me.path, record.attempt)
                 await send(session, [me.path])
                 return HandedOver()
+            if record.takeovers > (seen.takeovers if seen else 0):
+                was = "taken over: the worker at it fell silent"
+                session.tell("WARN", "step_taken_over", was, me.path, record.attempt)
             return record
         return Lost()
 
@@ -224,6 +229,9 @@ class Steps:
         seen: StepRecord | None,
     ) -> Driven:
         started = self.backend.clock()
+        attempt = seen.attempt if seen else 1
+        # Of a first attempt its end says enough: a line per step is what a log costs.
+        session.tell("INFO" if attempt > 1 else "DEBUG", "step_started", f"attempt {attempt} began", me.path, attempt)
         deadline = started + int(step.timeout * 1000)
         if session.deadline is not None:
             deadline = max(started, min(deadline, session.deadline - TIME_MARGIN))
@@ -237,20 +245,22 @@ class Steps:
             workflow=session.run.workflow,
             path=me.path,
             step=step,
-            attempt=seen.attempt if seen else 1,
+            attempt=attempt,
             idempotency_key=f"{session.run.origin or session.run_id}/{me.path}",
             input=text,
             outputs=outputs,
-            control=Control(session.lines.append, self.backend.clock, deadline),
+            control=Control(session.add, self.backend.clock, deadline),
             metadata=session.run.metadata,
             failure=_failure(session) if step.scope == "on_failure" else None,
         )
         outcome, me = await body.execute(self.executor, session, me, task, started)
         match outcome:
             case LeaseLost():
+                session.tell("WARN", "step_lost", "stopped: another worker has taken it over", me.path, attempt)
                 return Lost()
             case RunOver():
                 await self._mark_cancelled(session, me, started)
+                session.tell("INFO", "step_cancelled", "stopped: its run has ended", me.path, attempt)
                 return HandedOver()
             case Completed() | Failed():
                 return await self._commit(session, me, seen, outcome, started)
@@ -270,14 +280,16 @@ class Steps:
     ) -> Driven:
         if isinstance(outcome, Completed):
             try:
-                return await self._complete(session, me, outcome, started)
+                return await self._complete(session, me, seen, outcome, started)
             except Conflict as conflict:
                 outcome = Failed(_refused(conflict))
             except PayloadTooLarge as error:
                 outcome = Failed(_final(error))
         return await self._fail(session, me, seen, outcome.error, started)
 
-    async def _complete(self, session: Session, me: Writer, outcome: Completed, started: int) -> Driven:
+    async def _complete(
+        self, session: Session, me: Writer, seen: StepRecord | None, outcome: Completed, started: int
+    ) -> Driven:
         """Raises `Conflict` only for a write of the user's own: the step itself is then not complete."""
         output = await payloads.store(self.backend.blobs, outcome.output)
         ended = self.backend.clock()
@@ -295,8 +307,16 @@ class Steps:
             if conflict.index > 0:
                 session.texts.pop(me.path)
                 raise
-            return self._found(session, me, StepStatus.COMPLETED, conflict)
-        return self._committed(session, me, item)
+            driven = self._found(session, me, StepStatus.COMPLETED, conflict)
+        else:
+            driven = self._committed(session, me, item)
+        attempt, took = seen.attempt if seen else 1, ended - started
+        if isinstance(driven, Ended):
+            said = f"completed in {spoken(took)}"
+            session.tell("INFO", "step_completed", said, me.path, attempt, duration_ms=took)
+        else:
+            session.tell("WARN", "step_lost", "result dropped: another worker was first", me.path, attempt)
+        return driven
 
     async def _fail(
         self, session: Session, me: Writer, seen: StepRecord | None, error: ErrorInfo, started: int
@@ -316,22 +336,24 @@ class Steps:
             due = ended + int(verdict.delay * 1000)
             write = transitions.retry(me, seen, started=started, ended=ended, due=due, error=error)
             status = StepStatus.RETRYING
-            session.log_error(
-                "WARN", f"attempt {attempt} failed, next in {verdict.delay:.1f} s", me.path, attempt, error
-            )
         else:
             write = transitions.fail(me, seen, started=started, ended=ended, expires=session.expires, error=error)
             status = StepStatus.FAILED
-            session.log_error("ERROR", f"failed ({verdict.reason})", me.path, attempt, error)
         try:
             item = await self._write(write)
         except Conflict as conflict:
             if not transitions.wrote(me, status, conflict.item):
+                session.tell("WARN", "step_lost", "result dropped: another worker was first", me.path, attempt)
                 return Lost()
             item = conflict.item
+        took = ended - started
         if isinstance(verdict, retry.Again):
+            said = f"attempt {attempt} failed, next in {verdict.delay:.1f} s"
+            session.tell_error("WARN", "step_retrying", said, me.path, attempt, error, duration_ms=took)
             await send(session, [me.path], delay=verdict.delay)
             return HandedOver()
+        said = f"failed ({verdict.reason})"
+        session.tell_error("ERROR", "step_failed", said, me.path, attempt, error, duration_ms=took)
         return self._committed(session, me, item)
 
     async def _write(self, write: Write) -> Item | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
-from detent_state_machine import filter_pattern
 from detent_state_machine.errors import InputError
 
-from detent_infra.log_lines import from_json, to_json
-from detent_infra.ports import LogLine, LogPage
+from detent_infra.log_lines import FOLLOW_EVERY, fit, from_json, polled, selects
+from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_infra.sqlite.session import Session
 
 _APPEND = "INSERT INTO logs (run_id, time, line) VALUES (?, ?, ?)"
-_READ = "SELECT seq, time, line FROM logs WHERE run_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+_READ = "SELECT seq, line FROM logs WHERE {} seq > ? AND time BETWEEN ? AND ? ORDER BY seq LIMIT ?"
 _CHUNK = 1000
+_FOREVER = 2**62
 
 
 class SqliteLogs:
@@ -24,36 +24,45 @@ class SqliteLogs:
     The lines of a page are in order of time.
     """
 
+    settles = 0.5
+
     def __init__(self, session: Callable[[], Session]) -> None:
         self._session = session
 
     async def append(self, lines: Sequence[LogLine]) -> None:
         if not lines:
             return
-        rows = [(line.run_id, line.time, to_json(line)) for line in lines]
+        rows = [(line.run_id, line.time, fit(line)) for line in lines]
 
         def run(connection: sqlite3.Connection) -> None:
             connection.executemany(_APPEND, rows)
 
         await self._session().write(run, durable=False)
 
-    async def read(
-        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
-    ) -> LogPage:
-        matches = filter_pattern.parse(pattern)
+    async def read(self, query: LogQuery, *, limit: int = 1000, after: str | None = None) -> LogPage:
+        wanted = selects(query)
+        statement = _READ.format(f"run_id IN ({', '.join('?' * len(query.runs))}) AND" if query.runs else "")
+        until = _FOREVER if query.until is None else query.until
         seen = _position(after)
         found: list[LogLine] = []
         while True:
-            rows = self._session().read(_READ, (run_id, seen, _CHUNK))
-            for seq, time, text in rows:
+            rows = self._session().read(statement, (*query.runs, seen, query.since, until, _CHUNK))
+            for seq, text in rows:
                 if len(found) == limit:
-                    break
+                    return _page(found, seen, more=True)
                 seen = seq
-                if time >= since and matches(text) and (line := from_json(text)) is not None:
+                if (line := from_json(text)) is not None and wanted(line, text):
                     found.append(line)
-            if len(found) == limit or len(rows) < _CHUNK:
-                return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(seen))
+            if len(rows) < _CHUNK:
+                return _page(found, seen, more=False)
             await asyncio.sleep(0)  # a pattern that matches little reads much; others may go on in between
+
+    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+        return polled(self, query, FOLLOW_EVERY)
+
+
+def _page(found: list[LogLine], seen: int, *, more: bool) -> LogPage:
+    return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(seen), more)
 
 
 def _position(after: str | None) -> int:

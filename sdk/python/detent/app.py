@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 from detent_infra.connect import connect
 from detent_infra.engine import Engine
 from detent_infra.ports import Backend
+from detent_infra.standard_logging import forward_standard_logging
 from detent_infra.triggers import Subscription
 from detent_infra.worker import Worker
 from detent_state_machine.compatibility import UNANNOTATED
@@ -21,7 +22,7 @@ from detent_state_machine.errors import DefinitionError
 from detent_state_machine.triggers import Queue
 
 from detent.client import Client
-from detent.logs import forward_standard_logging
+from detent.logs import telling
 from detent.runner import Body, Runner
 from detent.settings import settings
 from detent.workflow import Workflow
@@ -152,7 +153,7 @@ class App:
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: float = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
-        engine = Engine(self.backend, self.executor)
+        engine = Engine(self.backend, self.executor, telling=telling())
         worker = Worker(engine, subscriptions=self.subscriptions, concurrency=concurrency, grace=grace)
         with forward_standard_logging():
             await worker.run(stop)

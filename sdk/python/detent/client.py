@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from detent_infra.connect import connect
 from detent_infra.lifecycle import Lifecycle, NewRun, in_order
-from detent_infra.ports import Backend, LogLine
+from detent_infra.log_reading import LogReader
+from detent_infra.ports import Backend, LogLine, LogQuery
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
 from detent_state_machine.keys import data_key
@@ -266,9 +267,14 @@ class Client:
         """The newest registered definition. Raises `UnknownWorkflow`."""
         return portal.run(self.lifecycle.definitions.newest(workflow))
 
-    def logs(self, run_id: str, *, pattern: str = "", since: int = 0, follow: bool = False) -> Iterator[LogLine]:
-        """The run's log lines that match the CloudWatch filter pattern; with `follow`, until the run has ended."""
-        lines = self.alogs(run_id, pattern=pattern, since=since, follow=follow)
+    def logs(
+        self, run_id: str, *, pattern: str = "", since: int = 0, step: str = "", level: str = "", follow: bool = False
+    ) -> Iterator[LogLine]:
+        """The run's log lines that match the CloudWatch filter pattern, of this step and from this level on.
+
+        `since` is in milliseconds since the epoch. With `follow`, until the run has ended. Raises `UnknownRun`.
+        """
+        lines = self.alogs(run_id, pattern=pattern, since=since, step=step, level=level, follow=follow)
         try:
             while True:
                 line = portal.run(_next(lines))
@@ -279,24 +285,15 @@ class Client:
             portal.run(_close(lines))
 
     async def alogs(
-        self, run_id: str, *, pattern: str = "", since: int = 0, follow: bool = False
+        self, run_id: str, *, pattern: str = "", since: int = 0, step: str = "", level: str = "", follow: bool = False
     ) -> AsyncIterator[LogLine]:
         """`logs`, async."""
-        after: str | None = None
-        ended = False
-        while True:
-            live = follow and (await self.lifecycle.get(run_id)).status.live
-            while True:
-                page = await self.lifecycle.backend.logs.read(run_id, pattern=pattern, since=since, after=after)
-                after = page.next
+        reader = LogReader(self.lifecycle)
+        query = LogQuery(path=step, level=level, pattern=pattern, since=since)
+        async with aclosing(reader.pages(query, [await self.aget(run_id)], follow=follow)) as pages:
+            async for page in pages:
                 for line in page.lines:
                     yield line
-                if not page.lines:
-                    break
-            if ended or not follow:
-                return
-            ended = not live  # One more look: the last lines are written just before the end.
-            await asyncio.sleep(FOLLOW_EVERY)
 
     def read(self, collection: str, key: str) -> Item | None:
         """An entry that steps wrote with `ctx.commit`, or None."""

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
-import json
 from collections.abc import Mapping
 
 from detent_infra.executor import Task
-from detent_infra.ports import LogLine
 from detent_state_machine import writes
 from detent_state_machine.errors import DetentError, InputError
 from detent_state_machine.status import Delivery
 
 from detent.commit import MAX_WRITES, DataWrite, to_table
-from detent.json_values import storable
-
-MAX_LINE = 10_000
-"""Characters of one log message; longer ones are cut."""
-
-current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("detent_context", default=None)
-"""The context of the step that is running here, if one is."""
+from detent.logs import RunLog
 
 
 class NonRetryable(DetentError):
@@ -39,6 +30,8 @@ class Context:
 
     def __init__(self, task: Task) -> None:
         self._task = task
+        self.log = RunLog(task)
+        """Writes lines to the run's log: `ctx.log.info("charged", cents=5)`."""
         self._writes: list[writes.Write] = []
 
     @property
@@ -84,13 +77,6 @@ class Context:
         """
         return self._task.control.cancelled
 
-    def log(self, message: str, *, level: str = "INFO", **fields: object) -> None:
-        """Writes a line to the run's log (`detent logs`), with further values by name. Best effort, never raises."""
-        control = self._task.control
-        text = storable(_shown(message))
-        text = text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…"
-        control.log(LogLine(control.now(), level, text, self.run_id, self.path, self.attempt, _json(fields)))
-
     def commit(self, *changes: DataWrite) -> None:
         """Writes that land in the same transaction as this step's completion, when the body returns.
 
@@ -112,24 +98,3 @@ class Context:
     def committed(self) -> tuple[writes.Write, ...]:
         """What `commit` has collected so far, for tests and for the executor."""
         return tuple(self._writes)
-
-
-def _json(fields: Mapping[str, object]) -> str:
-    """The fields as a JSON object, each that has no JSON form as text."""
-    return storable("{" + ", ".join(f"{json.dumps(name)}: {_value(value)}" for name, value in fields.items()) + "}")
-
-
-def _value(value: object) -> str:
-    try:
-        return json.dumps(value, default=_shown, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return json.dumps(_shown(value), ensure_ascii=False)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    try:
-        return repr(value)
-    except Exception:  # noqa: BLE001 - a line is best effort: what cannot show itself is named
-        return f"<{type(value).__name__}>"

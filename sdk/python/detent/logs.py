@@ -1,33 +1,60 @@
-"""Lines that a step's code writes through Python's `logging` go to its run's log too."""
+"""What a step writes its lines with, and how a worker writes its own."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Generator
-from contextlib import contextmanager
+import os
+import socket
+import traceback
 
-from detent.context import current
+from detent_infra.engine import Origin, Telling
+from detent_infra.executor import Task
+from detent_infra.log_lines import LEVELS, fields_text, level_name, message_text
+from detent_infra.ports import LogLine
+from detent_state_machine.errors import ConfigurationError
 
-
-class _ToRun(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        context = current.get()
-        if context is None or record.name.startswith("detent"):
-            return
-        try:
-            # The standard format: the message, and the traceback if there is one.
-            context.log(self.format(record), level=record.levelname, logger=record.name)
-        except Exception:  # noqa: BLE001 - logging must not break the body; the standard way to report it
-            self.handleError(record)
+from detent.settings import settings
 
 
-@contextmanager
-def forward_standard_logging() -> Generator[None, None, None]:
-    """While it is open, log records made inside a step go to `detent logs` as well."""
-    handler = _ToRun()
-    root = logging.getLogger()
-    root.addHandler(handler)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
+class RunLog:
+    """The log of a step's run: `ctx.log.info("charged", cents=5)`, or `ctx.log("charged", level="INFO", cents=5)`.
+
+    Each call writes a line that `detent logs` shows, with further values by name. A value without a JSON form is
+    written as text; a field named as one of detent's own (`path`, `level`, …) gets a `_` behind its name. A message has
+    at most 10,000 characters, all fields together have 50,000. Best effort, from any thread; never raises.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __call__(self, message: object, /, *, level: str = "INFO", **fields: object) -> None:
+        """A line of any level."""
+        self._write(level_name(message_text(level)), message, fields)
+
+    def debug(self, message: object, /, **fields: object) -> None:
+        self._write("DEBUG", message, fields)
+
+    def info(self, message: object, /, **fields: object) -> None:
+        self._write("INFO", message, fields)
+
+    def warning(self, message: object, /, **fields: object) -> None:
+        self._write("WARN", message, fields)
+
+    def error(self, message: object, /, **fields: object) -> None:
+        self._write("ERROR", message, fields)
+
+    def exception(self, message: object, /, **fields: object) -> None:
+        """`error`, followed by the traceback of the exception that is being handled."""
+        self._write("ERROR", f"{message_text(message)}\n{traceback.format_exc().rstrip()}", fields)
+
+    def _write(self, level: str, message: object, fields: dict[str, object]) -> None:
+        task, control = self._task, self._task.control
+        text, more = message_text(message), fields_text(fields)
+        control.log(LogLine(control.now(), level, text, task.run_id, task.path, task.attempt, more))
+
+
+def telling() -> Telling:
+    """How this process's worker writes lines. Raises `ConfigurationError` if DETENT_LOG_LEVEL is no level."""
+    level = level_name(settings().log_level)
+    if level not in LEVELS:
+        raise ConfigurationError(f"DETENT_LOG_LEVEL is {level!r}.", advice=f"Use one of {', '.join(LEVELS)}.")
+    return Telling(Origin(worker=f"{socket.gethostname()}-{os.getpid()}"), level)

@@ -17,7 +17,7 @@ from detent_state_machine.errors import InputError
 from detent_state_machine.records import ErrorInfo
 
 from detent import threads
-from detent.context import Context, NonRetryable, RetryAfter, current
+from detent.context import Context, NonRetryable, RetryAfter
 from detent.json_values import Json, storable
 
 RunSync: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
@@ -99,7 +99,6 @@ class Runner:
         body = self._body(task.workflow, task.path)
         assert body is not None, "the engine asks `knows` first"
         context = Context(task)
-        token = current.set(context)
         try:
             arguments = body.arguments(task, context)
             value = await self._call(body, arguments)
@@ -112,8 +111,6 @@ class Runner:
             raise
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a body's error is its step's, not the worker's
             return failed(error)
-        finally:
-            current.reset(token)
 
     async def _call(self, body: Body, arguments: dict[str, object]) -> object:
         if body.is_async:

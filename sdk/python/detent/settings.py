@@ -11,12 +11,20 @@ DEFAULT_URL = "sqlite:///.detent/detent.db"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`url`: where workflows live (DETENT_URL). `app`: which app the command line serves (DETENT_APP)."""
+    """`url`: where workflows live (DETENT_URL). `app`: which app the command line serves (DETENT_APP).
+
+    `log_level`: from which level on workers write lines of their own into the logs of runs (DETENT_LOG_LEVEL).
+    """
 
     url: str
     app: str | None
+    log_level: str
 
 
 @cache
 def settings() -> Settings:
-    return Settings(url=os.environ.get("DETENT_URL", DEFAULT_URL), app=os.environ.get("DETENT_APP"))
+    return Settings(
+        url=os.environ.get("DETENT_URL", DEFAULT_URL),
+        app=os.environ.get("DETENT_APP"),
+        log_level=os.environ.get("DETENT_LOG_LEVEL", "INFO"),
+    )

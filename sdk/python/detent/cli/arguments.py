@@ -17,25 +17,30 @@ _AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
-def since(text: str | None) -> datetime | None:
+def moment(text: str | None, option: str) -> datetime | None:
     """A moment: an age such as `10m`, `2h`, `3d`, or an ISO 8601 time, local unless it names its zone."""
     if text is None:
         return None
     try:
         if match := _AGE.fullmatch(text.strip()):
             return datetime.now(UTC) - timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-        moment = datetime.fromisoformat(text.strip()).astimezone()
-        moment.timestamp()
+        found = datetime.fromisoformat(text.strip()).astimezone()
+        found.timestamp()
     except (ValueError, OverflowError):
         raise InputError(
-            f"--since {text!r} is no time.", advice="Write an age such as 30s, 10m, 2h, 3d, or 2026-01-31T08:00."
+            f"{option} {text!r} is no time.", advice="Write an age such as 30s, 10m, 2h, 3d, or 2026-01-31T08:00."
         ) from None
-    return moment
+    return found
 
 
-def since_milliseconds(text: str | None) -> int:
-    moment = since(text)
-    return int(moment.timestamp() * 1000) if moment else 0
+def since(text: str | None) -> datetime | None:
+    return moment(text, "--since")
+
+
+def milliseconds(text: str | None, option: str) -> int | None:
+    """The moment in milliseconds since the epoch."""
+    found = moment(text, option)
+    return None if found is None else int(found.timestamp() * 1000)
 
 
 def metadata(pairs: Sequence[str] | None, option: str = "--metadata") -> dict[str, str]:

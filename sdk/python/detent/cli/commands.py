@@ -155,21 +155,36 @@ def show(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -
 
 @commands.command()
 def logs(
-    run: Run,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run id, or `last`. Without it: all runs, the last 10 minutes."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    filter: Annotated[str, typer.Option("--filter", metavar="PATTERN", help="A CloudWatch Logs filter pattern.")] = "",
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Lines since: 10m, 2h, 3d, or an ISO time.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Lines until then.")] = None,
+    step: Annotated[str | None, typer.Option(metavar="PATH", help="Only this step, all its attempts.")] = None,
+    level: Annotated[str | None, typer.Option(metavar="LEVEL", help="Only this level and above, as in warn.")] = None,
+    filter: Annotated[str, typer.Option("--filter", metavar="PATTERN", help="A CloudWatch Logs filter pattern.")] = "",
+    children: Annotated[bool, typer.Option("--children", help="The runs that came of it too: its retries.")] = False,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", metavar="NAME", help="Only runs of this workflow; without RUN.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many; 10,000, unless it follows."),
+    ] = None,
     app: AppName = None,
     url: Url = None,
     json: AsJson = False,
 ) -> None:
-    """Print a run's log.
+    """Print the log of a run, or of all.
 
     With --json, one JSON object per line.
     """
-    from detent.cli.logs import show_logs
+    from detent.cli.logs import Wanted, show_logs
 
-    show_logs(Options(app, url), run, pattern=filter, since=since, follow=follow, as_json=json)
+    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit)
+    show_logs(Options(app, url), wanted, follow=follow, as_json=json)
 
 
 @commands.command()

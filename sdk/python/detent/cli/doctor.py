@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from detent_infra.connect import connect, shown
-from detent_infra.ports import Backend
+from detent_infra.ports import Backend, LogQuery
 from detent_state_machine import keys
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError
 from detent_state_machine.messages import Start, encode
@@ -188,7 +188,7 @@ async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Check:
         if port == "blobs":
             await backend.blobs.get("0" * 64)
         else:
-            await backend.logs.read("detent-doctor", limit=1)
+            await backend.logs.read(LogQuery(runs=("detent-doctor",)), limit=1)
     except CorruptRecord:
         pass
     except ConfigurationError as error:

@@ -1,32 +1,78 @@
-"""A run's log."""
+"""The log of a run, or of all of them."""
 
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from detent_infra.ports import LogLine
+from detent_infra.log_lines import known_level, level_name
+from detent_infra.log_reading import LogReader
+from detent_infra.ports import LogLine, LogQuery
+from detent_state_machine import filter_pattern
+from detent_state_machine.errors import InputError, UnknownStep
+from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
-from detent.cli.output import clock_time, console, indented, iso, name, write_json
+from detent.cli.output import clock_time, console, indented, iso, local_time, name, write_json
 from detent.cli.project import Options, opened, run_id_of
+from detent.client import Client
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 STYLES: Mapping[str, str] = {
+    "TRACE": "bright_black",
     "DEBUG": "bright_black",
     "WARN": "yellow",
-    "WARNING": "yellow",
     "ERROR": "red",
     "CRITICAL": "bold red",
 }
+MAX_SHOWN = 10_000
+"""Lines that are printed without --limit or --follow."""
+RECENT = 600_000
+"""Milliseconds that are looked back over without a run and --since."""
+NARROW, WIDE = 60, 90
 
 
-def show_logs(options: Options, given: str, *, pattern: str, since: str | None, follow: bool, as_json: bool) -> None:
-    asyncio.run(_show(options, given, pattern, arguments.since_milliseconds(since), follow=follow, as_json=as_json))
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines, as written on the command line."""
+
+    run: str | None
+    workflow: str | None
+    step: str | None
+    level: str | None
+    pattern: str
+    since: str | None
+    until: str | None
+    children: bool
+    limit: int | None
+
+
+def show_logs(options: Options, wanted: Wanted, *, follow: bool, as_json: bool) -> None:
+    if wanted.run is not None and wanted.workflow is not None:
+        raise InputError("A run has one workflow: --workflow does not go with RUN.", advice="Leave one of them out.")
+    if wanted.run is None and wanted.children:
+        raise InputError("--children is about a run.", advice="Name one: `detent logs RUN --children`.")
+    if follow and wanted.until is not None:
+        raise InputError("--follow has no end, and --until is one.", advice="Leave one of them out.")
+    query = LogQuery(
+        workflow=wanted.workflow or "",
+        path=wanted.step or "",
+        level=known_level(wanted.level) if wanted.level else "",
+        pattern=wanted.pattern,
+        since=arguments.milliseconds(wanted.since, "--since") or 0,
+        until=arguments.milliseconds(wanted.until, "--until"),
+    )
+    filter_pattern.parse(query.pattern)  # before anything is opened
+    asyncio.run(_show(options, wanted, query, follow=follow, as_json=as_json))
 
 
 def line_json(line: LogLine) -> dict[str, object]:
@@ -35,9 +81,14 @@ def line_json(line: LogLine) -> dict[str, object]:
         "time": iso(line.time),
         "level": line.level,
         "message": line.message,
-        "run_id": line.run_id,
+        "run_id": line.run_id or None,
+        "workflow": line.workflow or None,
         "step": line.path or None,
         "attempt": line.attempt or None,
+        "worker": line.worker or None,
+        "request_id": line.request_id or None,
+        "trace_id": line.trace_id or None,
+        "engine": line.engine or None,
         "fields": fields_of(line),
     }
 
@@ -47,14 +98,20 @@ def fields_of(line: LogLine) -> dict[str, object]:
     return cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
 
 
-def line_text(line: LogLine) -> Text:
-    """A line as people read it."""
+def line_text(line: LogLine, out: Console, *, with_run: bool = False) -> Text:
+    """A line as people read it. The engine's own stand back."""
     from rich.text import Text
 
-    style = STYLES.get(line.level.upper(), "")
-    text = Text.assemble((clock_time(line.time), "bright_black"), " ", (f"{name(line.level):5}", style), " ")
+    day = local_time(line.time, "%m-%d ") if local_time(line.time, "%F") != local_time(_now(), "%F") else ""
+    at = local_time(line.time, "%H:%M:%S") if out.width < NARROW else clock_time(line.time)
+    style = STYLES.get(level_name(line.level), "")
+    text = Text.assemble((f"{day}{at}", "bright_black"), " ", (f"{name(level_name(line.level)):5}", style), " ")
+    if with_run and line.run_id:
+        text.append(name(line.run_id if out.width >= WIDE else line.run_id[-6:]), "magenta").append(" ")
     if line.path:
         text.append(name(line.path) + (f"#{line.attempt}" if line.attempt > 1 else ""), "cyan").append(" ")
+    if line.engine:
+        return text.append(indented(line.message), style or "bright_black")
     text.append(indented(line.message), style if style != "bright_black" else "")
     for field, value in fields_of(line).items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -62,19 +119,66 @@ def line_text(line: LogLine) -> Text:
     return text
 
 
-async def _show(options: Options, given: str, pattern: str, since: int, *, follow: bool, as_json: bool) -> None:
-    out = console()
-    shown = 0
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+async def _show(options: Options, wanted: Wanted, query: LogQuery, *, follow: bool, as_json: bool) -> None:
+    out, err = console(), console(stderr=True)
     async with opened(options) as client:
-        run_id = await run_id_of(client, given)
-        run = await client.aget(run_id)  # an unknown run is told, not shown as an empty log
-        async for line in client.alogs(run_id, pattern=pattern, since=since, follow=follow):
-            shown += 1
-            if as_json:
-                write_json(line_json(line), lines=True)
-            else:
-                out.print(line_text(line), soft_wrap=True)
+        runs = [] if wanted.run is None else await _runs(client, await run_id_of(client, wanted.run), wanted.children)
+        await _check_names(client, wanted, runs)
+        if not runs and wanted.since is None:
+            query = replace(query, since=_now() - RECENT)
+        limit = wanted.limit if wanted.limit is not None or follow else MAX_SHOWN
+        shown = 0
+        async with aclosing(LogReader(client.lifecycle).pages(query, runs, follow=follow)) as pages:
+            async for page in pages:
+                if page.note:
+                    err.print(page.note, style="yellow", soft_wrap=True)
+                fitting = page.lines if limit is None else page.lines[: limit - shown]
+                for line in fitting:
+                    if as_json:
+                        write_json(line_json(line), lines=True)
+                    else:
+                        out.print(line_text(line, out, with_run=len(runs) != 1), soft_wrap=True)
+                shown += len(fitting)
+                if shown == limit and (page.more or follow or len(fitting) < len(page.lines)):
+                    _say_cut(err, shown)
+                    return
     if not shown and not as_json:
-        why = "matches" if pattern or since else "was written"
-        yet = " yet; wait for more with --follow" if run.status.live and not follow else ""
-        console(stderr=True).print(f"No line {why}{yet}.", soft_wrap=True)
+        _say_none(err, wanted, runs, follow=follow)
+
+
+async def _runs(client: Client, run_id: str, children: bool) -> list[RunRecord]:
+    return await LogReader(client.lifecycle).family(run_id) if children else [await client.aget(run_id)]
+
+
+async def _check_names(client: Client, wanted: Wanted, runs: Sequence[RunRecord]) -> None:
+    """A wrong name is told, not shown as an empty log."""
+    if wanted.workflow is not None:
+        await client.lifecycle.definitions.newest(wanted.workflow)
+    if wanted.step is not None and runs:
+        steps = (await client.lifecycle.graph(runs[0])).steps
+        if wanted.step not in steps:
+            close = difflib.get_close_matches(wanted.step, steps, 1)
+            advice = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(sorted(steps)[:10])}."
+            raise UnknownStep(f"Run {runs[0].run_id} has no step {wanted.step!r}.", advice=advice)
+
+
+def _say_cut(err: Console, shown: int) -> None:
+    err.print(
+        f"Stopped after {shown:,} lines. Ask for fewer with --since, --step, --level or --filter, or for more with "
+        "--limit.",
+        style="yellow",
+        soft_wrap=True,
+    )
+
+
+def _say_none(err: Console, wanted: Wanted, runs: Sequence[RunRecord], *, follow: bool) -> None:
+    narrowed = (wanted.pattern, wanted.since, wanted.until, wanted.step, wanted.level, wanted.workflow)
+    why = "matches" if any(narrowed) else "was written"
+    when = "" if runs or wanted.since else " in the last 10 minutes; look further back with --since"
+    live = any(run.status.live for run in runs)
+    yet = " yet; wait for more with --follow" if live and not follow else ""
+    err.print(f"No line {why}{when}{yet}.", soft_wrap=True)

@@ -12,13 +12,14 @@ import time
 from detent_infra.connect import shown
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor
+from detent_infra.standard_logging import forward_standard_logging
 from detent_infra.triggers import queues
 from detent_infra.worker import Worker
 
 from detent.app import App
 from detent.cli.output import clean, console, indented
 from detent.cli.project import Options, load_app, must_be_shared
-from detent.logs import forward_standard_logging
+from detent.logs import telling
 
 IMPATIENT = 0.5
 """Seconds after the first signal from which a second one ends the process at once. Sooner, it is the same Ctrl-C,
@@ -75,7 +76,7 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
 async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
     """Works with this executor of the app until `stop` is set."""
     backend = app.backend
-    engine = Engine(backend, executor)
+    engine = Engine(backend, executor, telling=telling())
     worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
     try:
         with forward_standard_logging():

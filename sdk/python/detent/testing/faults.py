@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TypeAlias, TypeVar
 
 from detent_infra.memory import MemoryQueue
-from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, Logs, Queue, Received, Table
+from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
 from detent_state_machine.errors import CorruptRecord, Unavailable
 from detent_state_machine.messages import Message, decode
 from detent_state_machine.writes import Delete, Put, Update, Write
@@ -274,6 +274,7 @@ class FaultyBlobs:
 
 class FaultyLogs:
     def __init__(self, machine: Machine, logs: Logs) -> None:
+        self.settles = logs.settles
         self._machine = machine
         self._logs = logs
 
@@ -281,10 +282,11 @@ class FaultyLogs:
         gate = self._machine.gate
         await gate.pass_through(self._machine, "log", f"{len(lines)} lines", lambda _: self._logs.append(lines))
 
-    async def read(
-        self, run_id: str, *, pattern: str = "", since: int = 0, limit: int = 1000, after: str | None = None
-    ) -> LogPage:
-        return await self._logs.read(run_id, pattern=pattern, since=since, limit=limit, after=after)
+    async def read(self, query: LogQuery, *, limit: int = 1000, after: str | None = None) -> LogPage:
+        return await self._logs.read(query, limit=limit, after=after)
+
+    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+        return self._logs.follow(query)
 
 
 def describe(write: Write) -> str:

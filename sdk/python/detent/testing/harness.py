@@ -23,6 +23,7 @@ from detent_infra.executor import Control, Executor, Outcome, Task
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, DeadLetter, LogLine, Timing
+from detent_infra.standard_logging import forward_standard_logging
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import StepRecord
@@ -32,7 +33,6 @@ from pydantic_core import to_json
 from detent.app import App
 from detent.client import Client, RunHandle
 from detent.context import Context
-from detent.logs import forward_standard_logging
 from detent.runner import failed
 from detent.testing.clock import EPOCH, VirtualLoop
 from detent.workflow import Workflow

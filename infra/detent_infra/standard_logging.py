@@ -1,0 +1,63 @@
+"""Records that a step's code writes through Python's `logging` go to its run's log too."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from detent_infra.executor import Task, running
+from detent_infra.log_lines import fields_text, level_name, message_text
+from detent_infra.ports import LogLine
+
+_STANDARD = frozenset(
+    (*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "aws_request_id", "tenant_id")
+)
+"""What every record has; the last two are Lambda's. All else was given as `extra=`."""
+
+
+def _task_of(record: logging.LogRecord) -> Task | None:
+    """The attempt whose body wrote the record; none for a record of detent's own."""
+    own = record.name == "detent" or record.name.startswith("detent.")
+    return None if own else running.get()
+
+
+class _ToRun(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        task = _task_of(record)
+        if task is None:
+            return
+        try:
+            extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+            # The standard format: the message, and the traceback if there is one.
+            message, fields = message_text(self.format(record)), fields_text({"logger": record.name, **extra})
+            level, now = level_name(record.levelname), task.control.now()
+            task.control.log(LogLine(now, level, message, task.run_id, task.path, task.attempt, fields))
+        except Exception:  # noqa: BLE001 - logging must not break the body; the standard way to report it
+            self.handleError(record)
+
+
+class _NotOfAStep(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _task_of(record) is None
+
+
+@contextmanager
+def forward_standard_logging(*, only: bool = False) -> Generator[None]:
+    """While it is open, records made inside a step go to the run's log, beside wherever else they go.
+
+    With `only`, not to the handlers that the root logger has now. That is for Lambda, whose own handler prints to
+    where the run's log is printed: each record would be there twice, once without its run.
+    """
+    root = logging.getLogger()
+    handler, elsewhere = _ToRun(), _NotOfAStep()
+    others = list(root.handlers) if only else []
+    for other in others:
+        other.addFilter(elsewhere)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for other in others:
+            other.removeFilter(elsewhere)
