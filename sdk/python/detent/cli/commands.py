@@ -47,6 +47,32 @@ def detent(
         typer.echo(context.get_help())
 
 
+# ---- a project ------------------------------------------------------------------------------------------------
+
+
+@commands.command()
+def init(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Made if it is not there; else it must be empty.")
+    ] = ".",
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the project. Default: the directory's.")] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print the platform's template.yaml for this app, and write nothing.")
+    ] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Make a project: an app, its tests, and all it takes to run and deploy it."""
+    from pathlib import Path
+
+    from detent.cli.init import make_project, print_template
+
+    if template:
+        print_template(Options(app))
+    else:
+        make_project(Path(folder), name, as_json=json)
+
+
 # ---- work -----------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ MANIFEST = "detent-package.json"
 """Says in a folder what it is; no other folder is ever replaced."""
 
 _PACKAGES = ("detent", "detent_functions", "detent_infra", "detent_state_machine")
-_NO_FUNCTION_NEEDS = frozenset({"cli", "packaging"})
+_NO_FUNCTION_NEEDS = frozenset({"cli", "packaging", "scaffold"})
 _OF_THIS_INSTALLATION = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 """What installers leave in a package's metadata about where and how they worked."""
 _UNPACKED = "/var/task"
