@@ -112,7 +112,7 @@ def test_an_aws_url_leads_to_the_resources_of_the_stack_in_one_request() -> None
 def test_a_missing_stack_is_named_with_the_way_to_create_it() -> None:
     with moto_stack(), pytest.raises(ConfigurationError, match="'shop'") as raised:
         connect(f"aws://shop?region={REGION}")
-    assert "sam deploy --stack-name shop" in str(raised.value)
+    assert "detent deploy --stack shop" in str(raised.value)
 
 
 def test_a_stack_of_something_else_is_refused_with_what_it_lacks() -> None:

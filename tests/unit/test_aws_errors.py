@@ -76,13 +76,13 @@ def test_a_denial_says_who_may_not_do_what_to_what() -> None:
     text = str(translate(refusal("AccessDeniedException", said), "the table 'orders'"))
     assert "the table 'orders'" in text
     assert "role/worker" in text
-    assert "sam deploy" in text
+    assert "detent deploy" in text
 
 
 def test_a_missing_table_is_named_with_the_way_to_create_it() -> None:
     text = str(translate(refusal("ResourceNotFoundException"), "the table 'orders'"))
     assert "the table 'orders'" in text
-    assert "sam deploy" in text
+    assert "detent deploy" in text
 
 
 def test_an_unknown_refusal_names_its_code_and_operation() -> None:

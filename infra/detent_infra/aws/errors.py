@@ -92,7 +92,7 @@ def _bad_credentials(refusal: _Refusal) -> DetentError:
 
 
 def _denied(refusal: _Refusal) -> DetentError:
-    advice = "Allow the action in the role's policy (`sam deploy` of detent's template does), then run `detent doctor`."
+    advice = "Allow the action in the role's policy (`detent deploy` of its template does), then run `detent doctor`."
     if refusal.operation == "GetObject":
         advice += " S3 also answers so for a missing object if the role lacks s3:ListBucket on the bucket."
     return ConfigurationError(
@@ -103,8 +103,8 @@ def _denied(refusal: _Refusal) -> DetentError:
 def _missing(refusal: _Refusal) -> DetentError:
     return ConfigurationError(
         f"{refusal.operation} did not find {refusal.resource} ({refusal.code}).",
-        advice="Deploy the stack with `sam deploy`, or correct the region or the name; `detent doctor` shows what is "
-        "configured.",
+        advice="Deploy the stack with `detent deploy`, or correct the region or the name; `detent doctor` shows what "
+        "is configured.",
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sts import STSClient
 
 CONNECTIONS = 40
 
@@ -130,6 +131,10 @@ class Clients:
     def quotas(self) -> ServiceQuotasClient:
         return cast("ServiceQuotasClient", self._make("service-quotas", _config(read_timeout=30)))
 
+    @cached_property
+    def identity(self) -> STSClient:
+        return cast("STSClient", self._make("sts", _config(read_timeout=30)))
+
     @property
     def region(self) -> str:
         """The region the clients speak to, as boto3 found it."""
@@ -177,7 +182,7 @@ def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:
 
 def resources_of_stack(stack: str, clients: Clients) -> Resources:
     """Reads the names from the outputs of the CloudFormation stack, in one request. Raises `ConfigurationError`."""
-    deploy = f"Deploy it with `sam deploy --stack-name {stack}`, or correct the name or the region."
+    deploy = f"Deploy it with `detent deploy --stack {stack}`, or correct the name or the region."
     clients.prepare()
     try:
         found = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]

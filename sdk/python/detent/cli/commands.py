@@ -352,6 +352,36 @@ def package(
         package(Options(app), wanted, as_json=json)
 
 
+@commands.command()
+def deploy(
+    stack: Annotated[
+        str | None, typer.Option("--stack", metavar="NAME", help="The stack. Default: samconfig.toml's.")
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="NAME", help="Default: samconfig.toml's, else AWS's own."),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Of the template; repeatable."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    strand: Annotated[
+        bool, typer.Option("--strand", help="Deploy although live runs need steps that this code does not have.")
+    ] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Package the app, deploy it to AWS as a CloudFormation stack, and register its workflows.
+
+    Shows what will change, and asks. Needs `detent[deploy]`, and no other tool.
+    """
+    from detent.cli.deploy import Wanted
+    from detent.cli.deploy import deploy as deploy_app
+
+    deploy_app(Options(app), Wanted(stack, region, parameter or [], yes=yes, strand=strand), as_json=json)
+
+
 # ---- what there is --------------------------------------------------------------------------------------------
 
 

@@ -74,7 +74,7 @@ def _one(template: Path, found: set[tuple[str, str]]) -> tuple[str, str]:
 
 def _functions(template: Path) -> Iterator[tuple[str, str]]:
     """Python version and architecture of each function with a Python runtime."""
-    body = _parsed(template)
+    body = read_template(template)
     shared = _at(body, "Globals", "Function")
     for resource in _at(body, "Resources").values():
         if not isinstance(resource, Mapping):
@@ -101,7 +101,8 @@ def _architecture(template: Path, given: object) -> str:
             )
 
 
-def _parsed(template: Path) -> Mapping[str, object]:
+def read_template(template: Path) -> Mapping[str, object]:
+    """The template as data, without what its `!Ref` and the like refer to. Raises `ConfigurationError`."""
     try:
         import yaml
     except ModuleNotFoundError as error:

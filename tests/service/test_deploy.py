@@ -1,0 +1,272 @@
+"""`detent deploy` of a project that `detent init` made, on ministack: from nothing to a run that ends there."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detent import Client, RunStatus
+from detent.cli import main
+from detent.cli.stack_checks import RESOURCES
+from detent_infra.aws.deploying import Deployer, Event, refusal
+from detent_infra.aws.resources import Clients
+from detent_infra.ids import new_id
+from detent_state_machine.errors import ConfigurationError
+
+from tests.aws_stack import answering, recorded_calls
+from tests.e2e.cli_project import Result
+from tests.service.server import Server
+from tests.service.stack import REGION, credentials, session
+
+pytestmark = [pytest.mark.service, pytest.mark.slow]
+
+Call = Callable[..., Result]
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+    server: Server
+    stack: str
+
+    @property
+    def url(self) -> str:
+        return f"aws://{self.stack}?region={REGION}&endpoint={self.server.endpoint}"
+
+    def client(self, service: str) -> Any:
+        made: Any = session()
+        return made.client(service, endpoint_url=self.server.endpoint)
+
+    def resources(self) -> dict[str, str]:
+        listed = self.client("cloudformation").list_stack_resources(StackName=self.stack)["StackResourceSummaries"]
+        return {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
+
+
+@pytest.fixture(scope="module")
+def made(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    if service.pid is None:
+        pytest.skip("the folder is packaged for the Python of our own ministack")
+    folder = tmp_path_factory.mktemp("a project") / "shop"
+    with credentials():
+        assert main(["init", str(folder)]) == 0
+        # ministack runs functions with a Python of this machine, whatever the template says.
+        template = folder / "template.yaml"
+        text = template.read_text().replace("python3.13", f"python3.{sys.version_info.minor}")
+        template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{platform.machine()}]"))
+        yield Project(folder, service, f"shop-{new_id()[:10]}")
+
+
+@pytest.fixture
+def project(made: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(made.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    return made
+
+
+@pytest.fixture
+def call(project: Project, capsys: pytest.CaptureFixture[str]) -> Call:
+    def run(*arguments: str) -> Result:
+        for name in [name for name in sys.modules if name.split(".")[0] == "shop"]:
+            del sys.modules[name]
+        capsys.readouterr()
+        code = main(["deploy", "--stack", project.url, *arguments])
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return run
+
+
+def deployed(call: Call, project: Project) -> None:
+    """For a test that needs the stack, whichever of these runs first."""
+    if "Table" not in _there(project):
+        assert call("--yes").code == 0
+
+
+def _there(project: Project) -> dict[str, str]:
+    try:
+        return project.resources()
+    except project.client("cloudformation").exceptions.ClientError:
+        return {}
+
+
+def test_from_nothing_to_a_run_that_ends_in_the_function(call: Call, project: Project) -> None:
+    said = call("--yes", "--json")
+    assert said.code == 0, said.err
+    told: Any = said.json
+    assert [phase["name"] for phase in told["phases"]] == [
+        "check", "package", "upload", "changes", "deploy", "register",
+    ]  # fmt: skip
+    assert set(RESOURCES) <= set(project.resources())
+    assert {change["action"] for change in told["changes"]} == {"Add"}
+    assert told["outputs"]["TableName"] == project.resources()["Table"]
+    assert re.search(r"Worker +CREATE_COMPLETE", said.err)
+    # ministack keeps a parameter's number as text, and its event source then does nothing.
+    lambdas = project.client("lambda")
+    for mapping in lambdas.list_event_source_mappings()["EventSourceMappings"]:
+        lambdas.update_event_source_mapping(UUID=mapping["UUID"], BatchSize=10, ScalingConfig={"MaximumConcurrency": 2})
+    client = Client(project.url)
+    refund = {"order": "A-17", "cents": 2500, "reason": "broken cup"}
+    run = client.start("refunds", refund)  # by name: registered by the deploy, before any tick
+    assert "25.00 are on their way" in str(run.result(timeout=60))
+
+
+def test_deploying_the_same_again_changes_and_sends_nothing(call: Call, project: Project) -> None:
+    deployed(call, project)
+    with recorded_calls() as calls:
+        said = call("--yes", "--json")
+    told: Any = said.json
+    assert (said.code, told["changes"]) == (0, [])
+    assert "nothing new" in said.err
+    assert not [each for each in calls if each.operation in ("ExecuteChangeSet", "CreateBucket")]
+    assert all(str(each.params["Key"]).endswith(".yaml") for each in calls if each.operation == "PutObject")
+
+
+def test_a_removed_step_that_live_runs_still_need_is_refused_unless_told(call: Call, project: Project) -> None:
+    deployed(call, project)
+    lambdas = project.client("lambda")
+    for mapping in lambdas.list_event_source_mappings(FunctionName=project.resources()["Worker"])[
+        "EventSourceMappings"
+    ]:
+        lambdas.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    client = Client(project.url)
+    run = client.start("refunds", {"order": "B-1", "cents": 100, "reason": "x"})
+    app = project.folder / "shop/app.py"
+    before = app.read_text()
+    try:
+        app.write_text(before.replace("def answer(", "def reply("))
+        with recorded_calls() as calls:
+            said = call("--yes")
+        said.refused("refunds.answer in 1 run of version", "Nothing was deployed", "--strand", run.id)
+        assert not [each for each in calls if each.operation == "CreateChangeSet"]
+        told = call("--yes", "--strand")
+        assert told.code == 0, told.err
+        assert "strands refunds.answer in 1 run" in told.err
+    finally:
+        app.write_text(before)
+    client.cancel(run.id)
+    assert client.get(run.id).status is RunStatus.CANCELLED
+
+
+def test_what_is_wrong_is_one_line_before_anything_is_made(call: Call, project: Project) -> None:
+    call("--json").refused("Nobody is there to be asked", "--yes")
+    call("--yes", "-p", "Nope=1").refused("has no parameter Nope", "MaximumConcurrency")
+    call("--yes", "-p", "App=other.app:app").refused("'other.app:app'", "'shop.app:app'")
+    call("--yes", "--app", "shop.nothing:app").refused("there is no module 'shop.nothing'")
+    app = project.folder / "shop/app.py"
+    before = app.read_text()
+    try:
+        app.write_text("import no_such_module\n")
+        call("--yes").refused("no_such_module", "Install it")
+    finally:
+        app.write_text(before)
+
+
+def test_a_bucket_that_somebody_else_owns_gets_no_code(call: Call, project: Project) -> None:
+    with answering("s3.HeadBucket", (403, {})), recorded_calls() as calls:
+        said = call("--yes")
+    assert said.code == 2
+    assert "belongs to another account" in said.err
+    assert not [each for each in calls if each.operation in ("PutObject", "CreateChangeSet")]
+
+
+# ---- the deployer itself --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def deployer(project: Project) -> Iterator[Deployer]:
+    clients = Clients(REGION, project.server.endpoint)
+    yield Deployer(clients, lambda seconds: time.sleep(min(seconds, 0.05)))
+    clients.close()
+
+
+def placed(project: Project, deployer: Deployer, template: dict[str, Any], folder: Path) -> str:
+    bucket = deployer.code_bucket()
+    file = folder / "template.json"
+    file.write_text(json.dumps(template))
+    key = f"{new_id()}.json"
+    assert deployer.upload(file, bucket, key)
+    return f"{project.server.endpoint}/{bucket}/{key}"
+
+
+def attempted(project: Project, deployer: Deployer, name: str, template: dict[str, Any], folder: Path) -> list[Event]:
+    found = deployer.stack(name)
+    url = placed(project, deployer, template, folder)
+    change_set = deployer.prepare(
+        name, url, {}, kept=[], capabilities=["CAPABILITY_IAM"], creates=found is None, label=f"d-{new_id()}"
+    )
+    assert change_set is not None
+    return list(deployer.execute(change_set))
+
+
+QUEUE = {"Type": "AWS::SQS::Queue", "Properties": {}}
+
+
+def test_the_resource_that_failed_is_named_with_its_reason(
+    project: Project, deployer: Deployer, tmp_path: Path
+) -> None:
+    name = f"bad-{new_id()[:8]}"
+    nowhere = {"TemplateURL": f"{project.server.endpoint}/no-such-bucket/no-such-key"}
+    template = {"Resources": {"Fine": QUEUE, "Broken": {"Type": "AWS::CloudFormation::Stack", "Properties": nowhere}}}
+    with pytest.raises(ConfigurationError, match=r"failed at Broken \(AWS::CloudFormation::Stack\): \w+") as failed:
+        attempted(project, deployer, name, template, tmp_path)
+    assert f"delete-stack --stack-name {name} --region {REGION}" in failed.value.advice
+    with pytest.raises(ConfigurationError, match=r"is ROLLBACK_COMPLETE: it was never whole") as refused:
+        deployer.stack(name)
+    assert "delete-stack" in refused.value.advice
+
+
+def test_a_template_that_makes_no_sense_is_refused_in_the_words_of_cloudformation(
+    project: Project, deployer: Deployer, tmp_path: Path
+) -> None:
+    template = {"Resources": {"Broken": {"Type": "AWS::No::Such", "Properties": {}}}}
+    with pytest.raises(ConfigurationError, match=r"CloudFormation refused .*AWS::No::Such") as refused:
+        attempted(project, deployer, f"bad-{new_id()[:8]}", template, tmp_path)
+    assert "Nothing was changed" in refused.value.advice
+
+
+def test_a_change_that_is_not_agreed_to_leaves_no_stack(project: Project, deployer: Deployer, tmp_path: Path) -> None:
+    name = f"no-{new_id()[:8]}"
+    change_set = deployer.prepare(
+        name,
+        placed(project, deployer, {"Resources": {"Fine": QUEUE}}, tmp_path),
+        {},
+        kept=[],
+        capabilities=[],
+        creates=True,
+        label=f"d-{new_id()}",
+    )
+    assert change_set is not None
+    assert [(change.action, change.logical) for change in change_set.changes] == [("Add", "Fine")]
+    deployer.discard(change_set)
+    assert deployer.stack(name) is None
+
+
+def test_events_tell_each_resource_once_it_is_done(project: Project, deployer: Deployer, tmp_path: Path) -> None:
+    name = f"two-{new_id()[:8]}"
+    events = attempted(project, deployer, name, {"Resources": {"One": QUEUE, "Two": QUEUE}}, tmp_path)
+    done = [event.logical for event in events if event.status == "CREATE_COMPLETE" and event.kind == "AWS::SQS::Queue"]
+    assert sorted(done) == ["One", "Two"]
+    assert deployer.stack(name) is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback"),
+        ("UPDATE_IN_PROGRESS", "another deploy"),
+        ("CREATE_FAILED", "delete-stack"),
+    ],
+)
+def test_a_stack_that_cannot_be_updated_is_told_with_the_way_out(status: str, words: str) -> None:
+    error = refusal("shop", status, REGION)
+    assert error is not None
+    assert words in str(error)
