@@ -48,7 +48,7 @@ SOURCE = MappingFacts(
 )  # fmt: skip
 DEAD_SOURCE = replace(SOURCE, id="3-4", function="DeadLetters", source="arn:dead", maximum=2)
 QUEUE = QueueFacts(
-    name="shop-Queue-1", arn="arn:queue", visibility=960, retention=1_209_600, max_receives=10,
+    name="shop-Queue-1", url="https://queue", arn="arn:queue", visibility=960, retention=1_209_600, max_receives=10,
     dead_letters_to="arn:dead", visible=3, in_flight=2, oldest=4,
 )  # fmt: skip
 DEAD = replace(
@@ -89,6 +89,17 @@ def source(**changed: Any) -> StackFacts:
 
 def queue(**changed: Any) -> StackFacts:
     return replace(WELL, queues={"Queue": replace(QUEUE, **changed), "DeadLetterQueue": DEAD})
+
+
+def triggered(**changed: Any) -> StackFacts:
+    """With a queue of the user's, whose messages start runs."""
+    source = replace(QUEUE, name="orders", url="https://orders", arn="arn:sqs:orders", visibility=30)
+    return replace(
+        WELL,
+        functions=(WORKER, START, DEAD_LETTERS, replace(WORKER, logical="QueueTrigger", timeout=30)),
+        mappings=(SOURCE, DEAD_SOURCE, replace(SOURCE, function="QueueTrigger", source="arn:sqs:orders", maximum=10)),
+        queues={**WELL.queues, "TriggerQueueArn": replace(source, **changed)},
+    )
 
 
 def dead(**changed: Any) -> StackFacts:
@@ -139,6 +150,8 @@ FAULTS: list[tuple[StackFacts, str, str, str]] = [
     (worker(reserved=Unread("no right")), "concurrency", "skip", "no right"),
     (account(unreserved=10), "concurrency", "warn", "up to 102 at once, but 10"),
     (queue(max_receives=None), "redrive", "fail", "no dead-letter queue"),
+    (triggered(max_receives=None), "redrive", "warn", "TriggerDeadLetterQueueArn"),
+    (triggered(visibility=20), "visibility", "fail", "--queue-url https://orders"),
     (queue(max_receives=3), "redrive", "warn", "after 3 deliveries"),
     (queue(dead_letters_to="arn:other"), "redrive", "fail", "arn:other"),
     (dead(retention=345_600), "redrive", "warn", "until 96 h"),
@@ -184,6 +197,7 @@ def test_a_fault_is_found_with_what_mends_it(facts: StackFacts, name: str, verdi
 def test_a_stack_that_is_in_order_has_no_fault_and_every_question_says_so() -> None:
     found = list(judge(WELL))
     assert {check.verdict for check in found} == {"ok"}
+    assert {check.verdict for check in judge(triggered())} == {"ok"}
     assert all(list(question(WELL)) for question in CHECKS)
 
 

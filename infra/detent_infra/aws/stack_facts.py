@@ -70,6 +70,7 @@ class QueueFacts:
     """Times in seconds. The counts are approximate, as SQS gives them."""
 
     name: str
+    url: str
     arn: str
     visibility: int
     retention: int
@@ -155,6 +156,7 @@ class StackFacts:
     functions: Fact[tuple[FunctionFacts, ...]]
     mappings: Fact[tuple[MappingFacts, ...]]
     queues: Mapping[str, Fact[QueueFacts]]
+    """Detent's two by logical name, and the one that a trigger takes messages from as `TriggerQueueArn`."""
     table: Fact[TableFacts]
     public_access: Fact[tuple[str, ...]]
     """The parts of the bucket's block that are missing; none is as it should be."""

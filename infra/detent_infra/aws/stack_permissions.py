@@ -41,6 +41,15 @@ NEEDED: Mapping[str, tuple[Needed, ...]] = {
             "Bucket/blobs/*": "s3:GetObject",
             "Bucket": "s3:ListBucket",
         },
+        "QueueTrigger": {
+            "Logs": "logs:CreateLogStream logs:PutLogEvents",
+            "Table": "dynamodb:GetItem dynamodb:PutItem",
+            "TriggerQueueArn": "sqs:ReceiveMessage sqs:DeleteMessage sqs:GetQueueAttributes sqs:GetQueueUrl "
+            "sqs:ChangeMessageVisibility",
+            "TriggerDeadLetterQueueArn": "sqs:SendMessage sqs:GetQueueUrl",
+            "Queue": "sqs:SendMessage",
+            "Bucket/blobs/*": "s3:PutObject",
+        },
     }.items()
 }
 """By logical name. A test holds it to template.yaml, and another that to the calls the functions make."""

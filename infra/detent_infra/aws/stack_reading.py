@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from botocore.exceptions import ClientError
-
-from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
-from detent_infra.aws.resources import Clients, Resources, resources_of_stack
-from detent_infra.aws.stack_facts import (
-    AccountFacts,
-    AlarmFacts,
-    Fact,
-    FunctionFacts,
-    MappingFacts,
-    Needed,
-    QueueFacts,
-    RuleFacts,
-    StackFacts,
-    TableFacts,
-    Unread,
-)
+from detent_infra.aws.errors import VENDOR_ERRORS, translate
+from detent_infra.aws.resources import Clients, resources_of_stack
+from detent_infra.aws.stack_facts import Fact, MappingFacts, StackFacts, Unread
+from detent_infra.aws.stack_look import TRIGGER, Listed, Look, attempt
 from detent_infra.aws.stack_permissions import NEEDED
 from detent_infra.ports import Clock
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudwatch.literals import StatisticType
-    from mypy_boto3_lambda.type_defs import EventSourceMappingConfigurationTypeDef, FunctionConfigurationTypeDef
+    from mypy_boto3_lambda.type_defs import FunctionConfigurationTypeDef
 
 T = TypeVar("T")
 
 THREADS = 8
-HOURS = 3
-"""How far back the metrics are looked at: one page of minutes of each."""
-SERVES = "DETENT_TABLE"
-"""The environment variable by which a function of the stack is known to be detent's, and not the user's own."""
-_DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
-_MISSING = {"ResourceNotFoundException", "NoSuchPublicAccessBlockConfiguration"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """A resource of the stack."""
-
-    logical: str
-    kind: str
-    physical: str
 
 
 def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
@@ -68,9 +35,9 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
     with ThreadPoolExecutor(THREADS, "detent-look") as pool:
 
         def begin(what: str, look: Callable[[], T]) -> Callable[[], Fact[T]]:
-            return pool.submit(_attempt, what, look).result
+            return pool.submit(attempt, what, look).result
 
-        look = _Look(clients, names, resources, clock)
+        look = Look(clients, names, resources, clock)
         clock_off = begin("the clock of AWS", look.clock_off)
         configurations = begin("the functions", look.configurations)
         queues = {
@@ -87,13 +54,16 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         found = configurations()
         own: Iterable[tuple[str, FunctionConfigurationTypeDef]] = () if isinstance(found, Unread) else found
         functions = [begin(name, lambda n=name, c=c: look.function(n, c)) for name, c in own]  # type: ignore[misc]
-        mappings = [
+        listed = [
             begin("event source mappings", lambda n=n, c=c: look.mappings(n, c["FunctionName"]))  # type: ignore[misc]
             for n, c in own
         ]
-        arns = {name: queue.arn for name, ask in queues.items() if not isinstance(queue := ask(), Unread)}
+        mappings = found if isinstance(found, Unread) else _flat(ask() for ask in listed)
+        if source := _trigger_source(mappings):
+            queues[TRIGGER] = begin("the queue of the trigger", lambda: look.queue(look.queue_url(source)))
+        known = {name: queue for name, ask in queues.items() if not isinstance(queue := ask(), Unread)}
         denied = {
-            name: begin(f"the role of {name}", lambda n=name, c=c: look.denied(n, c, arns))  # type: ignore[misc]
+            name: begin(f"the role of {name}", lambda n=name, c=c: look.denied(n, c, known))  # type: ignore[misc]
             for name, c in own
             if name in NEEDED
         }
@@ -104,7 +74,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
             resources={each.logical: each.physical for each in resources},
             clock=clock_off(),
             functions=found if isinstance(found, Unread) else _all(ask() for ask in functions),
-            mappings=found if isinstance(found, Unread) else _flat(ask() for ask in mappings),
+            mappings=mappings,
             queues={logical: ask() for logical, ask in queues.items()},
             table=table(),
             public_access=blocks(),
@@ -115,24 +85,6 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
             table_quota=quota(),
             denied={name: ask() for name, ask in denied.items()},
         )
-
-
-def _attempt(what: str, look: Callable[[], T]) -> Fact[T]:
-    try:
-        return look()
-    except ClientError as error:
-        if code_of(error) in _DENIED:
-            action = f"{error.response.get('Error', {}).get('Code', '')} for {error.operation_name}"
-            return Unread(f"Not allowed to look at {what} ({action}).", f"Allow your own role {error.operation_name}.")
-        return _unread(translate(error, what).message)
-    except VENDOR_ERRORS as error:
-        return _unread(translate(error, what).message)
-    except (KeyError, LookupError) as error:
-        return _unread(f"What AWS said about {what} lacks {error}.")
-
-
-def _unread(why: str) -> Unread:
-    return Unread(why, "")
 
 
 def _all(facts: Iterable[Fact[T]]) -> Fact[tuple[T, ...]]:
@@ -149,253 +101,18 @@ def _flat(facts: Iterable[Fact[tuple[T, ...]]]) -> Fact[tuple[T, ...]]:
     return gathered if isinstance(gathered, Unread) else tuple(each for some in gathered for each in some)
 
 
-def _resources(stack: str, clients: Clients) -> list[_Listed]:
+def _trigger_source(mappings: Fact[tuple[MappingFacts, ...]]) -> str | None:
+    """The ARN of the queue that the trigger takes messages from, if there is one."""
+    if isinstance(mappings, Unread):
+        return None
+    return next((each.source for each in mappings if each.function == "QueueTrigger" and ":sqs:" in each.source), None)
+
+
+def _resources(stack: str, clients: Clients) -> list[Listed]:
     pages = clients.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
     return [
-        _Listed(each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", ""))
+        Listed(each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", ""))
         for page in pages
         for each in page["StackResourceSummaries"]
         if not each.get("ResourceStatus", "").startswith("DELETE_COMPLETE")
     ]
-
-
-class _Look:
-    """One look at each thing. Raises what boto3 raises."""
-
-    def __init__(self, clients: Clients, names: Resources, resources: list[_Listed], clock: Clock) -> None:
-        self._clients = clients
-        self._names = names
-        self._resources = resources
-        self._clock = clock
-
-    def clock_off(self) -> float:
-        """The answer's date has whole seconds, so half of one is added; it was written between asking and hearing."""
-        asked = self._clock()
-        answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._names.queue_url, AttributeNames=["QueueArn"])
-        heard = self._clock()
-        dated = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp() + 0.5
-        return (asked + heard) / 2000 - dated
-
-    def configurations(self) -> list[tuple[str, FunctionConfigurationTypeDef]]:
-        """Of the functions that serve detent, by logical name."""
-        found: list[tuple[str, FunctionConfigurationTypeDef]] = []
-        for each in self._of("AWS::Lambda::Function"):
-            try:
-                got = self._clients.functions.get_function(FunctionName=each.physical)["Configuration"]
-            except ClientError as error:
-                if code_of(error) in _MISSING:
-                    continue  # deleted by hand: the check of the resources says so
-                raise
-            if SERVES in got.get("Environment", {}).get("Variables", {}):
-                found.append((each.logical, got))
-        return found
-
-    def function(self, logical: str, got: FunctionConfigurationTypeDef) -> FunctionFacts:
-        name, client = got.get("FunctionName", ""), self._clients.functions
-
-        def auth() -> str | None:
-            try:
-                return client.get_function_url_config(FunctionName=name)["AuthType"]
-            except ClientError as error:
-                if code_of(error) in _MISSING:
-                    return None
-                raise
-
-        return FunctionFacts(
-            logical=logical,
-            name=name,
-            runtime=got.get("Runtime", ""),
-            architecture=(got.get("Architectures") or ["x86_64"])[0],
-            timeout=got.get("Timeout", 3),
-            memory=got.get("MemorySize", 128),
-            state=got.get("State", "Active"),
-            update=got.get("LastUpdateStatus", "Successful"),
-            recursive_loop=_attempt(
-                f"the recursion setting of {logical}",
-                lambda: client.get_function_recursion_config(FunctionName=name)["RecursiveLoop"],
-            ),
-            reserved=_attempt(
-                f"the concurrency of {logical}",
-                lambda: client.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions"),
-            ),
-            url_auth=_attempt(f"the URL of {logical}", auth),
-        )
-
-    def mappings(self, logical: str, name: str) -> tuple[MappingFacts, ...]:
-        pages = self._clients.functions.get_paginator("list_event_source_mappings").paginate(FunctionName=name)
-        return tuple(_mapping(logical, each) for page in pages for each in page["EventSourceMappings"])
-
-    def queue(self, url: str) -> QueueFacts:
-        got = self._clients.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        redrive: dict[str, object] = json.loads(got.get("RedrivePolicy", "{}"))
-        name = url.rpartition("/")[2]
-        oldest = _attempt(
-            f"the age of messages in {name!r}",
-            lambda: self._peak("AWS/SQS", "ApproximateAgeOfOldestMessage", {"QueueName": name}, last_minutes=15),
-        )
-        return QueueFacts(
-            name=name,
-            arn=got["QueueArn"],
-            visibility=int(got["VisibilityTimeout"]),
-            retention=int(got["MessageRetentionPeriod"]),
-            max_receives=int(str(redrive["maxReceiveCount"])) if "maxReceiveCount" in redrive else None,
-            dead_letters_to=str(redrive["deadLetterTargetArn"]) if "deadLetterTargetArn" in redrive else None,
-            visible=int(got["ApproximateNumberOfMessages"]),
-            in_flight=int(got["ApproximateNumberOfMessagesNotVisible"]),
-            oldest=int(oldest) if isinstance(oldest, float) else oldest,
-        )
-
-    def table(self) -> TableFacts:
-        client, name = self._clients.dynamodb, self._names.table
-        got = client.describe_table(TableName=name)["Table"]
-
-        def expiry() -> str | None:
-            said = client.describe_time_to_live(TableName=name)["TimeToLiveDescription"]
-            return said.get("AttributeName") if said.get("TimeToLiveStatus") in ("ENABLED", "ENABLING") else None
-
-        def recovery() -> bool:
-            said = client.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
-            return said.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") == "ENABLED"
-
-        def peak() -> float | None:
-            summed = self._peak("AWS/DynamoDB", "ConsumedWriteCapacityUnits", {"TableName": name}, statistic="Sum")
-            return None if summed is None else summed / 60
-
-        return TableFacts(
-            name=name,
-            status=got.get("TableStatus", ""),
-            indexes={
-                each.get("IndexName", ""): each.get("IndexStatus", "ACTIVE")
-                for each in got.get("GlobalSecondaryIndexes", [])
-            },
-            expiry=_attempt("the table's time to live", expiry),
-            recovery=_attempt("the table's backups", recovery),
-            peak_writes=_attempt("the table's use", peak),
-        )
-
-    def missing_blocks(self) -> tuple[str, ...]:
-        try:
-            got = self._clients.s3.get_public_access_block(Bucket=self._names.bucket)["PublicAccessBlockConfiguration"]
-        except ClientError as error:
-            if code_of(error) not in _MISSING:
-                raise
-            got = {}
-        parts = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
-        on: dict[str, object] = {**got}
-        return tuple(part for part in parts if not on.get(part))
-
-    def log_retention(self) -> int | None:
-        name = self._names.log_group
-        got = self._clients.logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-        [group] = [each for each in got if each.get("logGroupName") == name]
-        return group.get("retentionInDays")
-
-    def alarms(self) -> tuple[AlarmFacts, ...]:
-        names = [each.physical for each in self._of("AWS::CloudWatch::Alarm")]
-        if not names:
-            return ()
-        got = self._clients.metrics.describe_alarms(AlarmNames=names[:100])["MetricAlarms"]
-        return tuple(
-            AlarmFacts(
-                each.get("AlarmName", ""),
-                each.get("StateValue", ""),
-                len(each.get("AlarmActions", [])) if each.get("ActionsEnabled", True) else 0,
-            )
-            for each in got
-        )
-
-    def rules(self) -> tuple[RuleFacts, ...]:
-        found: list[RuleFacts] = []
-        for listed in self._of("AWS::Events::Rule"):
-            name = listed.physical.rpartition("|")[2]
-            got = self._clients.rules.describe_rule(Name=name)
-            targets = self._clients.rules.list_targets_by_rule(Rule=name)["Targets"]
-            found.append(RuleFacts(name, got["State"] != "DISABLED", got.get("ScheduleExpression", ""), len(targets)))
-        return tuple(found)
-
-    def account(self) -> AccountFacts:
-        got = self._clients.functions.get_account_settings()
-        limit, usage = got["AccountLimit"], got["AccountUsage"]
-        peak = _attempt("Lambda's use", lambda: self._peak("AWS/Lambda", "ConcurrentExecutions", {}))
-        return AccountFacts(
-            concurrency=limit.get("ConcurrentExecutions", 0),
-            unreserved=limit.get("UnreservedConcurrentExecutions", 0),
-            code_size=usage.get("TotalCodeSize", 0),
-            code_limit=limit.get("TotalCodeSize", 0),
-            peak=int(peak) if isinstance(peak, float) else peak,
-        )
-
-    def table_quota(self) -> float:
-        pages = self._clients.quotas.get_paginator("list_service_quotas").paginate(ServiceCode="dynamodb")
-        for page in pages:
-            for quota in page["Quotas"]:
-                if quota.get("QuotaName", "").lower().startswith("table-level write throughput"):
-                    return quota.get("Value", 0.0)
-        raise LookupError("the table-level write throughput")
-
-    def denied(self, logical: str, got: FunctionConfigurationTypeDef, queues: Mapping[str, str]) -> tuple[Needed, ...]:
-        """What IAM's simulator says the role may not do. It sees the role's policies, not those of the resources."""
-        arns = {**queues, **self._arns(got.get("FunctionArn", ""))}
-        about: dict[str, list[str]] = {}
-        for need in NEEDED[logical]:
-            about.setdefault(need.on, []).append(need.action)
-        refused: list[Needed] = []
-        for on, actions in about.items():
-            base, slash, below = on.partition("/")
-            answer = self._clients.roles.simulate_principal_policy(
-                PolicySourceArn=got.get("Role", ""), ActionNames=actions, ResourceArns=[arns[base] + slash + below]
-            )
-            refused += [
-                Needed(each["EvalActionName"], on)
-                for each in answer["EvaluationResults"]
-                if each["EvalDecision"] != "allowed"
-            ]
-        return tuple(refused)
-
-    def _arns(self, function: str) -> dict[str, str]:
-        """By logical name. Partition, region and account are those of the function."""
-        _, partition, _, region, account, *_ = function.split(":")
-        return {
-            "Table": f"arn:{partition}:dynamodb:{region}:{account}:table/{self._names.table}",
-            "Bucket": f"arn:{partition}:s3:::{self._names.bucket}",
-            "Logs": f"arn:{partition}:logs:{region}:{account}:log-group:{self._names.log_group}:*",
-        }
-
-    def _of(self, kind: str) -> list[_Listed]:
-        return [each for each in self._resources if each.kind == kind and each.physical]
-
-    def _peak(
-        self,
-        namespace: str,
-        metric: str,
-        dimensions: Mapping[str, str],
-        *,
-        statistic: StatisticType = "Maximum",
-        last_minutes: int = HOURS * 60,
-    ) -> float | None:
-        """The highest value of any minute; None if nothing was measured."""
-        now = datetime.fromtimestamp(self._clock() / 1000, UTC)
-        got = self._clients.metrics.get_metric_statistics(
-            Namespace=namespace,
-            MetricName=metric,
-            Dimensions=[{"Name": name, "Value": value} for name, value in dimensions.items()],
-            StartTime=now - timedelta(minutes=last_minutes),
-            EndTime=now,
-            Period=60,
-            Statistics=[statistic],
-        )
-        values = [float(each.get(statistic, 0)) for each in got["Datapoints"]]
-        return max(values, default=None)
-
-
-def _mapping(logical: str, got: EventSourceMappingConfigurationTypeDef) -> MappingFacts:
-    return MappingFacts(
-        id=got.get("UUID", ""),
-        function=logical,
-        source=got.get("EventSourceArn", ""),
-        state=got.get("State", ""),
-        partial="ReportBatchItemFailures" in got.get("FunctionResponseTypes", []),
-        maximum=got.get("ScalingConfig", {}).get("MaximumConcurrency"),
-        window=got.get("MaximumBatchingWindowInSeconds", 0),
-        last_result=got.get("LastProcessingResult", ""),
-    )

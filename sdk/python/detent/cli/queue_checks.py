@@ -49,8 +49,7 @@ def _visibility(facts: StackFacts) -> Iterator[Check]:
             said = (
                 f"{logical} hides a message for {queue.visibility} s, and {function.logical} may hold it for {held} s."
             )
-            url = facts.resources.get(logical, "…")
-            raised = f"sqs set-queue-attributes --queue-url {url} --attributes VisibilityTimeout={held + 60}"
+            raised = f"sqs set-queue-attributes --queue-url {queue.url} --attributes VisibilityTimeout={held + 60}"
             said += " Then it is delivered again meanwhile."
             yield Check("visibility", "fail", said, "Hide it for longer.", aws(facts, raised))
         else:
@@ -106,6 +105,13 @@ def _redrive(facts: StackFacts) -> Iterator[Check]:
     if isinstance(queue, QueueFacts) and isinstance(dead, QueueFacts):
         well = f"a message is a dead letter after {queue.max_receives} deliveries"
         yield from or_well("redrive", _redrive_lacks(queue, dead), well)
+
+    source = facts.queues.get("TriggerQueueArn")
+    if isinstance(source, QueueFacts) and source.max_receives is None:
+        said = (
+            f"{source.name}, whose messages start runs, has no dead-letter queue: what starts none comes back for days."
+        )
+        yield Check("redrive", "warn", said, "Give it one, and name it as `TriggerDeadLetterQueueArn`.")
 
 
 def _redrive_lacks(queue: QueueFacts, dead: QueueFacts) -> Iterator[Check]:
