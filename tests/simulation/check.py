@@ -22,6 +22,7 @@ from detent_state_machine.status import Delivery
 from tests.simulation.workloads import Drawn, Workload, build, draw
 
 VALUES = (0, 7, 200)
+INBOX = "inbox"
 GAVE_UP = ("Interrupted", "DeadLetter")
 """Errors of steps that no worker ended: at_most_once after a crash, or all take-overs used up. And only of those."""
 
@@ -43,6 +44,8 @@ class Case:
     reaps: bool = False
     purges: bool = False
     retries: bool = False
+    triggered: bool = False
+    """Its runs are started by messages, which are sent twice."""
     injected: dict[int, Fault] = field(default_factory=dict[int, Fault])
     trace: list[str] = field(default_factory=list[str])
     calls: int = 0
@@ -50,7 +53,7 @@ class Case:
     """What happened in it, by name: faults, messages, transitions."""
 
 
-EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries")
+EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries", "triggered")
 """What may happen in the middle of a case, or be odd about it: fields of `Case`."""
 
 
@@ -70,15 +73,17 @@ def case(seed: int) -> Case:
         purges=rng.random() < 0.1,
         retries=rng.random() < 0.2,
         max_receives=rng.choice([2, 5, 30]),
+        triggered=rng.random() < 0.2,
     )
 
 
 def run(case: Case) -> None:
     """Raises `Violation` if anything promised does not hold. Leaves what happened on the case."""
-    workload = build(case.steps)
+    on_queue = INBOX if case.triggered else None
+    workload = build(case.steps, on_queue=on_queue)
     apps = [workload.app]
     if case.deploys:
-        later = build((*case.steps, Drawn("added")))  # a newer version of the same workflow
+        later = build((*case.steps, Drawn("added")), on_queue=on_queue)  # a newer version of the same workflow
         later.world.raised, later.world.hung = workload.world.raised, workload.world.hung
         apps.append(later.app)
     simulation = Simulation(
@@ -88,6 +93,10 @@ def run(case: Case) -> None:
         ended = simulation.run(scenario(case, simulation, workload))
         for run_id, value in ended.values.items():
             check_end(simulation, workload, run_id, value, may_be_cancelled=run_id in ended.cancelled)
+        items = simulation.store.items.items()
+        keyed = {key.pk.removeprefix("run#") for key, item in items if key.sk == RUN and "key" in item}
+        if more := keyed - set(simulation.runs):  # a retry has no key
+            raise Violation(f"6: runs that nobody asked for: {sorted(more)}")
     finally:
         case.trace = simulation.gate.trace
         case.calls = simulation.gate.calls
@@ -113,7 +122,7 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
     done = Scenario()
     for value in VALUES[: case.runs]:
         text = json.dumps(value) + " " * (10_000 if case.large_input else 0)
-        done.values[await simulation.start(workload.app, NewRun(text), workload.name)] = value
+        done.values[await _started(case, simulation, workload, text, f"m{value}")] = value
         await asyncio.sleep(rng.random() * 3)
     first = simulation.runs[0]
     if case.deploys:
@@ -138,6 +147,14 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
         if again is not None:
             done.values[again] = done.values[first]
     return done
+
+
+async def _started(case: Case, simulation: Simulation, workload: Workload, text: str, id: str) -> str:
+    if not case.triggered:
+        return await simulation.start(workload.app, NewRun(text), workload.name)
+    run_id = await simulation.send(INBOX, text, workload.name, id=id)
+    await simulation.send_again(INBOX, text, id=id)
+    return run_id
 
 
 def check_end(

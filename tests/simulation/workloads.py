@@ -229,10 +229,10 @@ def _sound(step: Drawn) -> Drawn:
     return step
 
 
-def build(steps: tuple[Drawn, ...]) -> Workload:
+def build(steps: tuple[Drawn, ...], *, on_queue: str | None = None) -> Workload:
     """The drawing as an app, written with the public SDK."""
     app = App("simulated", url="memory://")
-    flow = app.workflow("drawn", input=int)
+    flow = app.workflow("drawn", input=int, on_queue=on_queue)
     world = World()
     made: dict[str, AnyStep] = {}
     for drawn in steps:

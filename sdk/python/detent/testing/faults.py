@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import TypeAlias, TypeVar
 
+from detent_infra.embedded_source import EmbeddedSource
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
 from detent_state_machine.errors import CorruptRecord, Unavailable
@@ -142,6 +143,7 @@ class Machine:
         self.gate = gate
         self.dead = False
         self._resumes = 0.0
+        self._sources = backend.source
         self.backend = replace(
             backend,
             table=FaultyTable(self, backend.table),
@@ -150,7 +152,14 @@ class Machine:
             blobs=FaultyBlobs(self, backend.blobs),
             logs=FaultyLogs(self, backend.logs),
             clock=lambda: backend.clock() + skew,
+            source=self._source,
         )
+
+    def _source(self, name: str) -> EmbeddedSource:
+        source = self._sources(name)
+        assert isinstance(source, EmbeddedSource), "a simulation runs on its own memory backend"
+        queue, dead = (FaultyQueue(self, _visible(queue)) for queue in (source.queue, source.dead))
+        return replace(source, queue=queue, dead=dead)
 
     def pause(self, seconds: float) -> None:
         self._resumes = asyncio.get_running_loop().time() + seconds

@@ -11,8 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from detent_infra.embedded_source import EmbeddedSource
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor, Outcome, Task
+from detent_infra.ids import keyed_id
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.memory import MemoryBlobs, MemoryLogs, Store, memory_backend
 from detent_infra.ports import Timing
@@ -75,6 +77,7 @@ class Simulation:
         ids = memory_backend(clock=self.loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=self.timing)
         self.invariants = Invariants(self._graph, self.store.items.get, self.loop.wall_clock)
         dead = VisibleQueue(self.loop.wall_clock)
+        self.sources: dict[str, EmbeddedSource] = {}
         self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=self.max_receives), dead)
         self.backend = replace(
             ids,
@@ -83,6 +86,7 @@ class Simulation:
             dead_letters=dead,
             blobs=MemoryBlobs(self.store),
             logs=MemoryLogs(self.store),
+            source=self._source,
         )
         # Chance of its own: the same faults by number (`FixedPlan`) replay the very same simulation.
         chosen = self.plan or RandomPlan(random.Random(f"faults of {self.seed}"), self.rates)  # noqa: S311
@@ -125,6 +129,37 @@ class Simulation:
         self.runs[index] = run_id
         self.invariants.started.add(run_id)
         return run_id
+
+    async def send(self, queue: str, body: str, workflow: str, *, id: str) -> str:
+        """Sends a message that starts a run of the workflow, as a sender does that tries again until it is told that
+        it worked; returns the run's id once the message was acknowledged: until then it is what the run lives by.
+        """
+        self.runs.append("")
+        index = len(self.runs) - 1
+        await self.send_again(queue, body, id=id)
+        while any(f'"id":"{id}"' in body for body in self._bodies_of(queue)):  # noqa: ASYNC110 - a queue tells nobody
+            await asyncio.sleep(0.1)
+        run_id = keyed_id(workflow, f"{queue}/{id}")
+        if run_key(run_id) not in self.store.items:
+            raise Violation(f"8: message {id} was acknowledged and started nothing")
+        self.runs[index] = run_id
+        self.invariants.started.add(run_id)
+        return run_id
+
+    async def send_again(self, queue: str, body: str, *, id: str) -> None:
+        """Sends a message, perhaps one that was sent before: it starts nothing twice."""
+
+        async def call(lifecycle: Lifecycle) -> None:
+            await lifecycle.backend.source(queue).send(body, id=id)
+
+        await self.as_client(call)
+
+    def _source(self, name: str) -> EmbeddedSource:
+        if name not in self.sources:
+            dead = VisibleQueue(self.loop.wall_clock)
+            queue = VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=30)
+            self.sources[name] = EmbeddedSource(name, queue, dead, self.loop.wall_clock, self.backend.ids)
+        return self.sources[name]
 
     async def cancel(self, run_id: str) -> None:
         """Cancels a run, if it is still live."""
@@ -228,12 +263,20 @@ class Simulation:
                 raise Violation("8: a run that was to be started never was")
             statuses = {path: record.status.value for path, record in self.records(stuck)[1].items()}
             raise Violation(f"3: run {stuck} is stuck: {statuses}")
-        await self._until(lambda: not any(map(len, self.queues)), DRAIN_SECONDS)
-        for body in itertools.chain.from_iterable(queue.bodies() for queue in self.queues):
+        await self._until(lambda: not any(map(len, self._every_queue())), DRAIN_SECONDS)
+        for body in itertools.chain.from_iterable(queue.bodies() for queue in self._every_queue()):
             raise Violation(f"4: every run has ended, and a message is still delivered: {body}")
         if not task.done():
             raise Violation("the scenario waits for something that never comes")
         return task.result()
+
+    def _bodies_of(self, queue: str) -> list[str]:
+        found = self.sources[queue].queue
+        return found.bodies() if isinstance(found, VisibleQueue) else []
+
+    def _every_queue(self) -> list[VisibleQueue]:
+        of_users = [queue for source in self.sources.values() for queue in (source.queue, source.dead)]
+        return [*self.queues, *(queue for queue in of_users if isinstance(queue, VisibleQueue))]
 
     async def _until(self, condition: Any, limit: float) -> None:
         ends = self.loop.time() + limit
@@ -253,7 +296,8 @@ class Simulation:
     def boot(self) -> None:
         skew = self.rng.randint(-MAX_SKEW, MAX_SKEW) if self.skew else 0
         machine = Machine(f"worker{next(self._names)}", self.gate, self.backend, skew)
-        worker = Worker(self.engine_on(machine), grace=0.0, jitter=self.rng.random)
+        subscriptions = self.apps[self._deployed].subscriptions
+        worker = Worker(self.engine_on(machine), subscriptions=subscriptions, grace=0.0, jitter=self.rng.random)
         self._stops[machine] = asyncio.Event()
         self._workers[machine] = asyncio.ensure_future(self._life(worker, self._stops[machine]))
 
