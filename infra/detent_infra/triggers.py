@@ -184,7 +184,7 @@ def _note(work: _Work, workflow: str, request: Request, result: Start | DetentEr
 
 
 async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
-    """Does what the verdict demands, and says whether the message may be acknowledged. Raises nothing of detent's."""
+    """Does what the verdict demands, and says whether the message may be acknowledged. Raises no `DetentError`."""
     message = arrived.message
     about = {"queue": message.queue, "message_id": message.id}
     named = f"message {message.id} of the queue {message.queue!r}"

@@ -131,7 +131,10 @@ class Worker:
 
     async def _settle(self, source: Source, arrived: Arrived, verdict: Verdict) -> None:
         if await settle(source, arrived, verdict):
-            await source.delete(arrived.receipt)
+            try:
+                await source.delete(arrived.receipt)
+            except Unavailable as error:
+                log.warning("message %s comes again, though it is done with: %s", arrived.message.id, error)
 
     async def _next(self, queue: Queue, limit: int) -> list[Received]:
         """The next messages."""

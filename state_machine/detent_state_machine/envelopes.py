@@ -60,7 +60,8 @@ class SourceMessage:
         """The message without detent's own attributes, and under its first id."""
         given = attributes or {}
         shown = {name: value for name, value in given.items() if not name.startswith(OWN)}
-        return SourceMessage(given.get(ID) or id, queue, body, sent, shown, group)
+        first = given.get(ID, "")  # anybody may have written it
+        return SourceMessage(first if _is_id(first) else id, queue, body, sent, shown, group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def check_outgoing(body: str, id: str | None, attributes: Mapping[str, str]) -> 
         )
     if not body:
         raise InputError("A message is empty, which no queue takes.")
-    if id is not None and not (0 < len(id) <= MAX_ID and id.isprintable()):
+    if id is not None and not _is_id(id):
         raise InputError(f"A message's id has 1 to {MAX_ID} printable characters, not {id[:40]!r}.")
     if len(attributes) > MAX_ATTRIBUTES - 1:
         raise InputError(f"A message takes {MAX_ATTRIBUTES - 1} attributes, not {len(attributes)}.")
@@ -166,6 +167,10 @@ def shortened(reason: str) -> str:
     """The reason on one line, of characters that every queue takes."""
     line = " ".join("".join(c if c.isprintable() else " " for c in reason).split())
     return line if len(line) <= MAX_REASON else line[: MAX_REASON - 1] + "…"
+
+
+def _is_id(id: str) -> bool:
+    return 0 < len(id) <= MAX_ID and id.isprintable()
 
 
 def _parsed(text: str, what: str) -> JsonData:

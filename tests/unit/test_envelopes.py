@@ -147,6 +147,11 @@ def test_a_dead_letter_that_is_put_back_has_its_first_id_and_no_attributes_of_de
     assert (again.id, again.attributes) == ("m-1", {"tenant": "acme"})
 
 
+@pytest.mark.parametrize("first", ["", "a\nb", "x" * 101])
+def test_a_first_id_that_no_sender_of_ours_wrote_is_passed_over(first: str) -> None:
+    assert SourceMessage.of("inbox", "m-2", "{}", attributes={"detent-id": first}).id == "m-2"
+
+
 def test_a_dead_letter_has_no_more_attributes_than_a_queue_takes() -> None:
     many = {f"a{n}": "x" for n in range(MAX_ATTRIBUTES)}
     attributes = dead_letter_attributes(sent("{}", **many), Refusal("InputError", "no id"))
