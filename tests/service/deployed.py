@@ -70,17 +70,17 @@ def deploy(
     visibility: int,
     environment: Mapping[str, str],
     max_receives: int = 10,
+    parameters: Mapping[str, str] | None = None,
 ) -> Deployed:
     """Deploys the template as a new stack that serves the app, found on this process's own path.
 
     `visibility` is the step queue's, in seconds; after `max_receives` deliveries its messages are dead letters.
-    `environment` is added to that of every function.
+    `environment` is added to that of every function. `parameters` are further ones of the template, which are text.
     """
     s3 = session().client("s3", endpoint_url=server.endpoint)
     s3.create_bucket(Bucket=f"{name}-code")
     s3.put_object(Bucket=f"{name}-code", Key="code.zip", Body=_some_zip())
-    parameters = {"App": app, "WorkerTimeout": 60, "MaximumConcurrency": concurrency}
-    body = _with_numbers(template(), parameters)
+    body = _with_numbers(template(), {"WorkerTimeout": 60, "MaximumConcurrency": concurrency})
     shared = body["Globals"]["Function"]
     shared["Environment"]["Variables"] |= {"PYTHONPATH": _path(), **environment}
     for resource in body["Resources"].values():
@@ -94,7 +94,9 @@ def deploy(
         StackName=name,
         TemplateBody=json.dumps(body),
         Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": "App", "ParameterValue": app}],
+        Parameters=[
+            {"ParameterKey": key, "ParameterValue": value} for key, value in {"App": app, **(parameters or {})}.items()
+        ],
     )
     until = time.monotonic() + PATIENCE
     while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
