@@ -180,7 +180,7 @@ def row(report: Report) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.enumerate")
-    parser.add_argument("--pairs", action="store_true", help="two faults, on the small workflows (takes an hour)")
+    parser.add_argument("--pairs", action="store_true", help="two faults, on the small workflows (takes 20 minutes)")
     parser.add_argument("--only", default="", help="workflows whose name has this in it")
     parser.add_argument("--sample", type=float, default=1.0, help="try this part of the pairs, chosen at random")
     parser.add_argument("--limit", type=float, default=float("inf"), help="seconds per workflow")
