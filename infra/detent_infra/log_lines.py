@@ -19,6 +19,8 @@ _ALWAYS = ("time", "level", "message", "run_id", "path", "attempt")
 _IF_KNOWN = ("workflow", "worker", "request_id", "trace_id", "engine")
 NAMES = (*_ALWAYS, *_IF_KNOWN)
 """Names that are detent's own in a line. A step's field of such a name gets a `_` behind it."""
+_QUOTED = tuple(f'"{name}"' for name in NAMES)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 LEVELS: Mapping[str, int] = {"TRACE": 5, "DEBUG": 10, "INFO": 20, "WARN": 30, "ERROR": 40, "CRITICAL": 50}
 """In order, with the numbers of Python's `logging`."""
@@ -95,14 +97,18 @@ def _value(value: object) -> str:
 def to_json(line: LogLine) -> str:
     """One JSON object; the fields stand beside detent's own names, which they cannot replace."""
     own: dict[str, object] = {name: getattr(line, name) for name in _ALWAYS}
-    own.update((name, value) for name in _IF_KNOWN if (value := getattr(line, name)))
+    for name in _IF_KNOWN:
+        if value := getattr(line, name):
+            own[name] = value
     if line.fields == "{}":
-        return json.dumps(own, ensure_ascii=False)
+        return _encode(own)
+    if len(line.fields) < 500 and not any(name in line.fields for name in _QUOTED):
+        return f"{_encode(own)[:-1]}, {line.fields[1:]}"  # nothing to look into: a line per step is written so
     try:
         fields = cast("dict[str, object]", json.loads(line.fields))
-        return json.dumps({**own, **{k: v for k, v in fields.items() if k not in NAMES}}, ensure_ascii=False)
+        return _encode({**own, **{k: v for k, v in fields.items() if k not in NAMES}})
     except RecursionError:  # rather the line without them than no line
-        return json.dumps({**own, "fields_dropped": True}, ensure_ascii=False)
+        return _encode({**own, "fields_dropped": True})
 
 
 def from_json(text: str) -> LogLine | None:

@@ -123,14 +123,19 @@ class Session:
 
     def add(self, line: LogLine) -> None:
         """Takes a line, from any thread, and says where it comes from."""
-        origin, take = self.telling.origin, self.telling.at_once
-        line = replace(
-            line,
-            workflow=self.run.workflow,
-            worker=origin.worker,
-            request_id=origin.request_id,
-            trace_id=origin.trace_id,
+        from_here = self.telling.origin
+        self._take(
+            replace(
+                line,
+                workflow=self.run.workflow,
+                worker=from_here.worker,
+                request_id=from_here.request_id,
+                trace_id=from_here.trace_id,
+            )
         )
+
+    def _take(self, line: LogLine) -> None:
+        take = self.telling.at_once
         if take is not None:
             take(line)
         elif len(self.lines) < MAX_HELD:
@@ -142,9 +147,12 @@ class Session:
         self, level: str, what: str, message: str, path: str = "", attempt: int = 0, **fields: str | int | float
     ) -> None:
         """A line of the engine's own. `what` is its name in queries, `fields` what can be counted or averaged."""
-        if rank(level) >= rank(self.telling.level):
-            now, more = self.backend.clock(), json.dumps(fields) if fields else "{}"
-            self.add(LogLine(now, level, message, self.run_id, path, attempt, more, engine=what))
+        if rank(level) < rank(self.telling.level):
+            return
+        run, origin, now = self.run, self.telling.origin, self.backend.clock()
+        more = json.dumps(fields) if fields else "{}"
+        here = (run.workflow, origin.worker, origin.request_id, origin.trace_id)
+        self._take(LogLine(now, level, message, run.run_id, path, attempt, more, *here, what))
 
     def tell_error(
         self, level: str, what: str, message: str, path: str, attempt: int, error: ErrorInfo, **fields: int
