@@ -78,6 +78,15 @@ def test_a_batch_is_acknowledged_message_by_message_and_bounded_in_concurrency(f
     assert source["ScalingConfig"]["MaximumConcurrency"]
 
 
+def test_the_usual_concurrency_is_a_number_where_stand_ins_make_texts_of_parameters() -> None:
+    [source] = _events("Worker", "SQS")
+    condition, usual, other = source["ScalingConfig"]["MaximumConcurrency"]["Fn::If"]
+    assert isinstance(usual, int)
+    assert usual == template()["Parameters"]["MaximumConcurrency"]["Default"]
+    assert other == {"Ref": "MaximumConcurrency"}
+    assert template()["Conditions"][condition] == {"Fn::Equals": [other, usual]}
+
+
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_function_that_sends_to_the_queue_may_be_part_of_a_loop(function: str) -> None:
     # Otherwise Lambda stops a run after about 16 messages.
