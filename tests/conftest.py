@@ -27,7 +27,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[Server]:
-    """A LocalStack-compatible server: the one at LOCALSTACK_ENDPOINT, or ministack.
+    """A LocalStack-compatible server: the one at AWS_ENDPOINT_URL, or ministack.
 
     Without one, tests are skipped on a laptop, and fail where CI is set: a suite that nobody runs proves nothing.
     """

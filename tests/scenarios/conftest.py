@@ -1,6 +1,6 @@
 """Every scenario runs on every backend with the same code: memory under a virtual clock, sqlite and aws (moto) live.
 
-Some run against a server over the wire too; if LOCALSTACK_ENDPOINT names one, all of them.
+Some run against a server over the wire too; if AWS_ENDPOINT_URL names one, all of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ OVER_THE_WIRE = frozenset(
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "harness" in metafunc.fixturenames:
         backends: list[object] = ["memory", "sqlite", "aws"]
-        if metafunc.function.__name__ in OVER_THE_WIRE or "LOCALSTACK_ENDPOINT" in os.environ:
+        if (
+            metafunc.function.__name__ in OVER_THE_WIRE
+            or "AWS_ENDPOINT_URL" in os.environ
+            or "LOCALSTACK_ENDPOINT" in os.environ
+        ):
             backends.append(pytest.param("service", marks=pytest.mark.service))
         metafunc.parametrize("harness", backends, indirect=True)
 

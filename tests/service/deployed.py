@@ -49,16 +49,20 @@ class Deployed:
 
     def function_processes(self, function: str = "Worker") -> list[int]:
         """The processes that stand for the function's execution environments, by id."""
-        found: list[int] = []
-        for child in children(self.server.pid):
-            try:
-                environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            except OSError:  # it has just ended
-                continue
-            prefix = f"AWS_LAMBDA_FUNCTION_NAME={self.name}-{function}-".encode()
-            if any(variable.startswith(prefix) for variable in environment):
-                found.append(child)
-        return found
+        return function_processes(self.server.pid, f"{self.name}-{function}-")
+
+
+def function_processes(server: int | None, name: str) -> list[int]:
+    """The processes of the server with this id that stand for functions whose name begins so."""
+    found: list[int] = []
+    for child in children(server):
+        try:
+            environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        except OSError:  # it has just ended
+            continue
+        if any(variable.startswith(f"AWS_LAMBDA_FUNCTION_NAME={name}".encode()) for variable in environment):
+            found.append(child)
+    return found
 
 
 def deploy(

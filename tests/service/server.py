@@ -1,4 +1,6 @@
-"""A LocalStack-compatible server over the wire: the one at LOCALSTACK_ENDPOINT, or a ministack on loopback.
+"""A LocalStack-compatible server over the wire: the one that AWS_ENDPOINT_URL names, or a ministack on loopback.
+
+LOCALSTACK_ENDPOINT is an older name of the same variable. AWS_ENDPOINT_URL is what boto3, SAM and the AWS CLI read too.
 
 ministack pins its own boto3, so it lives in a virtual environment of its own, which `make ministack` makes.
 """
@@ -35,12 +37,20 @@ class Server:
     pid: int | None = None
 
 
+def given_endpoint() -> str | None:
+    """The server that the environment names. Raises `NoServer` if it does not answer."""
+    given = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("LOCALSTACK_ENDPOINT")
+    if given is None:
+        return None
+    _until_healthy(given, None)
+    return given.rstrip("/")
+
+
 @contextmanager
 def server() -> Iterator[Server]:
-    """The server that LOCALSTACK_ENDPOINT names, else a ministack of our own. Raises `NoServer`."""
-    if given := os.environ.get("LOCALSTACK_ENDPOINT"):
-        _until_healthy(given, None)
-        yield Server(given.rstrip("/"))
+    """The server that the environment names, else a ministack of our own. Raises `NoServer`."""
+    if given := given_endpoint():
+        yield Server(given)
         return
     with (
         TemporaryDirectory(prefix="detent-ministack-", ignore_cleanup_errors=True) as folder,
@@ -50,10 +60,13 @@ def server() -> Iterator[Server]:
 
 
 @contextmanager
-def ministack(folder: Path) -> Iterator[Server]:
-    """A ministack that keeps all it has in the folder, with its log there. It and its functions end with the block."""
+def ministack(folder: Path, *, authorise: bool = False) -> Iterator[Server]:
+    """A ministack that keeps all it has in the folder, with its log there. It and its functions end with the block.
+
+    With `authorise` it checks signatures, and lets functions do what their roles allow and nothing else.
+    """
     if not PROGRAM.exists():
-        raise NoServer(f"{PROGRAM} is missing: `make ministack` installs it, or set LOCALSTACK_ENDPOINT.")
+        raise NoServer(f"{PROGRAM} is missing: `make ministack` installs it, or set AWS_ENDPOINT_URL.")
     endpoint = f"http://127.0.0.1:{free_port()}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON", "DETENT_"))}
     for name in ("s3", "state"):
@@ -69,6 +82,7 @@ def ministack(folder: Path) -> Iterator[Server]:
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "MINISTACK_HOST": "127.0.0.1",
+        "AUTH": str(authorise).lower(),
     }
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen(
@@ -116,7 +130,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-if __name__ == "__main__":  # python -m tests.service.server: one to keep, for LOCALSTACK_ENDPOINT
+if __name__ == "__main__":  # python -m tests.service.server: one to keep, for AWS_ENDPOINT_URL
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with suppress(KeyboardInterrupt), server() as running:
         print(running.endpoint, flush=True)
