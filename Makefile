@@ -36,7 +36,6 @@ demo: $(RUNTIME) ## Run 6,919 real orders as durable workflows, and check the bo
 report: $(RUNTIME) ## Make a page about penguins with a small graph of steps
 	@$(PY) -m examples.report.demo $(ARGS)
 
-# Three at once on any machine: many tests wait for real time. All of them must collect the same names, so one hash seed.
 package: $(DEV) ## Make build/lambda, what Lambda unpacks, for the runtime that template.yaml names
 	@$(PY) -m detent.cli package --app $(APP) --out build/lambda $(ARGS)
 
@@ -47,8 +46,10 @@ lock: $(DEV) ## Lock what build/lambda depends on, in requirements.lock
 build-Worker: package
 	@cp -Rp build/lambda/. "$(ARTIFACTS_DIR)"
 
+# Three at once on any machine: many tests wait for real time. All of them must collect the same names, so one hash seed.
+# What shares an expensive deployment is a group, which one of the three has to itself.
 test: $(DEV) ## Run the whole suite
-	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 $(ARGS)
+	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 --dist loadgroup $(ARGS)
 
 check: lint types imports template ministack sam test ## Everything that must hold before a change goes in
 

@@ -14,7 +14,7 @@ from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import credentials, session
 
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.xdist_group("deployed")]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,3 @@
+"""Which edition of the application this folder holds. A later deploy changes the number, as it would change code."""
+
+EDITION = 1

@@ -1,0 +1,101 @@
+"""Where the suite deploys, by DETENT_TEST_STACK:
+
+    not set       the server that AWS_ENDPOINT_URL names, else a ministack of our own, which checks what roles allow
+    localstack    LocalStack in a container, which pytest-localstack starts; needs a docker daemon
+    account       AWS: the account and region of the environment's credentials. Costs some cents.
+
+Nobody comes to an account by accident: everywhere else, credentials and endpoint are a stand-in's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import boto3
+
+from tests.service.server import NoServer, given_endpoint, ministack
+from tests.service.stack import CREDENTIALS, REGION, credentials, session
+
+VARIABLE = "DETENT_TEST_STACK"
+LOCALSTACK = "4.14"
+"""The last release that asks for no account of its own."""
+SOCKET = "/var/run/docker.sock"
+
+Kind: TypeAlias = Literal["ministack", "server", "localstack", "account"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """`endpoint` is None on AWS. `pid` is of a server of our own, whose functions are processes of this machine."""
+
+    kind: Kind
+    region: str
+    endpoint: str | None
+    pid: int | None = None
+
+    def client(self, service: str) -> Any:
+        if self.endpoint is None:
+            return boto3.Session(region_name=self.region).client(service)  # type: ignore[call-overload]
+        return session().client(service, endpoint_url=self.endpoint)  # type: ignore[call-overload]
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What other programs are told, so that they work here and nowhere else."""
+        if self.endpoint is None:
+            return dict(os.environ)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DETENT_"))}
+        return {**kept, **CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint}
+
+
+@contextmanager
+def chosen_place(folder: Path) -> Iterator[Place]:
+    """The place to deploy to, for as long as the block. Raises `NoServer` if it is not there."""
+    match os.environ.get(VARIABLE, ""):
+        case "" if (given := given_endpoint()) is not None:
+            with credentials():
+                yield Place("server", REGION, given)
+        case "":
+            with credentials(), ministack(folder, authorise=True) as server:
+                yield Place("ministack", REGION, server.endpoint, server.pid)
+        case "localstack":
+            with credentials(), _localstack() as endpoint:
+                yield Place("localstack", REGION, endpoint)
+        case "account":
+            region = boto3.Session().region_name
+            if region is None:
+                raise NoServer(f"{VARIABLE}=account needs a region: set AWS_REGION, or a profile that has one.")
+            yield Place("account", region, None)
+        case other:
+            raise NoServer(f"{VARIABLE} is {other!r}: use localstack or account, or do not set it.")
+
+
+@contextmanager
+def _localstack() -> Iterator[str]:
+    from docker import DockerClient
+    from docker.errors import DockerException
+    from docker.models.containers import ContainerCollection
+    from pytest_localstack.session import LocalstackSession
+
+    class Containers(ContainerCollection):  # type: ignore[misc]
+        """LocalStack runs functions in containers of their own, for which it needs the daemon too."""
+
+        def run(self, image: str, **options: Any) -> Any:
+            return super().run(image, volumes={SOCKET: {"bind": SOCKET, "mode": "rw"}}, **options)
+
+    class Docker(DockerClient):  # type: ignore[misc]
+        @property
+        def containers(self) -> Containers:
+            return Containers(client=self)
+
+    try:
+        daemon = Docker.from_env()
+        daemon.ping()
+    except DockerException as error:
+        raise NoServer(f"There is no docker daemon to run LocalStack in: {error}") from error
+    with LocalstackSession(daemon, region_name=REGION, localstack_version=LOCALSTACK) as running:
+        yield str(running.endpoint_url("cloudformation"))

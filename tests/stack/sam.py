@@ -1,0 +1,88 @@
+"""The SAM CLI, as people run it: in a project of their own, against the place that the environment names."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.service.server import NoServer
+from tests.stack.places import Place
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = ROOT / ".venv-sam/bin/sam"
+APP = "tests.stack.app:app"
+MAKEFILE = """\
+build-Worker:
+\tdetent package --app {app} --out build/lambda {options}
+\tcp -Rp build/lambda/. "$(ARTIFACTS_DIR)"
+"""
+PATIENCE = 1200.0
+"""Seconds. An account takes minutes for what an emulator does in seconds."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A user's project, as docs/deploy.md says one looks. What it says is ours, unedited."""
+
+    folder: Path
+    place: Place
+
+    def sam(self, *arguments: str) -> str:
+        """What the command printed. Raises `AssertionError` with it if the command failed."""
+        if not PROGRAM.exists():
+            raise NoServer(f"{PROGRAM} is missing: `make sam` installs it.")
+        environment = {
+            **self.place.environment,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "SAM_CLI_TELEMETRY": "0",
+            "NO_COLOR": "1",
+        }
+        done = subprocess.run(
+            [PROGRAM, *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"sam {' '.join(arguments)} ended with {done.returncode}\n{said}"
+        return said
+
+    def build(self) -> str:
+        return self.sam("build")
+
+    def deploy(self, stack: str, parameters: Mapping[str, str]) -> str:
+        given = [f"{name}={value}" for name, value in parameters.items()]
+        return self.sam(
+            *("deploy", "--stack-name", stack, "--region", self.place.region, "--no-confirm-changeset"),
+            *("--no-progressbar", "--parameter-overrides", *given),
+        )
+
+    def delete(self, stack: str) -> str:
+        return self.sam("delete", "--stack-name", stack, "--region", self.place.region, "--no-prompts")
+
+    def change_edition(self, edition: int) -> None:
+        """Another edition of the application's code."""
+        file = self.folder / "tests/stack/edition.py"
+        file.write_text(re.sub(r"EDITION = \d+", f"EDITION = {edition}", file.read_text()))
+
+
+def new_project(folder: Path, place: Place) -> Project:
+    for name in ("template.yaml", "samconfig.toml", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    # A stand-in runs functions with a Python of this machine. What `detent package` reads in the template is for AWS.
+    here = f"--python-version {sys.version_info.major}.{sys.version_info.minor} --architecture {platform.machine()}"
+    (folder / "Makefile").write_text(MAKEFILE.format(app=APP, options=here if place.kind == "ministack" else ""))
+    (folder / "tests/stack").mkdir(parents=True)
+    for name in ("__init__", "stack/__init__", "stack/app", "stack/edition", "stack/ledger"):
+        shutil.copy(ROOT / f"tests/{name}.py", folder / f"tests/{name}.py")
+    return Project(folder, place)
