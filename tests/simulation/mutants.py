@@ -167,8 +167,8 @@ MUTANTS = (
     Mutant(
         "what a dead letter begins again gets a message before the dead letter is deleted",
         ENGINE + "step.py",
-        "                await send(session, [me.path])\n                return HandedOver()\n            return ",
-        "                return HandedOver()\n            return ",
+        "                await send(session, [me.path])\n                return HandedOver()\n            if record.",
+        "                return HandedOver()\n            if record.",
         ("a_dead_letter_of_a_step_that_has_not_begun_lets_it_begin_with_a_new_message", SEEDS),
     ),
     Mutant(
