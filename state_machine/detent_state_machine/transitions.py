@@ -86,24 +86,27 @@ class Writer:
 # ---- a step run: what its owner writes ----------------------------------------------------------------------
 
 
-def claim(me: Writer, *, now: int, lease: int) -> Update:
+def claim(me: Writer, *, now: int, lease: int, expires: int) -> Update:
     """The first claim of a step run.
+
+    From its first write on a record `expires`: the run may end without anybody coming back to this step. The reaper
+    moves the date on while the run lives.
 
     The race it wins: two deliveries of one message, or a walk's message beside the original one.
         A: sees nothing                      B: sees nothing
         A: RUNNING/A where missing  → won    B: RUNNING/B where missing  → refused, with A's record
     """
-    return _step(Change.CLAIM, me, Missing(), {"inline": me.inline, "started": now, "lease": lease})
+    return _step(Change.CLAIM, me, Missing(), {**_first(me, expires), "started": now, "lease": lease})
 
 
-def heartbeat(me: Writer, *, started: int, lease: int) -> Update:
+def heartbeat(me: Writer, *, started: int, lease: int, expires: int) -> Update:
     """Keeps the lease, and writes the record of an inline step that became long.
 
     The race it wins: a worker that was paused past its lease comes back.
         A: RUNNING/A, paused …        B: takes over, RUNNING/B
         A: wakes, renews where owner = A  → refused: A knows it has lost, and stops
     """
-    new: dict[str, Value] = {} if me.held else {"inline": me.inline, "started": started}
+    new = {} if me.held else {**_first(me, expires), "started": started}
     return _step(Change.HEARTBEAT, me, _fence(me), {**new, "lease": lease})
 
 
@@ -120,7 +123,9 @@ def complete(me: Writer, *, started: int, ended: int, output: Payload, expires: 
     return _step(Change.COMPLETE, me, _fence(me), set_, remove=("lease", "error"))
 
 
-def retry(me: Writer, seen: StepRecord | None, *, started: int, ended: int, due: int, error: ErrorInfo) -> Update:
+def retry(
+    me: Writer, seen: StepRecord | None, *, started: int, ended: int, due: int, expires: int, error: ErrorInfo
+) -> Update:
     """A failed attempt with another one to come, due at `due`. Same race as `complete`."""
     set_: dict[str, Value] = {
         "started": started,
@@ -130,7 +135,7 @@ def retry(me: Writer, seen: StepRecord | None, *, started: int, ended: int, due:
         "history": _with_attempt(seen, started, ended, error),
     }
     if not me.held:
-        set_["inline"] = me.inline
+        set_ |= _first(me, expires)
     return _step(Change.RETRY, me, _fence(me), set_, remove=("lease",))
 
 
@@ -260,10 +265,10 @@ def of_dead_letter(
     """
     if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:
         return Interrupt(interrupt(me, seen, now=now, expires=expires, error=_dead_letter(step)))
-    return Revive(_revive(me, seen, now=now))
+    return Revive(_revive(me, seen, now=now, expires=expires))
 
 
-def _revive(me: Writer, seen: StepRecord | None, *, now: int) -> Update:
+def _revive(me: Writer, seen: StepRecord | None, *, now: int, expires: int) -> Update:
     """Due at once, for the message that is sent next.
 
     The race it wins: its owner is alive after all, or another dead letter of it is handled at the same moment.
@@ -280,7 +285,7 @@ def _revive(me: Writer, seen: StepRecord | None, *, now: int) -> Update:
         "history": _with_attempt(seen, (seen.due or seen.started) if seen else now, now, lost),
     }
     if seen is None:
-        set_["started"] = now
+        set_ |= {**_first(me, expires), "started": now}
     return _step(Change.REVIVE, me, Missing() if seen is None else _seen(seen, now), set_, remove=("lease",))
 
 
@@ -352,6 +357,10 @@ def _same(seen: StepRecord) -> Expect:
 def _ends(me: Writer, started: int, ended: int, expires: int) -> dict[str, Value]:
     new: dict[str, Value] = {} if me.held else {"inline": me.inline}
     return {**new, "started": started, "ended": ended, "expires": expires}
+
+
+def _first(me: Writer, expires: int) -> dict[str, Value]:
+    return {"inline": me.inline, "expires": expires}
 
 
 def _with_attempt(seen: StepRecord | None, started: int, ended: int, error: ErrorInfo) -> str:

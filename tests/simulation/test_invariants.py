@@ -21,6 +21,7 @@ from tests.simulation.by_hand import Hand, by_hand
 from tests.simulation.workloads import Drawn
 
 RUN = "r1"
+EXPIRES = 4_000_000_000
 
 
 class World:
@@ -64,7 +65,7 @@ def test_1_only_what_the_table_of_transitions_has_may_happen() -> None:
     me = Writer(RUN, "a", "me", inline=True)
     world.write(transitions.skip(me, now=1, expires=2))
     world = World()
-    world.write(transitions.claim(me, now=1, lease=30_001))
+    world.write(transitions.claim(me, now=1, lease=30_001, expires=EXPIRES))
     with pytest.raises(Violation, match="went from RUNNING to SKIPPED"):
         world.write(transitions.skip(me, now=1, expires=2))
 
@@ -126,7 +127,7 @@ def test_7_no_body_begins_long_after_a_cancel_returned() -> None:
 def at_work() -> World:
     """`a` is claimed by its owner until 31,000."""
     world = World()
-    world.write(transitions.claim(Writer(RUN, "a", "owner", inline=False), now=1_000, lease=31_000))
+    world.write(transitions.claim(Writer(RUN, "a", "owner", inline=False), now=1_000, lease=31_000, expires=EXPIRES))
     return world
 
 
@@ -137,7 +138,7 @@ OTHER = Writer(RUN, "a", "other", inline=False)
     "write",
     [
         transitions.complete(OTHER, started=1, ended=2, output=NULL, expires=3),
-        transitions.retry(OTHER, None, started=1, ended=2, due=3, error=ErrorInfo("E", "")),
+        transitions.retry(OTHER, None, started=1, ended=2, due=3, expires=EXPIRES, error=ErrorInfo("E", "")),
         transitions.fail(OTHER, None, started=1, ended=2, expires=3, error=ErrorInfo("E", "")),
     ],
     ids=["complete", "retry", "fail"],
@@ -180,10 +181,10 @@ def test_a_violation_that_a_workers_write_makes_ends_the_simulation() -> None:
 def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() -> None:
     world = World()
     me = Writer(RUN, "a", "me", inline=True)
-    world.write(transitions.heartbeat(me, started=1_000, lease=32_000))
-    world.write(transitions.heartbeat(me, started=1_000, lease=37_000))
+    world.write(transitions.heartbeat(me, started=1_000, lease=32_000, expires=EXPIRES))
+    world.write(transitions.heartbeat(me, started=1_000, lease=37_000, expires=EXPIRES))
     world.complete("a")
-    world.write(transitions.claim(Writer(RUN, "b", "me", inline=False), now=1, lease=30_001))
+    world.write(transitions.claim(Writer(RUN, "b", "me", inline=False), now=1, lease=30_001, expires=EXPIRES))
     world.write(run_transitions.finish(world.run, now=1, expires=2))
     assert world.invariants.changes == {
         f"step run: {Change.HEARTBEAT}": 2,

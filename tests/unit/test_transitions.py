@@ -107,15 +107,15 @@ def where_retrying(status: StepStatus | None, owner: str, lease: int) -> bool:
 
 
 def owned(me: Writer) -> Iterator[tuple[Change, Update]]:
-    yield Change.HEARTBEAT, transitions.heartbeat(me, started=NOW, lease=LEASE)
+    yield Change.HEARTBEAT, transitions.heartbeat(me, started=NOW, lease=LEASE, expires=EXPIRES)
     yield Change.COMPLETE, transitions.complete(me, started=1, ended=2, output=Payload("1"), expires=EXPIRES)
-    yield Change.RETRY, transitions.retry(me, None, started=1, ended=2, due=3, error=ERROR)
+    yield Change.RETRY, transitions.retry(me, None, started=1, ended=2, due=3, expires=EXPIRES, error=ERROR)
     yield Change.FAIL, transitions.fail(me, None, started=1, ended=2, expires=EXPIRES, error=ERROR)
 
 
 def cases() -> Iterator[Case]:
     running, retrying = stored(StepStatus.RUNNING), stored(StepStatus.RETRYING)
-    yield Case(Change.CLAIM, "claim", transitions.claim(ME, now=NOW, lease=LEASE), where_missing)
+    yield Case(Change.CLAIM, "claim", transitions.claim(ME, now=NOW, lease=LEASE, expires=EXPIRES), where_missing)
     yield Case(Change.SKIP, "skip", transitions.skip(ME, now=NOW, expires=EXPIRES), where_missing)
     yield Case(Change.RECLAIM, "reclaim", decided(retrying), where_retrying)
     yield Case(Change.TAKE_OVER, "take over", decided(running), where_expired)
@@ -205,7 +205,7 @@ def test_an_inline_step_that_stays_short_is_complete_with_one_write() -> None:
 
 def test_a_claim_from_a_message_says_so_and_a_later_commit_keeps_it() -> None:
     mine = replace(ME, inline=False)
-    claimed = apply(transitions.claim(mine, now=NOW, lease=LEASE), None)
+    claimed = apply(transitions.claim(mine, now=NOW, lease=LEASE, expires=EXPIRES), None)
     held = replace(mine, held=True)
     after = apply(transitions.complete(held, started=1, ended=2, output=Payload("1"), expires=3), claimed)
     assert after is not None
@@ -214,7 +214,7 @@ def test_a_claim_from_a_message_says_so_and_a_later_commit_keeps_it() -> None:
 
 def test_a_failed_attempt_is_counted_and_kept_in_the_history() -> None:
     seen = record(stored(StepStatus.RUNNING, owner="me", errors=1, takeovers=2))
-    write = transitions.retry(HELD, seen, started=10, ended=20, due=500, error=ERROR)
+    write = transitions.retry(HELD, seen, started=10, ended=20, due=500, expires=EXPIRES, error=ERROR)
     after = record(apply(write, stored(StepStatus.RUNNING, owner="me", errors=1, takeovers=2)) or {})
     assert (after.errors, after.takeovers, after.due) == (2, 2, 500)
     assert after.attempt == 4
@@ -222,10 +222,10 @@ def test_a_failed_attempt_is_counted_and_kept_in_the_history() -> None:
 
 
 def test_the_number_of_the_attempt_counts_errors_and_lost_workers() -> None:
-    item: Item | None = apply(transitions.claim(ME, now=NOW, lease=NOW), None)
+    item: Item | None = apply(transitions.claim(ME, now=NOW, lease=NOW, expires=EXPIRES), None)
     assert item is not None
     attempts = [record(item).attempt]
-    item = apply(transitions.retry(HELD, record(item), started=1, ended=2, due=NOW, error=ERROR), item)
+    item = apply(transitions.retry(HELD, record(item), started=1, ended=2, due=NOW, expires=EXPIRES, error=ERROR), item)
     assert item is not None
     attempts.append(record(item).attempt)
     for _ in range(2):  # the retry is claimed, its worker is lost, another one takes over
@@ -357,7 +357,9 @@ def test_of_two_dead_letters_of_one_step_run_the_second_is_refused() -> None:
 def test_the_owner_of_an_expired_lease_that_renews_it_refuses_the_take_over() -> None:
     item = stored(StepStatus.RUNNING)
     take_over = decided(item)
-    renewed = apply(transitions.heartbeat(replace(HELD, token="other"), started=1, lease=NOW + 1), item)
+    renewed = apply(
+        transitions.heartbeat(replace(HELD, token="other"), started=1, lease=NOW + 1, expires=EXPIRES), item
+    )
     assert not holds(take_over.expect, renewed)
 
 
@@ -387,18 +389,18 @@ def all_writes(me: Writer, seen: Item | None, now: int) -> list[Update]:
     """Every write that this writer could send, having seen this record."""
     step_record = None if seen is None else record(seen)
     writes = [
-        transitions.claim(me, now=now, lease=now + 10),
-        transitions.skip(me, now=now, expires=0),
-        transitions.cancel(me, started=now, ended=now, expires=0),
-        transitions.heartbeat(me, started=now, lease=now + 10),
-        transitions.complete(me, started=now, ended=now, output=Payload("1"), expires=0),
-        transitions.retry(me, step_record, started=now, ended=now, due=now + 5, error=ERROR),
-        transitions.fail(me, step_record, started=now, ended=now, expires=0, error=ERROR),
+        transitions.claim(me, now=now, lease=now + 10, expires=EXPIRES),
+        transitions.skip(me, now=now, expires=EXPIRES),
+        transitions.cancel(me, started=now, ended=now, expires=EXPIRES),
+        transitions.heartbeat(me, started=now, lease=now + 10, expires=EXPIRES),
+        transitions.complete(me, started=now, ended=now, output=Payload("1"), expires=EXPIRES),
+        transitions.retry(me, step_record, started=now, ended=now, due=now + 5, expires=EXPIRES, error=ERROR),
+        transitions.fail(me, step_record, started=now, ended=now, expires=EXPIRES, error=ERROR),
     ]
     if step_record is None or not step_record.status.terminal:
-        writes.append(transitions.interrupt(me, step_record, now=now, expires=0, error=ERROR))
+        writes.append(transitions.interrupt(me, step_record, now=now, expires=EXPIRES, error=ERROR))
     for dead in (False, True) if seen is not None else ():
-        found = with_record(me, STEP, record(seen or {}), now=now, lease=now + 10, expires=0, dead=dead)
+        found = with_record(me, STEP, record(seen or {}), now=now, lease=now + 10, expires=EXPIRES, dead=dead)
         if isinstance(found, Claim | Interrupt | Revive):
             writes.append(found.write)
     return writes
@@ -429,6 +431,18 @@ def test_whatever_writers_send_however_late_a_terminal_record_never_changes(
             after = record(states[-1] or {})
             source = None if before is None else record(before).status
             assert any(source in sources and after.status is target for sources, target in STEP_TABLE.values())
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_record_says_from_its_first_write_on_when_it_is_dropped(inline: bool) -> None:
+    # Its run may end, by a cancel or another step's failure, with nobody coming back to this one.
+    writes = all_writes(Writer("run-1", "charge", "a", inline=inline), None, NOW)
+    writes.append(
+        of_dead_letter(Writer("run-1", "charge", "a", inline=inline), STEP, None, now=NOW, expires=EXPIRES).write
+    )
+    first = [apply(write, None) for write in writes if holds(write.expect, None)]
+    assert len(first) >= 8
+    assert {item["expires"] for item in first if item} == {EXPIRES}
 
 
 @pytest.mark.parametrize("status", TERMINAL)

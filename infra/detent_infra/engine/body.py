@@ -127,7 +127,7 @@ async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop |
     held = me.held
     try:
         try:
-            await backend.table.write(transitions.heartbeat(me, started=started, lease=lease))
+            await backend.table.write(transitions.heartbeat(me, started=started, lease=lease, expires=session.expires))
         except Conflict as conflict:
             if not transitions.wrote(me, StepStatus.RUNNING, conflict.item):
                 return LeaseLost(), held

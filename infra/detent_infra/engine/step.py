@@ -201,7 +201,7 @@ class Steps:
         if seen is None:
             if session.dead:
                 return transitions.of_dead_letter(me, step, None, now=now, expires=session.expires).write
-            return transitions.claim(me, now=now, lease=lease)
+            return transitions.claim(me, now=now, lease=lease, expires=session.expires)
         refused = transitions.with_record(
             me, step, seen, now=now, lease=lease, expires=session.expires, dead=session.dead
         )
@@ -334,7 +334,9 @@ class Steps:
         ended = self.backend.clock()
         if isinstance(verdict, retry.Again):
             due = ended + int(verdict.delay * 1000)
-            write = transitions.retry(me, seen, started=started, ended=ended, due=due, error=error)
+            write = transitions.retry(
+                me, seen, started=started, ended=ended, due=due, expires=session.expires, error=error
+            )
             status = StepStatus.RETRYING
         else:
             write = transitions.fail(me, seen, started=started, ended=ended, expires=session.expires, error=error)
