@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from botocore.exceptions import ClientError
 from detent_infra.ids import new_id
 
+from tests.sam_template import as_list
 from tests.stack.facts import TLS_ONLY, bucket_policy
 from tests.stack.ledger import ACTIONS, Ledger, table_name
 from tests.stack.places import Place
@@ -29,7 +29,6 @@ def deployed(place: Place, folder: Path) -> Iterator[Stack]:
     project = new_project(folder, place)
     ledger.create()
     policy = _policy(place, ledger)
-    stack: Stack | None = None
     try:
         project.sam("validate", "--lint")
         project.build()
@@ -42,9 +41,8 @@ def deployed(place: Place, folder: Path) -> Iterator[Stack]:
         yield stack
     finally:
         if place.kind != "ministack":
-            _remove(place, project, name, stack)
+            _remove(place, project, name)
             place.client("iam").delete_policy(PolicyArn=policy)
-            ledger.drop()
 
 
 def read_stack(place: Place, project: Project, name: str, parameters: Mapping[str, str]) -> Stack:
@@ -92,20 +90,22 @@ def _allow_plain_http(stack: Stack) -> None:
     stack.place.client("s3").delete_bucket_policy(Bucket=stack.resources["Bucket"])
 
 
-def as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _remove(place: Place, project: Project, name: str, stack: Stack | None) -> None:
-    with suppress(AssertionError):  # it is gone already if the suite came to its last test
+def _remove(place: Place, project: Project, name: str) -> None:
+    """The stack if it is there, and what it keeps: also of a deploy that came to nothing."""
+    try:
+        place.client("cloudformation").describe_stacks(StackName=name)
+    except ClientError:  # the suite came to its last test
+        pass
+    else:
         project.delete(name)
-    if stack is None:
-        return
-    with suppress(ClientError):
-        place.client("dynamodb").delete_table(TableName=stack.resources["Table"])
-    s3, bucket = place.client("s3"), stack.resources["Bucket"]
-    with suppress(ClientError):
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            for stored in page.get("Contents", []):
-                s3.delete_object(Bucket=bucket, Key=stored["Key"])
-        s3.delete_bucket(Bucket=bucket)
+    dynamodb, s3 = place.client("dynamodb"), place.client("s3")
+    for page in dynamodb.get_paginator("list_tables").paginate():
+        for table in page["TableNames"]:
+            if table.startswith(name):
+                dynamodb.delete_table(TableName=table)
+    for bucket in (each["Name"] for each in s3.list_buckets()["Buckets"]):
+        if bucket.startswith(name):
+            for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+                for stored in page.get("Contents", []):
+                    s3.delete_object(Bucket=bucket, Key=stored["Key"])
+            s3.delete_bucket(Bucket=bucket)

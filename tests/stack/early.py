@@ -13,8 +13,8 @@ from tests.stack import app
 from tests.stack.stack import Stack, until
 
 HEARTBEATS = {Delivery.AT_LEAST_ONCE: 2, Delivery.AT_MOST_ONCE: 3, Delivery.EXACTLY_ONCE: 3}
-"""Leases that a step run has had when the second heartbeat is written, and so the first one is whole: a claim writes
-one as well."""
+"""How many leases a step run has had by its second heartbeat, counting a claim's. The first heartbeat has then set the
+message's visibility too, so the message is soon back."""
 AGE = 20 * 60_000
 """Milliseconds. The tick looks at runs without progress for a quarter of an hour."""
 

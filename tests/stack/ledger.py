@@ -38,9 +38,6 @@ class Ledger:
         )
         self._client.get_waiter("table_exists").wait(TableName=self.table, WaiterConfig={"Delay": 1})
 
-    def drop(self) -> None:
-        self._client.delete_table(TableName=self.table)
-
     def append(self, about: str, what: str, **more: object) -> None:
         """`about` is a run's id, or the name of something that runs wait for."""
         values = {"about": about, "id": uuid4().hex, "what": what, **more}

@@ -23,6 +23,8 @@ build-Worker:
 \tdetent package --app {app} --out build/lambda {options}
 \tcp -Rp build/lambda/. "$(ARTIFACTS_DIR)"
 """
+OPTIONS = "DETENT_TEST_STACK_PACKAGE"
+"""The environment variable with options of `detent package`, for a server that runs functions in another Python."""
 PATIENCE = 1200.0
 """Seconds. An account takes minutes for what an emulator does in seconds."""
 
@@ -81,7 +83,8 @@ def new_project(folder: Path, place: Place) -> Project:
         shutil.copy(ROOT / name, folder)
     # A stand-in runs functions with a Python of this machine. What `detent package` reads in the template is for AWS.
     here = f"--python-version {sys.version_info.major}.{sys.version_info.minor} --architecture {platform.machine()}"
-    (folder / "Makefile").write_text(MAKEFILE.format(app=APP, options=here if place.kind == "ministack" else ""))
+    options = os.environ.get(OPTIONS, here if place.kind == "ministack" else "")
+    (folder / "Makefile").write_text(MAKEFILE.format(app=APP, options=options))
     (folder / "tests/stack").mkdir(parents=True)
     for name in ("__init__", "stack/__init__", "stack/app", "stack/edition", "stack/ledger"):
         shutil.copy(ROOT / f"tests/{name}.py", folder / f"tests/{name}.py")

@@ -24,7 +24,7 @@ from detent_infra.ports import Backend
 from tests.service.deployed import function_processes
 from tests.stack.ledger import Ledger, table_name
 from tests.stack.places import Place
-from tests.stack.sam import ROOT, Project
+from tests.stack.sam import Project
 
 _T = TypeVar("_T")
 
@@ -123,6 +123,3 @@ class Stack:
     def event_source(self, function: str) -> str:
         """Id of the event source mapping that invokes the function."""
         return self.resources[f"{function}Messages"]
-
-
-__all__ = ["ROOT", "Stack", "until"]
