@@ -17,6 +17,7 @@ LAST = ("test_dead_letters", "test_redeploy", "test_delete")
 """Modules after whose tests the stack is not what it was, in their order."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads which group a test is in
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [number for number, item in enumerate(items) if item.nodeid.startswith("tests/stack/")]
     ordered = sorted((items[number] for number in ours), key=lambda item: _when(item.path.stem))
