@@ -68,11 +68,15 @@ def test_a_workflow_costs_the_average_of_its_newest_ended_runs(project: Project)
     assert cost(project, "--workflow", "orders", "--limit", "1")["runs"] == 1
 
 
-def test_on_a_narrow_terminal_the_table_keeps_steps_and_dollars(project: Project) -> None:
-    result = project.call("cost", "last", columns=44)
-    assert all(len(line.rstrip()) <= 44 for line in result.out.splitlines() if "a million such" not in line)
-    assert "reserve" in result.out
-    assert "$/MILLION" in result.out
+@pytest.mark.parametrize("columns", [40, 50, 66, 70])
+def test_on_a_narrow_terminal_the_table_keeps_steps_and_dollars_and_breaks_no_word(
+    columns: int, project: Project
+) -> None:
+    wide = project.call("cost", "last").out.split()
+    result = project.call("cost", "last", columns=columns)
+    assert all(len(line.rstrip()) <= columns for line in result.out.splitlines() if "a million such" not in line)
+    assert set(result.out.split()) <= set(wide)
+    assert {"reserve", "$/MILLION", "DynamoDB"} <= set(result.out.split())
 
 
 def test_what_cannot_be_answered_is_one_line(project: Project) -> None:

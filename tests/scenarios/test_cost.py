@@ -36,6 +36,7 @@ from examples.orders.app import orders
 from examples.orders.lines import read_lines
 from tests.compatibility.snapshot import RECORDS, Snapshot, from_text, put_back
 from tests.lambda_stack import Context as LambdaContext
+from tests.scenarios.faulty import Faulty, World, world
 
 Declared = Workflow[Small, Any]
 
@@ -267,6 +268,63 @@ def test_a_take_over_costs_another_delivery_and_a_claim() -> None:
     smooth, taken_over = kept("completed"), kept("taken_over_from_a_dead_worker_and_died_again")
     assert taken_over.requests["sqs.ReceiveMessage"] > smooth.requests["sqs.ReceiveMessage"]
     assert taken_over.requests["sqs.ChangeMessageVisibility"] >= 1
+
+
+def two_steps(delivery: Any = "at_least_once") -> World:
+    w = world()
+
+    @w.flow.step(timeout=10)
+    def one(n: int) -> int:
+        return n
+
+    @w.flow.step(timeout=600, delivery=delivery)
+    def two(n: int = one.output) -> int:
+        return n
+
+    return w
+
+
+@pytest.mark.parametrize(("dead_letters", "status"), [(1, "COMPLETED"), (6, "FAILED")])
+def test_the_time_until_a_dead_letter_is_found_is_not_billed(dead_letters: int, status: str) -> None:
+    """Of invocations that are too short for the second step, which so uses up its deliveries."""
+    w = two_steps()
+
+    async def deliver(h: Faulty, seconds: float, *, dead: bool = False) -> None:
+        queue = h.dead if dead else h.queue
+        for message in await queue.receive(1, wait=0.0, visibility=30.0):
+            if await h._engine.handle(message, deadline=h.backend.clock() + int(seconds * 1000), dead=dead):
+                await queue.delete(message.receipt)
+
+    with Faulty(w.app) as h:
+        h.stop_worker()
+        run = h.start(w.flow, 5)
+        h.wait_for(deliver(h, 20))
+        found = 0
+        while found < dead_letters:
+            h.advance(300)
+            h.wait_for(deliver(h, 1))
+            found += len(h.dead.bodies())
+            h.wait_for(deliver(h, 20, dead=True))
+        h.wait_for(deliver(h, 900))
+        facts = facts_of(h, run.id)
+    assert (facts.run.status, facts.run.ended is not None) == (status, True)
+    assert facts.records["two"].takeovers == min(dead_letters, 5)
+    usage = estimate(facts).usage
+    assert usage.milliseconds <= 2 + dead_letters  # each delivery is billed a millisecond at least
+    assert usage.requests["sqs.ChangeMessageVisibility"] == 0, "heartbeats"
+
+
+def test_the_time_until_a_dead_worker_is_missed_is_not_billed_at_the_end_of_an_interrupted_step() -> None:
+    w = two_steps(delivery="at_most_once")
+    with Harness(w.app) as h:
+        h.crash("two")
+        run = h.start(w.flow, 5)
+        assert h.settle(run) is RunStatus.FAILED
+        facts = facts_of(h, run.id)
+    two = facts.records["two"]
+    assert two.error is not None
+    assert (two.error.type, (two.ended or 0) - two.started >= 30_000) == ("Interrupted", True)
+    assert estimate(facts).usage.milliseconds <= 3
 
 
 def kept(situation: str) -> Usage:

@@ -11,10 +11,13 @@ the records do not tell is taken as follows:
     writes of `ctx.commit`               two units each: items below 1 KB
     Lambda's time                        from the start of a delivery's first body to the end of its last, each delivery
                                          on its own, though up to 10 share an invocation; of a run on another backend
-                                         the bodies alone, without the writes between them
+                                         the bodies alone, without the writes between them. What nobody saw end is
+                                         not known: a worker that died is taken to have worked until its lease ended,
+                                         one behind a dead letter or an interrupted step not at all
 
 Left out is what does not belong to a run: registering definitions, empty receives, the tick, alarms, what clients
-read, what `detent retry` reads and closes in the old run, and what the bodies themselves ask of AWS.
+read, what `detent retry` reads and closes in the old run, what the bodies themselves ask of AWS, and what S3 takes
+for storage.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from detent_state_machine import keys
 from detent_state_machine.graph import Arrival, Graph
-from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.records import PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.writes import Item, Key, Value
 
@@ -18,6 +18,8 @@ from detent_infra.cost.metering import item_size, size_of, with_key
 
 ERROR_BYTES = 700
 """Assumed of an error with its trace on a record, where a later attempt has overwritten it. At most 5 KB."""
+_UNSEEN = ("DeadLetter", "Interrupted")
+"""Errors that the engine gives an attempt which nobody saw at work: it was found when its time had long passed."""
 _AT_THE_END = ("ended", "expires", "error", "failed_step")
 _OF_RESULTS = ("output", "output_ref", "error", "history", "ended", "expires", "commits")
 
@@ -40,6 +42,8 @@ class Attempt:
     started: int
     ended: int
     how: How
+    timed: bool = True
+    """False if its times say when it was found rather than how long a body ran, as of a dead letter."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +90,7 @@ class Facts:
     def _attempts(self, record: StepRecord) -> list[Attempt]:
         if record.path in self.carried or record.status is StepStatus.SKIPPED:
             return []
-        past = [
-            Attempt(each.started, each.ended, How.LOST if each.error.startswith("LostLease:") else How.RETRIED)
-            for each in record.history
-        ]
+        past = [_past_attempt(each) for each in record.history]
         dropped = max(0, record.errors + record.takeovers - len(past))
         past[:0] = [Attempt(record.started, record.started, How.RETRIED)] * dropped
         match record.status:
@@ -101,7 +102,8 @@ class Facts:
                 past = past[:-1]  # its last attempt is in the history as well
             case _:
                 pass
-        return [*past, Attempt(record.started, record.ended or record.started, How.ENDED)]
+        timed = record.error is None or record.error.type not in _UNSEEN
+        return [*past, Attempt(record.started, record.ended or record.started, How.ENDED, timed)]
 
     # ---- sizes ------------------------------------------------------------------------------------------------
 
@@ -189,6 +191,12 @@ class Facts:
             return together, record.ended or 0
 
         return max(paths, key=order)
+
+
+def _past_attempt(past: PastAttempt) -> Attempt:
+    error = past.error.partition(":")[0]
+    how = How.LOST if error == "LostLease" else How.RETRIED
+    return Attempt(past.started, past.ended, how, timed=error not in _UNSEEN)
 
 
 _ARRIVES = (StepStatus.COMPLETED, StepStatus.SKIPPED)

@@ -202,6 +202,9 @@ class Replay:
             session.texts.add(path)
 
     def _work(self, session: _Session, usage: Usage, attempt: Attempt, path: str) -> None:
+        if not attempt.timed:
+            usage.milliseconds += 1 if session.until is None else 0
+            return
         since = attempt.started
         if self._facts.in_lambda and session.until is not None:
             since = min(since, session.until)
@@ -225,7 +228,10 @@ class Replay:
         if record is None or session.looked is None:
             return
         attempts = self._facts.attempts(record)
-        begins = attempts[self._tried[path]].started if attempts else record.started
+        attempt = attempts[self._tried[path]] if attempts else None
+        if attempt is not None and not attempt.timed:
+            return
+        begins = attempt.started if attempt is not None else record.started
         if begins - session.looked >= self._timing.heartbeat * 1000:
             usage = self._part(path)
             self._ask_queue(usage, "ChangeMessageVisibility")

@@ -179,9 +179,9 @@ def _print_steps(out: Console, answer: Answer) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    units, times = out.width >= 66, out.width >= 50
+    units, times = out.width >= 70, out.width >= 50
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    table.add_column("STEP", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("STEP", overflow="ellipsis", min_width=8)  # the one that gives way
     headings = [
         "REQUESTS",
         *(["WRITE UNITS", "READ UNITS"] if units else []),
@@ -237,11 +237,13 @@ def _print_services(out: Console, answer: Answer) -> None:
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="bright_black", overflow="fold")
+    if out.width >= 50:
+        table.add_column(style="bright_black")
     for service, dollars in cost.by_service().items():
         if dollars * MILLION >= LEAST:
             share = f"{dollars / cost.total:.0%}"
-            table.add_row(service, f"${dollars * MILLION:,.2f}", share, used[service])
+            # Where words would be broken to fit, the figures behind the dollars are left to --json.
+            table.add_row(service, f"${dollars * MILLION:,.2f}", share, *([used[service]] if out.width >= 50 else []))
     out.print(table)
 
 
@@ -249,7 +251,8 @@ def _print_notes(out: Console, answer: Answer) -> None:
     storage = answer.cost(answer.usage).storage * MILLION
     out.print(
         f"Dollars are per million such runs, at list prices of {US_EAST_1.region} in {US_EAST_1.read_on}. Apart from "
-        f"them: ${storage:,.2f} for each month that the records are kept, and what the bodies ask of AWS.",
+        f"them: ${storage:,.2f} for each month that the records are kept in the table, what S3 takes for large "
+        "payloads, and what the bodies ask of AWS.",
         style="bright_black",
     )
 
