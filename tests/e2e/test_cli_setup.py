@@ -211,6 +211,13 @@ def test_the_doctor_checks_a_database_and_leaves_nothing_behind(project: Project
     assert project.run("doctor").out.splitlines()[-2].startswith("warn  worker")
 
 
+@pytest.mark.parametrize("columns", [40, 160])
+def test_the_doctor_s_lines_fit_and_end_without_spaces(columns: int, project: Project) -> None:
+    lines = project.call("doctor", columns=columns).out.splitlines()
+    assert all(line == line.rstrip() and len(line) <= columns for line in lines)
+    assert "thefirstrunorworkermakesit." in "".join("".join(lines).split())
+
+
 def test_the_doctor_leaves_the_messages_of_others(project: Project) -> None:
     for number in range(3):
         project.call("run", "orders", f'{{"id": "{number}"}}')

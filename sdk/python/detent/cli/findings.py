@@ -10,6 +10,9 @@ from detent.cli.output import clean, console, one_line, write_json
 Verdict = Literal["ok", "warn", "fail", "skip"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
+_MARGIN, _LEAST = 20, 20
+"""Columns before what is said, and that it has however narrow the terminal is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -46,18 +49,18 @@ class Report:
 
 
 def _print(check: Check) -> None:
-    from rich.table import Table
     from rich.text import Text
 
-    out = console()
+    out, style = console(), _STYLES[check.verdict]
     said = Text(one_line(check.message))
     if check.fix:
-        said.append(f"\n{clean(check.fix)}", _STYLES[check.verdict])
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=4, no_wrap=True)
-    grid.add_column(width=12, no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(Text(check.verdict, _STYLES[check.verdict]), check.name, said)
-    out.print(grid)
+        said.append(f"\n{clean(check.fix)}", style)
+    lines = said.wrap(out, max(_LEAST, out.width - _MARGIN))
+    for line in lines:
+        line.rstrip()
+    first, *more = lines
+    out.print(Text.assemble((f"{check.verdict:<6}", style), f"{check.name:<{_MARGIN - 6}}", first))
+    for line in more:
+        out.print(Text(" " * _MARGIN).append_text(line))
     if check.command:  # on one line, however long, so that it can be copied
-        out.print(Text(" " * 20 + check.command, _STYLES[check.verdict]), soft_wrap=True)
+        out.print(Text(" " * _MARGIN + check.command, style), soft_wrap=True)
