@@ -293,8 +293,8 @@ MUTANTS = (
     Mutant(
         "effects land in the transaction of the step's completion",
         ENGINE + "step.py",
-        "                await self._insist(lambda: self.backend.table.transact([write, *outcome.writes]))",
-        "                await self._insist(lambda: self.backend.table.transact([*outcome.writes]))\n"
+        "                await insist(lambda: self.backend.table.transact([write, *outcome.writes]), self._jitter)",
+        "                await insist(lambda: self.backend.table.transact([*outcome.writes]), self._jitter)\n"
         "                await self._write(write)",
         ("an_effect_is_applied_with_its_step_or_not_at_all", SEEDS),
     ),

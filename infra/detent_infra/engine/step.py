@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar, assert_never
+from typing import TypeAlias, assert_never
 
 from detent_state_machine import decide, retry, transitions
 from detent_state_machine.definition import StepDefinition
-from detent_state_machine.errors import CorruptRecord, DetentError, InputError, PayloadTooLarge, Unavailable
+from detent_state_machine.errors import CorruptRecord, DetentError, InputError, PayloadTooLarge
 from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
@@ -23,6 +22,7 @@ from pydantic import JsonValue
 from detent_infra import payloads
 from detent_infra.engine import body
 from detent_infra.engine.body import LeaseLost, RunOver
+from detent_infra.engine.patience import insist
 from detent_infra.engine.propagate import later, send
 from detent_infra.engine.session import Session, spoken
 from detent_infra.executor import Completed, Control, Executor, Failed, Failure, Task
@@ -30,12 +30,8 @@ from detent_infra.ports import Backend, Conflict
 
 log = logging.getLogger("detent")
 
-_T = TypeVar("_T")
-
 TIME_MARGIN = 2_000
 """Milliseconds kept free before an invocation's end, for the commit and what follows it."""
-PATIENCE = (0.1, 0.3, 1.0, 3.0)
-"""Longest pauses in seconds between tries of a claim or commit that the backend did not answer; within every lease."""
 RACES = 5
 """How often a claim that lost a race looks again before it leaves the message to its next delivery."""
 
@@ -299,7 +295,7 @@ class Steps:
         session.texts[me.path] = outcome.output
         try:
             if outcome.writes:
-                await self._insist(lambda: self.backend.table.transact([write, *outcome.writes]))
+                await insist(lambda: self.backend.table.transact([write, *outcome.writes]), self._jitter)
                 item: Item | None = {**write.set, "inline": me.inline}
             else:
                 item = await self._write(write)
@@ -359,21 +355,7 @@ class Steps:
         return self._committed(session, me, item)
 
     async def _write(self, write: Write) -> Item | None:
-        return await self._insist(lambda: self.backend.table.write(write))
-
-    async def _insist(self, act: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeats a claim or a commit that the backend did not answer, while the lease lasts.
-
-        Giving up would throw an attempt away though its owner lives: an at_most_once body would never have run, or
-        its result be lost. If an earlier try was applied after all, the next is refused, and `wrote` knows it.
-        """
-        for pause in PATIENCE:
-            try:
-                return await act()
-            except Unavailable as error:
-                log.warning("tried again in about %.1f s: %s", pause, error)
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
-        return await act()
+        return await insist(lambda: self.backend.table.write(write), self._jitter)
 
     def _committed(self, session: Session, me: Writer, item: Item | None) -> Ended:
         assert item is not None
