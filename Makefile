@@ -47,9 +47,9 @@ build-Worker: package
 	@cp -Rp build/lambda/. "$(ARTIFACTS_DIR)"
 
 # Three at once on any machine: many tests wait for real time. All of them must collect the same names, so one hash seed.
-# What shares an expensive deployment is a group, which one of the three has to itself.
+# What shares an expensive deployment stays in one of the three (tests/conftest.py).
 test: $(DEV) ## Run the whole suite
-	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 --dist loadgroup $(ARGS)
+	@PYTHONHASHSEED=0 $(PY) -m pytest -q -n 3 $(ARGS)
 
 check: lint types imports template ministack sam test ## Everything that must hold before a change goes in
 

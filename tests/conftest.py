@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.service.server import NoServer, Server, server
 
@@ -16,6 +18,27 @@ settings.register_profile(
     "detent", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("detent")
+
+
+TOGETHER = (
+    "tests/stack/",
+    "tests/service/test_deploy",
+    "tests/service/test_stack_doctor",
+    "tests/e2e/test_lambda_runtime",
+)
+"""Where tests share what takes long to make: all of one beginning run in one process."""
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """One test at a time for whichever process is free, but for those that belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((beginning for beginning in TOGETHER if nodeid.startswith(beginning)), nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    # xdist's own way, --dist loadgroup, has no effect with pytest 9.2.
+    return Scheduling(config, log)
 
 
 def pytest_configure() -> None:

@@ -14,7 +14,7 @@ from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import credentials, session
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("deployed")]
+pytestmark = pytest.mark.service
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import credentials, session
 
-pytestmark = [pytest.mark.service, pytest.mark.xdist_group("doctor")]
+pytestmark = pytest.mark.service
 
 UNMODELLED = {"recursion", "table", "steps", "alarms", "quotas"}
 """What ministack does not take from a template (RecursiveLoop, time to live, point-in-time recovery) or does not have

@@ -23,7 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ordered = sorted((items[number] for number in ours), key=lambda item: _when(item.path.stem))
     for number, item in zip(ours, ordered, strict=True):
         item.add_marker(pytest.mark.service)
-        item.add_marker(pytest.mark.xdist_group("stack"))
         items[number] = item
 
 
