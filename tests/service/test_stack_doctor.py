@@ -129,6 +129,22 @@ def test_a_permission_that_is_missing_hides_one_fact_and_says_which(stack: Deplo
     assert of(checks, "functions")["verdict"] == "ok"
 
 
+def test_what_was_deleted_by_hand_is_a_fault_though_the_stack_still_lists_it(stack: Deployed, examined: Any) -> None:
+    """The last on this stack: there is not much left of it."""
+    listed = client(stack, "cloudformation").list_stack_resources(StackName=stack.name)["StackResourceSummaries"]
+    physical = {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in listed}
+    for function in ("Start", "Tick"):
+        client(stack, "lambda").delete_function(FunctionName=physical[function])
+    client(stack, "logs").delete_log_group(logGroupName=stack.outputs["LogGroupName"])
+    client(stack, "sqs").delete_queue(QueueUrl=stack.outputs["QueueUrl"])
+    client(stack, "dynamodb").delete_table(TableName=physical["Table"])
+    checks = examined()
+    for name in ("resources", "logs", "messages", "table"):
+        assert of(checks, name)["verdict"] == "fail", name
+    assert "Start, Tick" in of(checks, "resources")["message"]
+    assert of(checks, "visibility")["verdict"] == of(checks, "redrive")["verdict"] == "skip"
+
+
 def test_a_stack_that_is_not_there_is_one_line(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--stack", stack.url.replace(stack.name, "no-such-stack")]) == 2
     captured = capsys.readouterr()

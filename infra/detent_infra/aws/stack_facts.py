@@ -19,6 +19,8 @@ class Unread:
 
     why: str
     fix: str = ""
+    gone: bool = False
+    """It was deleted: AWS says that there is none, rather than that we may not see it."""
 
 
 Fact: TypeAlias = T | Unread
@@ -100,7 +102,8 @@ class TableFacts:
 @dataclass(frozen=True, slots=True)
 class AlarmFacts:
     name: str
-    state: str
+    state: str | None
+    """None: the stack lists it, and it is not there."""
     actions: int
     """That are switched on."""
 
@@ -150,10 +153,11 @@ class StackFacts:
     region: str
     status: str
     resources: Mapping[str, str]
-    """Physical ids by logical name."""
+    """Physical ids by logical name, as the stack lists them: it does not notice what is deleted by hand."""
     clock: Fact[float]
     """Seconds that this machine is ahead of AWS."""
     functions: Fact[tuple[FunctionFacts, ...]]
+    """Those that are there, of those that serve detent."""
     mappings: Fact[tuple[MappingFacts, ...]]
     queues: Mapping[str, Fact[QueueFacts]]
     """Detent's two by logical name, and the one that a trigger takes messages from as `TriggerQueueArn`."""

@@ -41,7 +41,16 @@ HOURS = 3
 SERVES = "DETENT_TABLE"
 """The environment variable by which a function of the stack is known to be detent's, and not the user's own."""
 _DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError"}
-_MISSING = {"ResourceNotFoundException", "NoSuchPublicAccessBlockConfiguration"}
+_GONE = {"ResourceNotFoundException", "TableNotFoundException", "NoSuchBucket", "NoSuchEntity"} | {
+    "NonExistentQueue", "QueueDoesNotExist"
+}  # fmt: skip
+"""What AWS answers about something that is not there."""
+ALARMS = (
+    "DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm", "KeptMessagesAlarm", "RefusedMessagesAlarm",
+    "KeptTriggersAlarm", "WorkerErrorAlarm", "TickErrorAlarm",
+)  # fmt: skip
+RULE = "TickMinute"
+"""By these logical names the template's alarms and rule are known from those of the user's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,23 @@ def attempt(what: str, look: Callable[[], T]) -> Fact[T]:
         if code_of(error) in _DENIED:
             action = f"{error.response.get('Error', {}).get('Code', '')} for {error.operation_name}"
             return Unread(f"Not allowed to look at {what} ({action}).", f"Allow your own role {error.operation_name}.")
+        if code_of(error) in _GONE:
+            return _gone(what)
         return Unread(translate(error, what).message)
     except VENDOR_ERRORS as error:
         return Unread(translate(error, what).message)
+    except Gone:
+        return _gone(what)
     except (KeyError, LookupError) as error:
         return Unread(f"What AWS said about {what} lacks {error}.")
+
+
+def _gone(what: str) -> Unread:
+    return Unread(f"AWS does not find {what}: deleted by hand, it seems.", gone=True)
+
+
+class Gone(Exception):
+    """There is no such thing, which is said by an answer without it."""
 
 
 class Look:
@@ -80,9 +101,15 @@ class Look:
     def clock_off(self) -> float:
         """The answer's date has whole seconds, so half of one is added; it was written between asking and hearing."""
         asked = self._clock()
-        answer = self._clients.sqs.get_queue_attributes(QueueUrl=self._names.queue_url, AttributeNames=["QueueArn"])
+        try:
+            queue = self._clients.sqs.get_queue_attributes(QueueUrl=self._names.queue_url, AttributeNames=["QueueArn"])
+            date = queue["ResponseMetadata"]["HTTPHeaders"]["date"]
+        except ClientError as error:  # a refusal is dated, too
+            if "ResponseMetadata" not in error.response:
+                raise
+            date = error.response["ResponseMetadata"]["HTTPHeaders"]["date"]
         heard = self._clock()
-        dated = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp() + 0.5
+        dated = parsedate_to_datetime(date).timestamp() + 0.5
         return (asked + heard) / 2000 - dated
 
     def configurations(self) -> list[tuple[str, FunctionConfigurationTypeDef]]:
@@ -92,7 +119,7 @@ class Look:
             try:
                 got = self._clients.functions.get_function(FunctionName=each.physical)["Configuration"]
             except ClientError as error:
-                if code_of(error) in _MISSING:
+                if code_of(error) in _GONE:
                     continue  # deleted by hand: the check of the resources says so
                 raise
             if SERVES in got.get("Environment", {}).get("Variables", {}):
@@ -106,7 +133,7 @@ class Look:
             try:
                 return client.get_function_url_config(FunctionName=name)["AuthType"]
             except ClientError as error:
-                if code_of(error) in _MISSING:
+                if code_of(error) in _GONE:
                     return None
                 raise
 
@@ -191,7 +218,7 @@ class Look:
         try:
             got = self._clients.s3.get_public_access_block(Bucket=self._names.bucket)["PublicAccessBlockConfiguration"]
         except ClientError as error:
-            if code_of(error) not in _MISSING:
+            if code_of(error) != "NoSuchPublicAccessBlockConfiguration":
                 raise
             got = {}
         parts = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
@@ -201,26 +228,30 @@ class Look:
     def log_retention(self) -> int | None:
         name = self._names.log_group
         got = self._clients.logs.describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-        [group] = [each for each in got if each.get("logGroupName") == name]
+        group = next((each for each in got if each.get("logGroupName") == name), None)
+        if group is None:
+            raise Gone
         return group.get("retentionInDays")
 
     def alarms(self) -> tuple[AlarmFacts, ...]:
-        names = [each.physical for each in self._of("AWS::CloudWatch::Alarm")]
+        names = [each.physical for each in self._of("AWS::CloudWatch::Alarm") if each.logical in ALARMS]
         if not names:
             return ()
-        got = self._clients.metrics.describe_alarms(AlarmNames=names[:100])["MetricAlarms"]
-        return tuple(
+        got = self._clients.metrics.describe_alarms(AlarmNames=names)["MetricAlarms"]
+        found = {each.get("AlarmName", ""): each for each in got}
+        alarms = [
             AlarmFacts(
-                each.get("AlarmName", ""),
+                name,
                 each.get("StateValue", ""),
                 len(each.get("AlarmActions", [])) if each.get("ActionsEnabled", True) else 0,
             )
-            for each in got
-        )
+            for name, each in found.items()
+        ]
+        return (*alarms, *(AlarmFacts(name, None, 0) for name in names if name not in found))
 
     def rules(self) -> tuple[RuleFacts, ...]:
         found: list[RuleFacts] = []
-        for listed in self._of("AWS::Events::Rule"):
+        for listed in (each for each in self._of("AWS::Events::Rule") if each.logical == RULE):
             name = listed.physical.rpartition("|")[2]
             got = self._clients.rules.describe_rule(Name=name)
             targets = self._clients.rules.list_targets_by_rule(Rule=name)["Targets"]

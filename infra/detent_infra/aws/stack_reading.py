@@ -48,7 +48,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         blocks = begin(f"the bucket {names.bucket!r}", look.missing_blocks)
         retention = begin(f"the log group {names.log_group!r}", look.log_retention)
         alarms = begin("the alarms", look.alarms)
-        rules = begin("the rules", look.rules)
+        rules = begin("the rule of the tick", look.rules)
         account = begin("the account", look.account)
         quota = begin("the quotas of DynamoDB", look.table_quota)
         found = configurations()

@@ -12,14 +12,25 @@ from detent.cli.findings import Check
 T = TypeVar("T")
 
 AGAIN = "Deploy detent's template again: it sets this."
+REVERT = (
+    "A deploy does not notice that. Make it again, or let a change set with `--deployment-mode REVERT_DRIFT` do it."
+)
 
 
 def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Check]]) -> Iterator[Check]:
-    """What is judged of the fact; a `skip` if it could not be read."""
-    if isinstance(fact, Unread):
+    """What is judged of the fact; a `fail` if there is no such thing any more, a `skip` if it could not be read."""
+    if isinstance(fact, Unread) and fact.gone:
+        yield Check(name, "fail", fact.why, REVERT)
+    elif isinstance(fact, Unread):
         yield Check(name, "skip", fact.why, fact.fix)
     else:
         yield from judged(fact)
+
+
+def skipped(name: str, *needed: Fact[object]) -> Iterator[Check]:
+    """A `skip` for each of the facts that could not be read, once. What is gone is told as a fault by its own check."""
+    for fact in dict.fromkeys(each for each in needed if isinstance(each, Unread)):
+        yield Check(name, "skip", fact.why, fact.fix)
 
 
 def or_well(name: str, findings: Iterable[Check], said: str) -> Iterator[Check]:

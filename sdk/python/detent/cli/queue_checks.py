@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from detent_infra.aws.stack_facts import FunctionFacts, MappingFacts, QueueFacts, StackFacts, Unread
+from detent_infra.aws.stack_facts import AccountFacts, FunctionFacts, MappingFacts, QueueFacts, StackFacts, Unread
 
 from detent.cli.findings import Check
-from detent.cli.judgement import AGAIN, aws, or_well, when_read
+from detent.cli.judgement import AGAIN, aws, or_well, skipped, when_read
 
 RECEIVES = 5
 """Deliveries below which throttling alone makes dead letters of good messages (AWS's advice)."""
@@ -43,6 +43,7 @@ def _sources(facts: StackFacts) -> Iterator[Check]:
 
 def _visibility(facts: StackFacts) -> Iterator[Check]:
     """A message must stay hidden for as long as a function may hold it."""
+    yield from skipped("visibility", facts.functions, facts.mappings, *facts.queues.values())
     for mapping, function, logical, queue in _read_by(facts):
         held = function.timeout + mapping.window
         if queue.visibility < held:
@@ -62,11 +63,10 @@ def _visibility(facts: StackFacts) -> Iterator[Check]:
 def _concurrency(facts: StackFacts) -> Iterator[Check]:
     """Deliveries that Lambda throttles count against `maxReceiveCount`, and make dead letters of good messages."""
     read = list(_read_by(facts))
-    found = [each for mapping, function, _, queue in read for each in _caps(facts, mapping, function, queue)]
+    found = list(skipped("concurrency", facts.functions, facts.mappings, *facts.queues.values(), facts.account))
+    found += [each for mapping, function, _, queue in read for each in _caps(facts, mapping, function, queue)]
     shared = sum(mapping.maximum or 0 for mapping, function, _, _ in read if function.reserved is None)
-    if isinstance(facts.account, Unread):
-        found.append(Check("concurrency", "skip", facts.account.why, facts.account.fix))
-    elif shared > facts.account.unreserved:
+    if isinstance(facts.account, AccountFacts) and shared > facts.account.unreserved:
         said = (
             f"The event sources invoke up to {shared} at once, but {facts.account.unreserved} is what the account has "
             "unreserved: Lambda throttles the rest, and throttled deliveries make dead letters."
@@ -99,19 +99,30 @@ def _caps(facts: StackFacts, mapping: MappingFacts, function: FunctionFacts, que
 
 def _redrive(facts: StackFacts) -> Iterator[Check]:
     queue, dead = facts.queues["Queue"], facts.queues["DeadLetterQueue"]
-    for fact in (queue, dead):
-        if isinstance(fact, Unread):
-            yield Check("redrive", "skip", fact.why, fact.fix)
+    yield from skipped("redrive", *facts.queues.values())
     if isinstance(queue, QueueFacts) and isinstance(dead, QueueFacts):
         well = f"a message is a dead letter after {queue.max_receives} deliveries"
         yield from or_well("redrive", _redrive_lacks(queue, dead), well)
 
     source = facts.queues.get("TriggerQueueArn")
-    if isinstance(source, QueueFacts) and source.max_receives is None:
+    if isinstance(source, QueueFacts):
+        yield from _source_lacks(source)
+
+
+def _source_lacks(source: QueueFacts) -> Iterator[Check]:
+    if source.max_receives is None:
         said = (
             f"{source.name}, whose messages start runs, has no dead-letter queue: what starts none comes back for days."
         )
         yield Check("redrive", "warn", said, "Give it one, and name it as `TriggerDeadLetterQueueArn`.")
+    else:
+        yield from _gives_up_early(source, source.max_receives)
+
+
+def _gives_up_early(queue: QueueFacts, receives: int) -> Iterator[Check]:
+    if receives < RECEIVES:
+        said = f"{queue.name} gives a message up after {receives} deliveries, throttled ones among them."
+        yield Check("redrive", "warn", said, f"Set maxReceiveCount to {RECEIVES} or more; the template has 10.")
 
 
 def _redrive_lacks(queue: QueueFacts, dead: QueueFacts) -> Iterator[Check]:
@@ -122,9 +133,7 @@ def _redrive_lacks(queue: QueueFacts, dead: QueueFacts) -> Iterator[Check]:
     if queue.dead_letters_to != dead.arn:
         said = f"{queue.name} sends its dead letters to {queue.dead_letters_to}, where DeadLetters does not look."
         yield Check("redrive", "fail", said, AGAIN)
-    if queue.max_receives < RECEIVES:
-        said = f"{queue.name} gives a message up after {queue.max_receives} deliveries, throttled ones among them."
-        yield Check("redrive", "warn", said, f"Set maxReceiveCount to {RECEIVES} or more; the template has 10.")
+    yield from _gives_up_early(queue, queue.max_receives)
     if dead.retention < queue.retention:
         said = (
             f"Dead letters are kept until {dead.retention // 3600} h after they were first sent, and {queue.name} may "

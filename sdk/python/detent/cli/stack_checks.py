@@ -1,6 +1,7 @@
 """What is judged of a deployed stack: one function per question, over facts, all of them in the table `CHECKS`.
 
-Nothing here asks AWS anything. What could not be read is a `skip` with the reason, never an `ok`.
+Nothing here asks AWS anything. What could not be read is a `skip` with the reason, never an `ok`; what is not there
+though the stack lists it is a `fail`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
-from detent_infra.aws.stack_facts import AccountFacts, FunctionFacts, Needed, StackFacts, TableFacts, Unread
+from detent_infra.aws.stack_facts import (
+    AccountFacts,
+    AlarmFacts,
+    FunctionFacts,
+    Needed,
+    RuleFacts,
+    StackFacts,
+    TableFacts,
+    Unread,
+)
+from detent_infra.aws.stack_permissions import NEEDED
 
 from detent.cli import queue_checks
 from detent.cli.findings import Check
-from detent.cli.judgement import AGAIN, aws, or_well, when_read
+from detent.cli.judgement import AGAIN, REVERT, aws, or_well, skipped, when_read
 
 RESOURCES = (
     "Table", "Bucket", "Queue", "DeadLetterQueue", "Logs",
@@ -48,6 +59,10 @@ def _stack(facts: StackFacts) -> Iterator[Check]:
         yield Check("stack", "fail", f"{said}.", "Its events say why. Mend that, and deploy again.", why)
     elif facts.status.endswith("_IN_PROGRESS"):
         yield Check("stack", "warn", f"{said}.", "A deploy is under way: look again when it is done.")
+    elif facts.status == "ROLLBACK_COMPLETE":
+        why = aws(facts, f"cloudformation describe-stack-events --stack-name {facts.name}")
+        fix = "Its events say why. Delete the stack, and deploy again."
+        yield Check("stack", "fail", f"{said}: its first deploy failed and was undone, so nothing runs.", fix, why)
     elif "ROLLBACK" in facts.status:
         yield Check("stack", "warn", f"{said}.", "The last deploy failed and was undone: the one before it runs.")
     else:
@@ -57,8 +72,16 @@ def _stack(facts: StackFacts) -> Iterator[Check]:
 def _resources(facts: StackFacts) -> Iterator[Check]:
     if missing := [name for name in RESOURCES if not facts.resources.get(name)]:
         yield Check("resources", "fail", f"The stack lacks {', '.join(missing)}.", "Deploy detent's template again.")
-    else:
-        yield Check("resources", "ok", f"{len(facts.resources)}, with all that detent needs")
+
+    def judged(functions: tuple[FunctionFacts, ...]) -> Iterator[Check]:
+        found = {each.logical for each in functions}
+        if gone := [name for name in NEEDED if name in facts.resources and name not in found]:
+            said = f"The stack lists {', '.join(gone)}, and AWS has no such function of detent's: changed by hand."
+            yield Check("resources", "fail", said, REVERT)
+        elif not missing:
+            yield Check("resources", "ok", f"{len(facts.resources)}, with all that detent needs")
+
+    yield from when_read("resources", facts.functions, judged)
 
 
 def _clock(facts: StackFacts) -> Iterator[Check]:
@@ -89,6 +112,8 @@ def _functions(facts: StackFacts) -> Iterator[Check]:
                 close = f"lambda update-function-url-config --function-name {each.name} --auth-type AWS_IAM"
                 said = f"Anybody may call the URL of {each.logical}: it asks for no signature."
                 yield Check("functions", "fail", said, "Demand one.", aws(facts, close))
+            if each.logical == "Start" and each.url_auth is None and "StartUrl" in facts.resources:
+                yield Check("functions", "fail", "The URL of Start, which the stack lists, is gone.", REVERT)
 
     def well(functions: tuple[FunctionFacts, ...]) -> Iterator[Check]:
         return or_well("functions", judged(functions), ", ".join(each.logical for each in functions))
@@ -98,7 +123,9 @@ def _functions(facts: StackFacts) -> Iterator[Check]:
 
 def _recursion(facts: StackFacts) -> Iterator[Check]:
     """Of the functions that a queue invokes: a chain is counted where it comes back to one."""
-    fed = () if isinstance(facts.mappings, Unread) else tuple(each.function for each in facts.mappings)
+    if isinstance(facts.mappings, Unread):
+        return skipped("recursion", facts.mappings)
+    fed = {each.function for each in facts.mappings}
 
     def judged(functions: Iterable[FunctionFacts]) -> Iterator[Check]:
         for each in (each for each in functions if each.logical in fed):
@@ -142,12 +169,9 @@ def _runtime(facts: StackFacts) -> Iterator[Check]:
 
 def _steps(facts: StackFacts) -> Iterator[Check]:
     """An attempt is cut off at the end of its invocation, whatever its own timeout."""
-    for fact in (facts.functions, facts.steps):
-        if isinstance(fact, Unread):
-            yield Check("steps", "skip", fact.why, fact.fix)
-            return
-    assert not isinstance(facts.functions, Unread)
-    assert not isinstance(facts.steps, Unread)
+    if isinstance(facts.functions, Unread) or isinstance(facts.steps, Unread):
+        yield from skipped("steps", facts.functions, facts.steps)
+        return
     worker = next((each for each in facts.functions if each.logical == "Worker"), None)
     if not facts.steps:
         fix = "`detent deploy` registers the app's, and the tick each minute: if it does not, its log says why."
@@ -168,6 +192,7 @@ def _steps(facts: StackFacts) -> Iterator[Check]:
 
 
 def _permissions(facts: StackFacts) -> Iterator[Check]:
+    yield from skipped("permissions", facts.functions)
     for function, denied in facts.denied.items():
         yield from when_read("permissions", denied, lambda d, f=function: _denied(f, d))  # type: ignore[misc]
 
@@ -237,12 +262,13 @@ def _logs(facts: StackFacts) -> Iterator[Check]:
 
 
 def _rules(facts: StackFacts) -> Iterator[Check]:
-    if isinstance(facts.rules, Unread):
-        yield Check("schedule", "skip", facts.rules.why, facts.rules.fix)
-        return
-    if not facts.rules:
+    return when_read("schedule", facts.rules, lambda rules: _ticks(facts, rules))
+
+
+def _ticks(facts: StackFacts, rules: tuple[RuleFacts, ...]) -> Iterator[Check]:
+    if not rules:
         yield Check("schedule", "fail", "The stack has no schedule: nothing invokes the tick.", AGAIN)
-    for each in facts.rules:
+    for each in rules:
         if not each.enabled:
             said = f"{each.name} is switched off: runs that lost their message stay so, and nothing is registered."
             enable = aws(facts, f"events enable-rule --name {each.name}")
@@ -254,31 +280,32 @@ def _rules(facts: StackFacts) -> Iterator[Check]:
 
 
 def _alarms(facts: StackFacts) -> Iterator[Check]:
-    if isinstance(facts.alarms, Unread):
-        yield Check("alarms", "skip", facts.alarms.why, facts.alarms.fix)
-        return
-    for each in facts.alarms:
-        if each.state == "ALARM":
+    return when_read("alarms", facts.alarms, _listening)
+
+
+def _listening(alarms: tuple[AlarmFacts, ...]) -> Iterator[Check]:
+    for each in alarms:
+        if each.state is None:
+            yield Check("alarms", "fail", f"{each.name}, which the stack lists, is not there: deleted by hand.", REVERT)
+        elif each.state == "ALARM":
             yield Check("alarms", "warn", f"{each.name} is in alarm.", "Its description says what that means.")
-    if silent := [each.name for each in facts.alarms if not each.actions]:
-        said = f"{len(silent)} of {len(facts.alarms)} alarms tell nobody."
+    there = [each for each in alarms if each.state is not None]
+    if silent := [each.name for each in there if not each.actions]:
+        said = f"{len(silent)} of {len(there)} alarms tell nobody."
         yield Check("alarms", "warn", said, "Deploy with `AlarmTopic`, the ARN of an SNS topic that somebody reads.")
-    elif facts.alarms and not any(each.state == "ALARM" for each in facts.alarms):
-        yield Check("alarms", "ok", f"{len(facts.alarms)}, none in alarm, and each has somebody to tell")
-    elif not facts.alarms:
+    elif there and not any(each.state in (None, "ALARM") for each in alarms):
+        yield Check("alarms", "ok", f"{len(there)}, none in alarm, and each has somebody to tell")
+    elif not alarms:
         yield Check("alarms", "warn", "The stack has no alarms.", AGAIN)
 
 
 def _quotas(facts: StackFacts) -> Iterator[Check]:
     yield from when_read("quotas", facts.account, _account_quotas)
-    if isinstance(facts.table_quota, Unread):
-        yield Check("quotas", "skip", facts.table_quota.why, facts.table_quota.fix)
-    elif not isinstance(facts.table, Unread):
-        peak = facts.table.peak_writes
-        if isinstance(peak, Unread):
-            yield Check("quotas", "skip", peak.why, peak.fix)
-        else:
-            yield _share("write units a second of the table", peak or 0, facts.table_quota)
+    peak = facts.table if isinstance(facts.table, Unread) else facts.table.peak_writes
+    if isinstance(peak, Unread) or isinstance(facts.table_quota, Unread):
+        yield from skipped("quotas", peak, facts.table_quota)
+    else:
+        yield _share("write units a second of the table", peak or 0, facts.table_quota)
 
 
 def _account_quotas(account: AccountFacts) -> Iterator[Check]:
