@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+from contextlib import suppress
 from typing import NamedTuple, cast
 
 from detent_infra.ports import Arrived
-from detent_state_machine.envelopes import SourceMessage
+from detent_state_machine.envelopes import Attribute, SourceMessage, Typed
 
 from detent_functions.telemetry import log
 
@@ -56,14 +59,17 @@ def _read(record: object) -> SourceRecord:
             return SourceRecord("", "", None)
 
 
-def _attributes(given: object) -> dict[str, str]:
-    """The attributes that are text: `{"stringValue": "…", "dataType": "String"}` each."""
-    found: dict[str, str] = {}
+def _attributes(given: object) -> dict[str, Attribute]:
+    """The attributes: `{"stringValue": "…", "dataType": "String"}` each, or with a `binaryValue` in base64."""
+    found: dict[str, Attribute] = {}
     if isinstance(given, dict):
         for name, attribute in cast("dict[str, object]", given).items():
             match attribute:
-                case {"stringValue": str(value)}:
-                    found[name] = value
+                case {"stringValue": str(value), "dataType": str(kind)}:
+                    found[name] = value if kind == "String" else Typed(kind, value)
+                case {"binaryValue": str(value), "dataType": str(kind)}:
+                    with suppress(binascii.Error):
+                        found[name] = Typed(kind, base64.b64decode(value))
                 case _:
                     pass
     return found

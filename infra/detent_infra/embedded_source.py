@@ -16,6 +16,7 @@ from detent_state_machine.envelopes import (
     check_outgoing,
     dead_letter_attributes,
     refusal_in,
+    texts,
 )
 from detent_state_machine.errors import CorruptRecord
 
@@ -65,7 +66,8 @@ class EmbeddedSource:
         await self.queue.delete(receipt)
 
     async def bury(self, message: SourceMessage, refusal: Refusal) -> bool:
-        await self.dead.send([self._wrapped(message.id, message.body, dead_letter_attributes(message, refusal))])
+        attributes = texts(dead_letter_attributes(message, refusal))
+        await self.dead.send([self._wrapped(message.id, message.body, attributes)])
         return True
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
@@ -79,7 +81,7 @@ class EmbeddedSource:
         for one in received:
             message = self._arrived(one).message
             # Sent before it is deleted: a crash in between leaves it twice, and the same id starts nothing twice.
-            await self.queue.send([self._wrapped(message.id, message.body, message.attributes)])
+            await self.queue.send([self._wrapped(message.id, message.body, texts(message.attributes))])
             await self.dead.delete(one.receipt)
         return len(received)
 

@@ -277,16 +277,21 @@ class Source(Protocol):
     async def bury(self, message: SourceMessage, refusal: Refusal) -> bool:
         """Copies the message, its body unchanged, into the dead-letter queue with the reason. False: there is none.
 
-        It is not acknowledged.
+        It is not acknowledged. Raises `PayloadTooLarge` if the body leaves no room for the reason.
         """
         ...
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
-        """Up to `limit` dead letters, in no order; not all that are there, if others look at the same moment."""
+        """Up to `limit` dead letters, in no order; not all that are there, if others look at the same moment.
+
+        Those of other queues that share the dead-letter queue are passed over, here and by `redrive`.
+        """
         ...
 
     async def redrive(self, limit: int) -> int:
-        """Moves up to `limit` dead letters back, under their ids, and says how many. 0: none was visible."""
+        """Moves up to `limit` dead letters back, under their ids, and says how many. 0: none was visible, or none has
+        room for its id, which the log says.
+        """
         ...
 
 

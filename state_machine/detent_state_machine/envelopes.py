@@ -12,6 +12,7 @@ detent put there carry their first one with them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -34,11 +35,30 @@ OWN = "detent-"
 ID = "detent-id"
 ERROR = "detent-error"
 REASON = "detent-reason"
+QUEUE = "detent-queue"
 
+_ID = re.compile(f"[!-~]{{1,{MAX_ID}}}")  # what SQS takes to know a message of a FIFO queue again
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 JsonData: TypeAlias = object
 """What `json.loads` returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """An attribute that is no plain text. `kind` is its type as SQS names it: `Number`, `Binary`, `String.…`."""
+
+    kind: str
+    value: str | bytes
+
+
+Attribute: TypeAlias = str | Typed
+
+
+def texts(attributes: Mapping[str, Attribute]) -> dict[str, str]:
+    """The attributes that are text or numbers."""
+    plain = {name: one.value if isinstance(one, Typed) else one for name, one in attributes.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +69,28 @@ class SourceMessage:
     queue: str
     body: str
     sent: int = 0
-    attributes: Mapping[str, str] = field(default_factory=dict[str, str])
+    attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     group: str = ""
     """The message group, of a FIFO queue."""
+    queue_id: str = ""
+    """The queue's own id of it, which is another one each time that the message is put in."""
 
     @staticmethod
     def of(
-        queue: str, id: str, body: str, *, sent: int = 0, attributes: Mapping[str, str] | None = None, group: str = ""
+        queue: str,
+        id: str,
+        body: str,
+        *,
+        sent: int = 0,
+        attributes: Mapping[str, Attribute] | None = None,
+        group: str = "",
     ) -> SourceMessage:
-        """The message without detent's own attributes, and under its first id."""
+        """The message without detent's own attributes, and under its first id. `id` is the queue's own."""
         given = attributes or {}
         shown = {name: value for name, value in given.items() if not name.startswith(OWN)}
-        first = given.get(ID, "")  # anybody may have written it
-        return SourceMessage(first if _is_id(first) else id, queue, body, sent, shown, group)
+        first = given.get(ID)  # anybody may have written it
+        known = first if isinstance(first, str) and _is_id(first) else id
+        return SourceMessage(known, queue, body, sent, shown, group, id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +110,16 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a message says. `topic` and `subject` are of the SNS notification, if there was one."""
+    """What a message says. `topic` and `subject` are of the SNS notification, if there was one.
+
+    `digest` is of the text that `value` was read from.
+    """
 
     id: str
     value: JsonData
     message: SourceMessage
     attributes: Mapping[str, str]
+    digest: str
     topic: str | None = None
     subject: str | None = None
 
@@ -104,16 +137,18 @@ _EVENT = frozenset({"version", "id", "detail-type", "source", "account", "time",
 def open_message(message: SourceMessage) -> Content:
     """The message without the envelope of SNS. Raises `InputError` for what is not JSON."""
     value = _parsed(message.body, "The message")
-    content = Content(message.id, value, message, message.attributes)
+    shown = texts(message.attributes)
+    content = Content(message.id, value, message, shown, _digest(message.body))
     match value:
         case {"Type": "Notification", "MessageId": str(id), "TopicArn": str(topic), "Message": str(text)}:
             notification = cast("dict[str, object]", value)
             subject = notification.get("Subject")
             content = Content(
-                id,
+                id if _is_id(id) else message.id,
                 _parsed(text, "The message in the notification of SNS"),
                 message,
-                {**message.attributes, **_sns_attributes(notification.get("MessageAttributes"))},
+                {**shown, **_sns_attributes(notification.get("MessageAttributes"))},
+                _digest(text),
                 topic,
                 subject if isinstance(subject, str) else None,
             )
@@ -121,26 +156,56 @@ def open_message(message: SourceMessage) -> Content:
             pass
     if content.is_event:
         event_id = cast("dict[str, object]", content.value)["id"]
-        return replace(content, id=event_id) if isinstance(event_id, str) and event_id else content
+        return replace(content, id=event_id) if isinstance(event_id, str) and _is_id(event_id) else content
     return content
 
 
-def dead_letter_attributes(message: SourceMessage, refusal: Refusal) -> dict[str, str]:
-    """The attributes of a dead letter: why it is one, which message it was, and as many of its own as are allowed."""
-    said = {ERROR: refusal.error, REASON: refusal.reason, ID: message.id}
-    kept = sorted(message.attributes.items())[: MAX_ATTRIBUTES - len(said)]
-    return {**dict(kept), **said}
+def dead_letter_attributes(message: SourceMessage, refusal: Refusal) -> dict[str, Attribute]:
+    """The attributes of a dead letter: why it is one, which message of which queue it was, and of its own, by name,
+    as many as a message takes beside them.
+
+    The reason is cut to what the body leaves room for. Raises `PayloadTooLarge` if it leaves none.
+    """
+    kept: dict[str, Attribute] = {ERROR: refusal.error, ID: message.id, QUEUE: message.queue}
+    room = MAX_BODY - _size(message.body, kept) - _size("", {REASON: ""})
+    kept[REASON] = reason = refusal.reason.encode()[: max(0, room)].decode(errors="ignore")
+    if not reason:
+        raise _no_room(message, "the reason why it was refused")
+    room = MAX_BODY - _size(message.body, kept)
+    for name, value in sorted(message.attributes.items()):
+        size = _size("", {name: value})
+        if len(kept) < MAX_ATTRIBUTES and size <= room:
+            kept[name] = value
+            room -= size
+    return kept
 
 
-def refusal_in(attributes: Mapping[str, str]) -> Refusal | None:
+def put_back_attributes(message: SourceMessage) -> dict[str, Attribute]:
+    """The attributes of a dead letter that goes back into its queue. Raises `PayloadTooLarge` if its id has no room."""
+    kept = {**message.attributes, ID: message.id}
+    if len(kept) > MAX_ATTRIBUTES or _size(message.body, kept) > MAX_BODY:
+        raise _no_room(message, "its id")
+    return kept
+
+
+def _no_room(message: SourceMessage, what: str) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"Message {message.id} leaves no room for {what}: a message takes {MAX_BODY:,} bytes and {MAX_ATTRIBUTES} "
+        "attributes.",
+        advice="SQS itself can still move it, after `maxReceiveCount` deliveries or with a redrive of its own.",
+    )
+
+
+def refusal_in(attributes: Mapping[str, Attribute]) -> Refusal | None:
     """The refusal that a dead letter's attributes tell of."""
-    return Refusal(attributes[ERROR], attributes.get(REASON, "")) if ERROR in attributes else None
+    said = texts(attributes)
+    return Refusal(said[ERROR], said.get(REASON, "")) if ERROR in said else None
 
 
 def check_outgoing(body: str, id: str | None, attributes: Mapping[str, str]) -> None:
     """Raises `InputError` for a message that some queue would not take."""
     try:
-        size = len(body.encode()) + sum(len(name) + len(value.encode()) for name, value in attributes.items())
+        size = _size(body, {**attributes, ID: "x" * MAX_ID})  # each is sent with its id
     except UnicodeEncodeError:
         raise InputError("A message holds half a surrogate pair, which no queue takes.") from None
     if size > MAX_BODY:
@@ -151,7 +216,9 @@ def check_outgoing(body: str, id: str | None, attributes: Mapping[str, str]) -> 
     if not body:
         raise InputError("A message is empty, which no queue takes.")
     if id is not None and not _is_id(id):
-        raise InputError(f"A message's id has 1 to {MAX_ID} printable characters, not {id[:40]!r}.")
+        raise InputError(
+            f"A message's id has 1 to {MAX_ID} characters of ASCII, none of them a space, not {id[:40]!r}."
+        )
     if len(attributes) > MAX_ATTRIBUTES - 1:
         raise InputError(f"A message takes {MAX_ATTRIBUTES - 1} attributes, not {len(attributes)}.")
     for name, value in attributes.items():
@@ -170,7 +237,20 @@ def shortened(reason: str) -> str:
 
 
 def _is_id(id: str) -> bool:
-    return 0 < len(id) <= MAX_ID and id.isprintable()
+    return _ID.fullmatch(id) is not None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _size(body: str, attributes: Mapping[str, Attribute]) -> int:
+    """Bytes of a message, as SQS counts them: body, and names, types and values of the attributes."""
+    size = len(body.encode())
+    for name, attribute in attributes.items():
+        kind, value = (attribute.kind, attribute.value) if isinstance(attribute, Typed) else ("String", attribute)
+        size += len(name) + len(kind) + len(value.encode() if isinstance(value, str) else value)
+    return size
 
 
 def _parsed(text: str, what: str) -> JsonData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 from detent_infra.ids import new_id
@@ -38,7 +39,7 @@ def test_a_message_arrives_as_it_was_sent_with_its_id_its_attributes_and_when_it
         id = await source.send(body, attributes={"tenant": "é"})
         arrived = await one(source)
         sent = arrived.message.sent
-        assert arrived.message == SourceMessage(id, source.name, body, sent, {"tenant": "é"})
+        assert replace(arrived.message, queue_id="") == SourceMessage(id, source.name, body, sent, {"tenant": "é"})
         assert arrived.count == 1
         assert before - 2_000 <= sent <= int(time.time() * 1000) + 2_000
 
@@ -47,8 +48,8 @@ def test_a_message_arrives_as_it_was_sent_with_its_id_its_attributes_and_when_it
 
 def test_a_message_has_the_id_that_its_sender_chose_or_one_of_its_own(source: Source) -> None:
     async def scenario() -> None:
-        assert await source.send("{}", id="m 1") == "m 1"
-        ids = {await source.send("{}"), await source.send("{}"), "m 1"}
+        assert await source.send("{}", id="m-1") == "m-1"
+        ids = {await source.send("{}"), await source.send("{}"), "m-1"}
         arrived = [await one(source) for _ in range(3)]
         assert {each.message.id for each in arrived} == ids
 

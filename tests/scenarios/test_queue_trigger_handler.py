@@ -170,10 +170,14 @@ def test_an_empty_batch_has_no_failures(inbox: Inbox) -> None:
 def test_what_can_start_nothing_goes_to_the_source_s_dead_letter_queue_with_the_reason_and_is_acknowledged(
     inbox: Inbox, body: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    attributes = {"tenant": {"stringValue": "acme", "dataType": "String"}, "raw": {"binaryValue": "AA=="}}
+    attributes = {
+        "tenant": {"stringValue": "acme", "dataType": "String"},
+        "raw": {"binaryValue": "AA==", "dataType": "Binary"},
+    }
     record = inbox.record(body, messageAttributes=attributes)
     assert inbox.deliver(record) == []
     [dead] = inbox.dead()
+    assert dead["MessageAttributes"].pop("raw") == {"BinaryValue": b"\x00", "DataType": "Binary"}
     said = {name: value["StringValue"] for name, value in dead["MessageAttributes"].items()}
     assert dead["Body"] == body
     assert reason in said["detent-reason"]
@@ -310,7 +314,8 @@ def test_a_fifo_queue_s_messages_after_one_that_is_kept_are_kept_too(stack: Depl
 
 def test_a_refused_message_of_a_fifo_queue_is_a_dead_letter_of_its_group_and_holds_up_nothing(stack: Deployed) -> None:
     fifo = Inbox(stack, "inbox.fifo")
-    refused = fifo.record("hello", "m-1")
+    first = {"detent-id": {"stringValue": "m-0", "dataType": "String"}}  # it was refused before, and put back
+    refused = fifo.record("hello", "m-1", messageAttributes=first)
     refused["attributes"]["MessageGroupId"] = "g"
     with recorded_calls() as calls:
         assert fifo.deliver(refused, fifo.record('{"name":"you"}', "m-2")) == []

@@ -9,12 +9,15 @@ import pytest
 from detent_state_machine.envelopes import (
     MAX_ATTRIBUTES,
     MAX_BODY,
+    Attribute,
     Refusal,
     SourceMessage,
+    Typed,
     check_outgoing,
     dead_letter_attributes,
     open_message,
     refusal_in,
+    texts,
 )
 from detent_state_machine.errors import InputError, PayloadTooLarge
 from hypothesis import given
@@ -91,8 +94,10 @@ def test_what_lacks_a_member_of_an_event_is_none(missing: str) -> None:
     assert (content.id, content.is_event) == ("m-1", False)
 
 
-def test_an_event_whose_id_is_no_text_is_known_by_the_queue_s() -> None:
-    assert open_message(sent(json.dumps({**EVENT, "id": 7}))).id == "m-1"
+@pytest.mark.parametrize("id", [7, "", "x" * 101, "a\nb", "\ud800"])
+def test_an_event_or_a_notification_whose_id_is_none_is_known_by_the_queue_s(id: object) -> None:
+    assert open_message(sent(json.dumps({**EVENT, "id": id}))).id == "m-1"
+    assert open_message(sent(notification("{}", MessageId=id))).id == "m-1"
 
 
 @pytest.mark.parametrize("body", ["hello", "", "{", "NaN", '{"a":Infinity}', "[" * 100_000, "1" * 5_000, "\ufeff{}"])
@@ -136,6 +141,7 @@ def test_a_dead_letter_says_why_and_which_message_it_was_and_keeps_the_message_s
         "detent-error": "InputError",
         "detent-reason": "no id",
         "detent-id": "m-1",
+        "detent-queue": "inbox",
     }
     assert refusal_in(attributes) == refusal
     assert refusal_in({"tenant": "acme"}) is None
@@ -147,8 +153,8 @@ def test_a_dead_letter_that_is_put_back_has_its_first_id_and_no_attributes_of_de
     assert (again.id, again.attributes) == ("m-1", {"tenant": "acme"})
 
 
-@pytest.mark.parametrize("first", ["", "a\nb", "x" * 101])
-def test_a_first_id_that_no_sender_of_ours_wrote_is_passed_over(first: str) -> None:
+@pytest.mark.parametrize("first", ["", "a\nb", "a b", "ü", "x" * 101, Typed("Binary", b"m")])
+def test_a_first_id_that_no_sender_of_ours_wrote_is_passed_over(first: Attribute) -> None:
     assert SourceMessage.of("inbox", "m-2", "{}", attributes={"detent-id": first}).id == "m-2"
 
 
@@ -156,7 +162,16 @@ def test_a_dead_letter_has_no_more_attributes_than_a_queue_takes() -> None:
     many = {f"a{n}": "x" for n in range(MAX_ATTRIBUTES)}
     attributes = dead_letter_attributes(sent("{}", **many), Refusal("InputError", "no id"))
     assert len(attributes) == MAX_ATTRIBUTES
-    assert {"detent-error", "detent-reason", "detent-id"} <= set(attributes)
+    assert {"detent-error", "detent-reason", "detent-id", "detent-queue"} <= set(attributes)
+
+
+def test_a_dead_letter_is_no_larger_than_a_queue_takes() -> None:
+    message = sent("x" * (MAX_BODY - 200), a="x" * 100, b="y")
+    attributes = dead_letter_attributes(message, Refusal("InputError", "é" * 500))
+    size = sum(len(name) + len("String") + len(value.encode()) for name, value in texts(attributes).items())
+    assert size in (199, 200)
+    assert set(texts(attributes)["detent-reason"]) == {"é"}
+    assert "b" not in attributes, "the reason goes before the attributes of the message's own"
 
 
 def test_a_reason_is_one_short_line_that_every_queue_takes_and_names_the_workflows() -> None:
@@ -172,9 +187,11 @@ def test_a_reason_is_one_short_line_that_every_queue_takes_and_names_the_workflo
 
 
 def test_a_message_of_the_largest_size_may_be_sent_and_one_byte_more_may_not() -> None:
-    check_outgoing("x" * MAX_BODY, None, {})
+    rest = MAX_BODY - len("detent-id" + "String") - 100
+    check_outgoing("x" * rest, None, {})
+    check_outgoing("x" * (rest - len("a" + "String" + "xyz")), None, {"a": "xyz"})
     with pytest.raises(PayloadTooLarge, match="1,048,577 bytes"):
-        check_outgoing("x" * (MAX_BODY - 3), None, {"a": "xyz"})
+        check_outgoing("x" * (rest + 1), None, {})
 
 
 @pytest.mark.parametrize(
@@ -185,6 +202,8 @@ def test_a_message_of_the_largest_size_may_be_sent_and_one_byte_more_may_not() -
         ("{}", "", {}),
         ("{}", "x" * 101, {}),
         ("{}", "a\nb", {}),
+        ("{}", "order 17", {}),
+        ("{}", "ü", {}),
         ("{}", None, {"detent-id": "m"}),
         ("{}", None, {"a b": "c"}),
         ("{}", None, {"a": ""}),

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING
 
 from detent_state_machine.envelopes import (
     ID,
+    QUEUE,
+    Attribute,
     Refusal,
     SourceMessage,
+    Typed,
     check_outgoing,
     dead_letter_attributes,
+    put_back_attributes,
     refusal_in,
 )
-from detent_state_machine.errors import ConfigurationError
+from detent_state_machine.errors import ConfigurationError, PayloadTooLarge
 
 from detent_infra.aws.calls import Calls
-from detent_infra.aws.queue import SqsQueue, check_text, count_of
+from detent_infra.aws.queue import MAX_BATCH, SqsQueue, check_text, count_of
 from detent_infra.aws.resources import Clients
 from detent_infra.ports import Arrived, DeadLetter, Ids
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageAttributeValueTypeDef, MessageTypeDef
+
+log = logging.getLogger("detent")
 
 LOOK = 10.0
 """Seconds that a dead letter is out of sight while somebody looks at it."""
@@ -69,28 +77,62 @@ class SqsSource:
         if dead is None:
             return False
         attributes = dead_letter_attributes(message, refusal)
-        await dead._send(message.body, attributes, group=message.group, unique=message.id)
+        # Not its first id: refused, put back and refused again within five minutes, SQS would drop it as a duplicate.
+        await dead._send(message.body, attributes, group=message.group, unique=message.queue_id or message.id)
         return True
 
     async def dead_letters(self, limit: int) -> list[DeadLetter]:
         dead = await self._dead_or_error()
         found: list[MessageTypeDef] = []
-        while len(found) < limit and (more := await dead._receive(limit - len(found), 0, LOOK)):
-            found += more
+        async with aclosing(self._letters(dead, LOOK)) as letters:
+            async for one in letters:
+                found.append(one)
+                if len(found) == limit:
+                    break
         for one in found:
             await dead.extend(one.get("ReceiptHandle", ""), 0)
         return [DeadLetter(self._message(one), refusal_in(_attributes(one))) for one in found]
 
     async def redrive(self, limit: int) -> int:
         dead = await self._dead_or_error()
-        found = await dead._receive(limit, 0, MOVE)
-        for one in found:
-            message = self._message(one)
-            # Sent before it is deleted: a crash in between leaves it twice, and the same id starts nothing twice.
-            attributes = {**message.attributes, ID: message.id}
-            await self._send(message.body, attributes, group=message.group, unique=one.get("MessageId", ""))
-            await dead.delete(one.get("ReceiptHandle", ""))
-        return len(found)
+        moved = 0
+        async with aclosing(self._letters(dead, MOVE)) as letters:
+            async for one in letters:
+                moved += await self._put_back(dead, one)
+                if moved == limit:
+                    break
+        return moved
+
+    async def _put_back(self, dead: SqsSource, one: MessageTypeDef) -> bool:
+        message = self._message(one)
+        try:
+            attributes = put_back_attributes(message)
+        except PayloadTooLarge as error:
+            log.warning("a dead letter stays where it is: %s", error)
+            return False
+        # Sent before it is deleted: a crash in between leaves it twice, and the same id starts nothing twice.
+        await self._send(message.body, attributes, group=message.group, unique=message.queue_id)
+        await dead.delete(one.get("ReceiptHandle", ""))
+        return True
+
+    async def _letters(self, dead: SqsSource, hidden: float) -> AsyncGenerator[MessageTypeDef, None]:
+        """The dead letters of this queue, each hidden for so many seconds. Those of others are soon seen again."""
+        seen: set[str] = set()
+        held: dict[str, str] = {}
+        try:
+            while found := await dead._receive(MAX_BATCH, 0, hidden):
+                fresh = [one for one in found if one.get("MessageId", "") not in seen]
+                if not fresh:
+                    return  # what was hidden first is seen again: there is no end of others
+                held |= {one.get("MessageId", ""): one.get("ReceiptHandle", "") for one in fresh}
+                for one in fresh:
+                    seen.add(one.get("MessageId", ""))
+                    if _queue_of(one) in ("", self.name):
+                        del held[one.get("MessageId", "")]
+                        yield one
+        finally:
+            for receipt in held.values():
+                await dead.extend(receipt, 0)
 
     # ---- SQS ------------------------------------------------------------------------------------------------
 
@@ -102,13 +144,11 @@ class SqsSource:
             self._queue = self._queue_at(self._url)
         return self._queue
 
-    async def _send(self, body: str, attributes: Mapping[str, str], *, group: str, unique: str) -> None:
+    async def _send(self, body: str, attributes: Mapping[str, Attribute], *, group: str, unique: str) -> None:
         """`group` and `unique` (the deduplication id) are for FIFO queues only."""
         check_text(body)
         await self._opened()
-        own: dict[str, MessageAttributeValueTypeDef] = {
-            name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
-        }
+        own = {name: _spelled(attribute) for name, attribute in attributes.items()}
         if self.name.endswith(".fifo"):
             await self._calls(
                 lambda: self._clients.sqs.send_message(
@@ -161,7 +201,26 @@ class SqsSource:
         return dead
 
 
-def _attributes(one: MessageTypeDef) -> dict[str, str]:
-    """The attributes that are text."""
-    found = {name: value.get("StringValue") for name, value in one.get("MessageAttributes", {}).items()}
-    return {name: value for name, value in found.items() if value is not None}
+def _queue_of(letter: MessageTypeDef) -> str:
+    """The queue that a dead letter comes from, as SQS says if it moved it, else as detent did; "" if neither does."""
+    arn = letter.get("Attributes", {}).get("DeadLetterQueueSourceArn", "")
+    told = _attributes(letter).get(QUEUE, "")
+    return arn.rpartition(":")[2] or (told if isinstance(told, str) else "")
+
+
+def _attributes(one: MessageTypeDef) -> dict[str, Attribute]:
+    found: dict[str, Attribute] = {}
+    for name, given in one.get("MessageAttributes", {}).items():
+        kind, value = given["DataType"], given.get("StringValue", given.get("BinaryValue"))
+        if isinstance(value, str):
+            found[name] = value if kind == "String" else Typed(kind, value)
+        elif isinstance(value, bytes):
+            found[name] = Typed(kind, value)
+    return found
+
+
+def _spelled(attribute: Attribute) -> MessageAttributeValueTypeDef:
+    kind, value = (attribute.kind, attribute.value) if isinstance(attribute, Typed) else ("String", attribute)
+    if isinstance(value, bytes):
+        return {"DataType": kind, "BinaryValue": value}
+    return {"DataType": kind, "StringValue": value}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from detent_infra.ports import DeadLetter, Source
 from detent_infra.triggers import queues, started_by
-from detent_state_machine.envelopes import SourceMessage, check_outgoing
+from detent_state_machine.envelopes import SourceMessage, check_outgoing, texts
 from detent_state_machine.errors import ConfigurationError, InputError
 
 from detent.app import App
@@ -70,11 +70,7 @@ def redrive_letters(options: Options, queue: str, limit: int, *, as_json: bool) 
 
     async def move() -> int:
         async with _source(options, app, queue) as source:
-            moved = 0
-            # Bounded: what is refused again is a dead letter again while we look.
-            while moved < limit and (more := await source.redrive(limit - moved)):
-                moved += more
-            return moved
+            return await source.redrive(limit)
 
     moved = asyncio.run(move())
     if as_json:
@@ -125,7 +121,7 @@ def _letter_json(letter: DeadLetter) -> dict[str, object]:
         "sent": iso(message.sent),
         "error": None if refusal is None else refusal.error,
         "reason": None if refusal is None else refusal.reason,
-        "attributes": dict(message.attributes),
+        "attributes": texts(message.attributes),
         "body": message.body,
     }
 
