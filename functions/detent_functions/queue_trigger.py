@@ -13,8 +13,8 @@ from typing import assert_never
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.lifecycle import Lifecycle
-from detent_infra.ports import Source
-from detent_infra.triggers import Done, Kept, Refused, Triggers, Verdict, settle
+from detent_infra.ports import Arrived
+from detent_infra.triggers import Done, Kept, Refused, Triggers, Verdict
 
 from detent_functions.deliveries import RESERVE_MS, BatchResponse
 from detent_functions.runtime import Runtime, runtime
@@ -42,38 +42,20 @@ async def _handle(here: Runtime, records: Sequence[SourceRecord], seconds: float
     """The ids of the records to keep."""
     triggers = Triggers(Lifecycle(here.backend, here.definitions), here.application.subscriptions)
     done: set[str] = set()
+
+    async def settled(arrived: Arrived, verdict: Verdict, handled: bool) -> None:
+        _count(counters, verdict)
+        if handled:
+            done.add(arrived.message.queue_id)
+
     try:
         async with asyncio.timeout(seconds):
-            for arn, group in groupby(records, key=lambda record: record.arn):
-                done |= await _of_queue(triggers, here.backend.source(arn), list(group), counters) if arn else set()
+            for arn, of_queue in groupby(records, key=lambda record: record.arn):
+                if arrived := [record.arrived for record in of_queue if record.arrived is not None]:
+                    await triggers.take(here.backend.source(arn), arrived, settled)
     except TimeoutError:
         log.error("messages given up: the invocation is about to end")
     return [record.id for record in records if record.id not in done]
-
-
-async def _of_queue(
-    triggers: Triggers, source: Source, records: Sequence[SourceRecord], counters: Counters
-) -> set[str]:
-    """The ids of those that may be acknowledged."""
-    if not source.name.endswith(".fifo"):
-        return await _batch(triggers, source, records, counters)
-    done: set[str] = set()
-    for record in records:
-        if not (handled := await _batch(triggers, source, [record], counters)):
-            break  # what follows in its group may not overtake it
-        done |= handled
-    return done
-
-
-async def _batch(triggers: Triggers, source: Source, records: Sequence[SourceRecord], counters: Counters) -> set[str]:
-    given = [(record.id, record.arrived) for record in records if record.arrived is not None]
-    verdicts = await triggers.handle([arrived.message for _, arrived in given])
-    for verdict in verdicts:
-        _count(counters, verdict)
-    settled = await asyncio.gather(
-        *(settle(source, arrived, verdict) for (_, arrived), verdict in zip(given, verdicts, strict=True))
-    )
-    return {id for (id, _), handled in zip(given, settled, strict=True) if handled}
 
 
 def _count(counters: Counters, verdict: Verdict) -> None:

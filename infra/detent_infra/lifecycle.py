@@ -43,7 +43,7 @@ MAX_KEY = 512
 MAX_METADATA = 2_048
 """Bytes of a run's metadata as JSON: it is copied into the index."""
 CHUNK = 100
-"""Runs that `start_many` has on the way at once."""
+"""Runs that `start_many` and `start_each` have on the way at once."""
 MAX_UNANSWERED = 20
 """Looks in a row that the backend may leave unanswered while a result is waited for."""
 FIRST_POLL, LAST_POLL = 0.002, 1.0
@@ -54,13 +54,15 @@ FIRST_POLL, LAST_POLL = 0.002, 1.0
 class NewRun:
     """A run to start. `input` is JSON text that fits the workflow's input model.
 
-    Its record, and so its key, outlives its start by at least `keep_days`, whatever the workflow's retention.
+    Its record, and so its key, outlives its start by at least `keep_days`, whatever the workflow's retention. `digest`
+    is of what the input was made from: a key that started a run with this digest is no conflict, whatever was made.
     """
 
     input: str
     key: str | None = None
     metadata: Mapping[str, str] | None = None
     keep_days: int = 0
+    digest: str = ""
 
 
 class Lifecycle:
@@ -123,7 +125,10 @@ class Lifecycle:
         """
         for definition, _ in runs:
             await self.definitions.register(definition)
-        return await self._start_all(runs)
+        found: list[Start | DetentError] = []
+        for index in range(0, len(runs), CHUNK):
+            found += await self._start_all(runs[index : index + CHUNK])
+        return found
 
     async def _start_all(self, runs: Sequence[tuple[Definition, NewRun]]) -> list[Start | DetentError]:
         put = await asyncio.gather(
@@ -156,13 +161,14 @@ class Lifecycle:
             key=new.key,
             metadata=new.metadata or {},
             keep_until=now // 1000 + new.keep_days * 86_400 if new.keep_days else 0,
+            digest=new.digest,
         )
         try:
             # The race it wins: two starts with one key. The second is refused, and sees the first one's run.
             await backend.table.write(Put(keys.run_key(record.run_id), record.to_item()))
         except Conflict as conflict:
             stored = RunRecord.from_item(record.run_id, conflict.item or {})
-            if stored.input != record.input:
+            if stored.input != record.input and not (new.digest and stored.digest == new.digest):
                 raise KeyConflict(
                     f"Key {new.key!r} already started run {stored.run_id} of {definition.name!r} with another input.",
                     advice="Use another key, or start it with the same input.",
@@ -361,9 +367,10 @@ def _check(new: NewRun) -> None:
         raise InputError(f"An idempotency key has 1 to {MAX_KEY} characters of valid Unicode, not {new.key[:40]!r}.")
     if not new.metadata:
         return
-    if not all(_is_text(name) and _is_text(value) for name, value in new.metadata.items()):
+    wrong = [name for name, value in new.metadata.items() if not (_is_text(name) and _is_text(value))]
+    if wrong:  # the values may be secrets
         raise InputError(
-            f"A run's metadata is text by name, all of it valid Unicode, not {dict(new.metadata)!r}.",
+            f"A run's metadata is text by name, all of it valid Unicode. {wrong[0]!r} is not.",
             advice="Write numbers and dates as text.",
         )
     if len(json.dumps(dict(new.metadata)).encode()) > MAX_METADATA:

@@ -9,14 +9,17 @@ keys find the runs that were started: a redelivery starts nothing twice, for as 
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import traceback
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, assert_never
 
 from detent_state_machine.definition import Definition
 from detent_state_machine.envelopes import Refusal, SourceMessage, open_message
-from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError, KeyConflict
+from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError
 from detent_state_machine.messages import Start
 from detent_state_machine.triggers import Request, Trigger, request_of
 
@@ -68,13 +71,15 @@ class Kept:
 
 
 Verdict: TypeAlias = Done | Refused | Kept
+Settled: TypeAlias = Callable[[Arrived, Verdict, bool], Awaitable[None]]
+"""Is told what became of a message, and whether it may be acknowledged."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """What one message asks for."""
+    """What one message asks for. `digest` is that of its content."""
 
-    message: SourceMessage
+    digest: str = ""
     requests: list[tuple[Subscription, Request]] = field(default_factory=list[tuple[Subscription, Request]])
     errors: dict[str, InputError] = field(default_factory=dict[str, InputError])
     fresh: list[str] = field(default_factory=list[str])
@@ -97,20 +102,57 @@ class Triggers:
 
     async def handle(self, messages: Sequence[SourceMessage]) -> list[Verdict]:
         """Starts what the messages ask for, and says of each what is to become of it. Acknowledges nothing."""
-        work = [_mapped(self._subscriptions, message) for message in messages]
+        work: list[_Work] = []
+        for message in messages:
+            work.append(_mapped(self._subscriptions, message))
+            await asyncio.sleep(0)  # a large message takes up to a second: heartbeats and leases have their turn
         asked = [(one, subscription, request) for one in work for subscription, request in one.requests]
         try:
             started = await self._lifecycle.start_each(
                 [
-                    (each.definition, NewRun(request.input, request.key, request.metadata, KEEP_DAYS))
-                    for _, each, request in asked
+                    (each.definition, NewRun(request.input, request.key, request.metadata, KEEP_DAYS, one.digest))
+                    for one, each, request in asked
                 ]
             )
         except DetentError as error:
             return [Kept(error) if one.requests else one.verdict() for one in work]
-        for (one, subscription, request), result in zip(asked, started, strict=True):
-            _note(one, subscription.trigger.workflow, request, result)
+        for (one, subscription, _), result in zip(asked, started, strict=True):
+            _note(one, subscription.trigger.workflow, result)
         return [one.verdict() for one in work]
+
+    async def take(self, source: Source, arrived: Sequence[Arrived], settled: Settled) -> None:
+        """Handles what a source delivered and settles it, and tells of each message once that is done.
+
+        Of a FIFO queue, one message of a group is handled after the other. Behind one that is kept none is: of those
+        nothing is told.
+        """
+
+        async def settle_one(one: Arrived, verdict: Verdict) -> bool:
+            handled = await settle(source, one, verdict)
+            await settled(one, verdict, handled)
+            return handled
+
+        held: set[str] = set()
+        for wave in _waves(source.name, arrived):
+            batch = [one for one in wave if one.message.group not in held]
+            verdicts = await self.handle([one.message for one in batch])
+            done = await asyncio.gather(*map(settle_one, batch, verdicts))
+            held |= {one.message.group for one, handled in zip(batch, done, strict=True) if not handled}
+
+
+def _waves(queue: str, arrived: Sequence[Arrived]) -> list[list[Arrived]]:
+    """What may be handled at once: of a FIFO queue the first message of each group, then the second of each, …"""
+    if not queue.endswith(".fifo"):
+        return [list(arrived)]
+    waves: list[list[Arrived]] = []
+    before = Counter[str]()
+    for one in arrived:
+        number = before[one.message.group]
+        before[one.message.group] += 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(one)
+    return waves
 
 
 def queues(subscriptions: Sequence[Subscription]) -> dict[str, list[str]]:
@@ -133,7 +175,7 @@ def started_by(subscriptions: Sequence[Subscription], message: SourceMessage) ->
 
 
 def _mapped(subscriptions: Sequence[Subscription], message: SourceMessage) -> _Work:
-    work = _Work(message)
+    work = _Work()
     listening = [each for each in subscriptions if each.trigger.queue == message.queue]
     if not listening:
         work.kept = ConfigurationError(
@@ -146,37 +188,35 @@ def _mapped(subscriptions: Sequence[Subscription], message: SourceMessage) -> _W
     except InputError as error:
         work.errors = {each.trigger.workflow: error for each in listening}
         return work
+    work.digest = content.digest
     for each in listening:
         try:
             request = request_of(each.trigger, content)
             if request is not None:
-                work.requests.append((each, replace(request, input=_fitted(each, request.input))))
+                work.requests.append((each, replace(request, input=each.fit(request.input))))
         except InputError as error:
             work.errors[each.trigger.workflow] = error
-        except DefinitionError as error:
+        except DetentError as error:
             work.kept = error
+        except Exception as error:  # noqa: BLE001 - one message must not fail the others of its batch
+            work.kept = _bug(each.trigger.workflow, error)
     return work
 
 
-def _fitted(subscription: Subscription, text: str) -> str:
-    try:
-        return subscription.fit(text)
-    except DetentError:
-        raise
-    except Exception as error:
-        raise DefinitionError(
-            f"The input model of workflow {subscription.trigger.workflow!r} raised {type(error).__name__}: {error}.",
-            advice="A validator refuses a value with ValueError; anything else is taken for a bug of the code.",
-        ) from error
+def _bug(workflow: str, error: Exception) -> DefinitionError:
+    """Says where it was raised, and not what it says: that may be what the message holds."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return DefinitionError(
+        f"Reading the message for workflow {workflow!r} raised {type(error).__name__} in {at.name}, "
+        f"{at.filename}:{at.lineno}.",
+        advice="A validator refuses a value with ValueError; anything else is taken for a bug of the code.",
+    )
 
 
-def _note(work: _Work, workflow: str, request: Request, result: Start | DetentError) -> None:
+def _note(work: _Work, workflow: str, result: Start | DetentError) -> None:
     match result:
         case Start(run_id, fresh):
             (work.fresh if fresh else work.known).append(run_id)
-        case KeyConflict() if not request.chosen:
-            # The same message, mapped otherwise by code that was deployed between two deliveries. It has its run.
-            work.known.append(request.key)
         case InputError():
             work.errors[workflow] = result
         case _:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
@@ -18,7 +19,7 @@ from detent_infra.engine import Engine
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived, Queue, Received, Source
 from detent_infra.reaper import reap
-from detent_infra.triggers import Subscription, Triggers, Verdict, queues, settle
+from detent_infra.triggers import Subscription, Triggers, Verdict, queues
 
 log = logging.getLogger("detent")
 
@@ -118,9 +119,7 @@ class Worker:
         while True:
             try:
                 arrived = await self._patiently(lambda: source.receive(BATCH, wait=RECEIVE_WAIT, visibility=visibility))
-                verdicts = await self._triggers.handle([one.message for one in arrived])
-                for one, verdict in zip(arrived, verdicts, strict=True):
-                    await self._settle(source, one, verdict)
+                await self._triggers.take(source, arrived, partial(self._settled, source))
             except DetentError as error:
                 # Whatever is wrong with this queue, the runs that there are go on.
                 log.error("the queue %r starts nothing at the moment: %s", source.name, error)
@@ -129,8 +128,8 @@ class Worker:
                 log.exception("messages of the queue %r left for another delivery", source.name)
                 await asyncio.sleep(1.0)
 
-    async def _settle(self, source: Source, arrived: Arrived, verdict: Verdict) -> None:
-        if await settle(source, arrived, verdict):
+    async def _settled(self, source: Source, arrived: Arrived, _: Verdict, handled: bool) -> None:
+        if handled:
             try:
                 await source.delete(arrived.receipt)
             except Unavailable as error:

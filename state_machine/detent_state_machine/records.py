@@ -138,6 +138,8 @@ class RunRecord:
     keep_until: int = 0
     """Not dropped before, whatever the workflow's retention; in seconds since the epoch. While the record is there,
     its key starts nothing else."""
+    digest: str = ""
+    """Of the content of the message that started it. The same message again is told from another one by it."""
 
     @staticmethod
     def from_item(run_id: str, item: Item) -> RunRecord:
@@ -159,6 +161,7 @@ class RunRecord:
                 retry_of=_str(item, "retry_of") if "retry_of" in item else None,
                 origin=_str(item, "origin") if "origin" in item else None,
                 keep_until=_int(item, "keep_until", 0),
+                digest=_str(item, "digest") if "digest" in item else "",
             )
 
         return _read(f"run {run_id!r}", item, build)
@@ -185,6 +188,8 @@ class RunRecord:
             item["origin"] = self.origin
         if self.keep_until:
             item["keep_until"] = self.keep_until
+        if self.digest:
+            item["digest"] = self.digest
         return item
 
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, cast
 
 import jmespath
 from jmespath import exceptions, functions
+from jmespath.lexer import Lexer
 from jmespath.parser import ParsedResult
 
 from detent_state_machine.envelopes import Content, JsonData
@@ -52,12 +53,11 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A run to start. `input` is JSON text, not yet held to the workflow's model. `chosen`: the key is the author's."""
+    """A run to start. `input` is JSON text, not yet held to the workflow's model."""
 
     input: str
     key: str
     metadata: Mapping[str, str]
-    chosen: bool
 
 
 class Expression:
@@ -74,8 +74,8 @@ class Expression:
         options = jmespath.Options(custom_functions=_Functions(content))
         try:
             return cast("JsonData", self._compiled.search(content.value, options))
-        except (exceptions.JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
-            raise InputError(f"{self.what} {self.text!r} does not fit the message: {_said(error)}.") from None
+        except (ValueError, ArithmeticError, TypeError, RecursionError) as error:
+            raise InputError(f"{self.what} {self.text!r} does not fit the message: {_misfit(error)}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,6 @@ def request_of(trigger: Trigger, content: Content) -> Request | None:
         _json(_input(trigger, content)),
         f"{content.message.queue}/{content.id}" if trigger.key is None else _key(trigger.key, content),
         _metadata(trigger, content),
-        chosen=trigger.key is not None,
     )
 
 
@@ -143,9 +142,21 @@ def _key(expression: Expression, content: Content) -> str:
     if isinstance(found, str) and found:
         return found
     if isinstance(found, int) and not isinstance(found, bool):
-        return str(found)
-    what = "nothing" if found is None else f"{_json(found)[:80]}, which is no text and no whole number,"
+        return _json(found)
+    what = "nothing" if found is None else f"{_kind(found)}, which is no text and no whole number,"
     raise InputError(f"{expression.what} {expression.text!r} finds {what} in the message.")
+
+
+def _kind(value: JsonData) -> str:
+    """What it is, not what it says: the value may be a secret."""
+    names: dict[type, str] = {
+        str: "empty text",
+        bool: "a truth value",
+        float: "a fraction",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), "a function")
 
 
 def _metadata(trigger: Trigger, content: Content) -> dict[str, str]:
@@ -201,14 +212,15 @@ def _compiled(text: str, what: str) -> ParsedResult:
         raise DefinitionError(f"{what} has {len(text):,} characters; {MAX_EXPRESSION:,} are allowed.")
     try:
         compiled = jmespath.compile(text)
-        calls = list(_walk(cast("_Node", compiled.parsed)))
+        nodes = list(_walk({"type": "expression", "children": [compiled.parsed]}))
     except (exceptions.JMESPathError, RecursionError) as error:
         raise DefinitionError(
             f"{what} {text!r} is no JMESPath expression: {_said(error)}.",
             advice=f"{_QUOTING} See https://jmespath.org/tutorial.html.",
         ) from None
-    for node in calls:
+    for node in nodes:
         _check(node, f"{what} {text!r}")
+    _check_comparisons(text, f"{what} {text!r}")
     return compiled
 
 
@@ -220,9 +232,11 @@ def _walk(node: _Node) -> Iterator[_Node]:
 
 
 def _check(node: _Node, what: str) -> None:
-    """Calls of functions that do not exist, or that take another number of arguments, would only be met later."""
+    """What cannot work would only be met when a message comes."""
     children = cast("list[_Node]", node.get("children", ()))
     match node["type"]:
+        case "slice" if cast("list[int | None]", children)[2] == 0:
+            raise DefinitionError(f"{what} has a slice that steps by 0.")
         case "function_expression":
             table = cast("dict[str, dict[str, tuple[_Node, ...]]]", _Functions.FUNCTION_TABLE)
             name = str(node["value"])
@@ -247,14 +261,42 @@ def _check(node: _Node, what: str) -> None:
                 f"{what} asks for message().{children[1]['value']}, which there is not.",
                 advice=f"There are: {', '.join(MESSAGE_FIELDS)}. The message's content needs no message().",
             )
-        case "comparator" if children[1]["type"] == "field" and f'"{children[1]["value"]}"' in what:
-            name = children[1]["value"]
-            raise DefinitionError(
-                f"{what} compares with the member {name!r} of the content.",
-                advice=f"Text is written in single quotes: '{name}'. If the member is meant, write it first.",
-            )
+        case kind if kind != "function_expression" and any(_is_reference(child) for child in children):
+            raise DefinitionError(f"{what} has an & outside the arguments of a function.")
         case _:
             pass
+
+
+def _is_reference(child: object) -> bool:
+    return isinstance(child, dict) and cast("_Node", child)["type"] == "expref"
+
+
+_COMPARISONS = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
+_GOES_ON = frozenset({"dot", "lbracket", "flatten", "filter"})
+
+
+def _check_comparisons(text: str, what: str) -> None:
+    """A name in double quotes behind `==` is a text that was meant for single quotes, almost always."""
+    tokens = list(Lexer().tokenize(text))
+    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if before["type"] in _COMPARISONS and token["type"] == "quoted_identifier" and after["type"] not in _GOES_ON:
+            name = token["value"]
+            raise DefinitionError(
+                f"{what} compares with the member {name!r} of the content.",
+                advice=f"Text is written in single quotes: '{name}'. If the member is meant, write @.\"{name}\".",
+            )
+
+
+def _misfit(error: Exception) -> str:
+    """Without the value: it may be a secret, and what is said here is logged."""
+    match error:
+        case exceptions.JMESPathTypeError():
+            wanted = " or ".join(error.expected_types)
+            return f"{error.function_name}() takes {wanted}, not {error.actual_type}"
+        case RecursionError():
+            return "it is nested too deeply"
+        case _:
+            return type(error).__name__
 
 
 def _said(error: Exception) -> str:

@@ -312,6 +312,17 @@ def test_a_fifo_queue_s_messages_after_one_that_is_kept_are_kept_too(stack: Depl
         assert fifo.deliver(*batch) == ["m-1", "m-2"]
 
 
+def test_a_message_that_is_kept_holds_up_no_other_group_of_a_fifo_queue(stack: Deployed) -> None:
+    fifo = Inbox(stack, "inbox.fifo")
+    batch = [fifo.record(json.dumps({"name": f"n{n}"}), f"m-{n}") for n in range(4)]
+    for record, group in zip(batch, "aaab", strict=True):
+        record["attributes"]["MessageGroupId"] = group
+    fifo.deliver(fifo.record('{"name":"first"}'))  # registers the definition
+    sent = (200, {"Successful": [{"Id": "0", "MessageId": "x"}, {"Id": "1", "MessageId": "y"}], "Failed": []})
+    with answering("sqs.SendMessageBatch", sent, UNSENT, UNSENT, UNSENT):
+        assert fifo.deliver(*batch) == ["m-1", "m-2"]
+
+
 def test_a_refused_message_of_a_fifo_queue_is_a_dead_letter_of_its_group_and_holds_up_nothing(stack: Deployed) -> None:
     fifo = Inbox(stack, "inbox.fifo")
     first = {"detent-id": {"stringValue": "m-0", "dataType": "String"}}  # it was refused before, and put back

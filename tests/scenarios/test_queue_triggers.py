@@ -311,6 +311,38 @@ def test_a_model_that_raises_what_no_validator_may_keeps_the_message() -> None:
         assert [h.result(run) for run in h.runs(odd)] == ["A"]
 
 
+def test_a_worker_lets_no_message_of_a_fifo_queue_overtake_one_that_is_kept() -> None:
+    mended = False
+
+    class Odd(BaseModel):
+        n: int
+
+        @field_validator("n")
+        @classmethod
+        def check(cls, n: int) -> int:
+            if n == 1 and not mended:
+                raise RuntimeError("a bug")
+            return n
+
+    app = App("odd", url="memory://")
+    odd = app.workflow("odd", input=Odd, on_queue="inbox.fifo")
+
+    @odd.step
+    def step(value: Odd) -> int:
+        return value.n
+
+    with Harness(app) as h:
+        h.stop_worker()
+        for n in (1, 2, 3):
+            h.send("inbox.fifo", {"n": n})
+        h.start_worker()
+        h.advance(5)
+        assert h.runs(odd) == []
+        mended = True
+        h.advance(300)
+        assert sorted(str(h.result(run)) for run in h.runs(odd)) == ["1", "2", "3"]
+
+
 # ---- declared -----------------------------------------------------------------------------------------------
 
 

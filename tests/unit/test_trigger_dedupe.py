@@ -13,15 +13,16 @@ from detent import App, Queue, RunStatus
 from detent.testing import EPOCH, Harness
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, Table
+from detent_infra.ports import Arrived, Backend, Table
 from detent_infra.ports import Queue as QueuePort
 from detent_infra.triggers import KEEP_DAYS, Done, Kept, Refused, Triggers, Verdict, pause_after
 from detent_state_machine import keys
 from detent_state_machine.envelopes import SourceMessage
-from detent_state_machine.errors import Unavailable
+from detent_state_machine.errors import KeyConflict, Unavailable
 from detent_state_machine.messages import Start, decode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, field_validator
 
 _T = TypeVar("_T")
 DAY = 86_400
@@ -109,9 +110,9 @@ class World:
             queue=cast("QueuePort", Faulty(self.backend.queue, self.plan)),
         )
 
-    async def deliver(self, batch: Sequence[SourceMessage]) -> list[Verdict] | None:
+    async def deliver(self, batch: Sequence[SourceMessage], code: App = app) -> list[Verdict] | None:
         """One delivery to a new process; None: it crashed."""
-        triggers = Triggers(Lifecycle(self.faulty), app.subscriptions)
+        triggers = Triggers(Lifecycle(self.faulty), code.subscriptions)
         try:
             return await triggers.handle(batch)
         except Crash:
@@ -183,6 +184,142 @@ def test_a_batch_of_ten_costs_a_write_and_a_share_of_one_send_for_each_run() -> 
 
     play(twice())
     assert world.plan.calls == 10 + 1
+
+
+# ---- known again, and what is not the same ----------------------------------------------------------------------
+
+
+def mapped(queue: Queue) -> App:
+    """The shop, with its messages read in another way."""
+    other = App("shop", url="memory://")
+    other.workflow("orders", input=int, on_queue=queue).step(name="order")(lambda n: n)
+    return other
+
+
+BEFORE, AFTER = "n", "length(keys(@))"
+"""Two readings of a message that find different inputs."""
+
+
+@pytest.mark.parametrize("key", [None, "'k'"])
+def test_a_message_that_later_code_reads_otherwise_has_its_run(key: str | None) -> None:
+    world = World()
+
+    async def scenario() -> None:
+        await world.deliver([message(7)], mapped(Queue("inbox", input=BEFORE, key=key)))
+        again = await world.deliver([message(7)], mapped(Queue("inbox", input=BEFORE, key=key)))
+        changed = await world.deliver([message(7)], mapped(Queue("inbox", input=AFTER, key=key)))
+        assert again == changed == [Done(known=tuple(world.runs()))]
+
+    play(scenario())
+    assert len(world.runs()) == 1
+
+
+def test_a_run_that_was_stored_before_a_crash_gets_its_message_by_code_that_reads_the_message_otherwise() -> None:
+    before, after = mapped(Queue("inbox", input=BEFORE)), mapped(Queue("inbox", input=AFTER))
+    whole = World()
+    play(whole.deliver([message(7)], before))
+    world = World({whole.plan.calls: "crash before"})  # sending is the last call
+
+    async def scenario() -> None:
+        assert await world.deliver([message(7)], before) is None
+        assert (len(world.runs()), world.sent()) == (1, [])
+        await world.deliver([message(7)], after)
+
+    play(scenario())
+    assert [start.run_id for start in world.sent()] == world.runs()
+
+
+def test_another_content_under_a_known_id_is_refused_and_not_taken_for_the_same_message() -> None:
+    world = World()
+
+    async def scenario() -> None:
+        await world.deliver([message(1)])
+        [verdict] = await world.deliver([message(1, '{"n": 2}')]) or []
+        assert isinstance(verdict, Refused)
+        assert verdict.refusal.error == KeyConflict.__name__
+
+    play(scenario())
+    assert len(world.runs()) == 1
+
+
+# ---- one message and the others of its batch ------------------------------------------------------------------
+
+
+class Odd(BaseModel):
+    n: int
+
+    @field_validator("n")
+    @classmethod
+    def check(cls, n: int) -> int:
+        if n == 7_777:
+            raise KeyError(n)
+        return n
+
+
+def test_a_message_that_the_code_stumbles_over_is_kept_alone_and_its_content_is_not_told() -> None:
+    odd = App("odd", url="memory://")
+    odd.workflow("odd", input=Odd, on_queue="inbox").step(name="step")(lambda odd: odd.n)
+    world = World()
+    first, kept, last = play(world.deliver([message(1), message(7_777), message(2)], odd)) or []
+    assert isinstance(first, Done)
+    assert isinstance(last, Done)
+    assert isinstance(kept, Kept)
+    assert "raised KeyError in check, " in str(kept.error)
+    assert "7777" not in str(kept.error)
+    assert len(world.runs()) == 2
+
+
+Told = list[tuple[str, bool]]
+
+
+def arrived(name: str, group: str) -> Arrived:
+    body = '"refused"' if name.startswith("bad") else '{"n": 1}'
+    return Arrived(SourceMessage(name, "inbox.fifo", body, group=group), "0/0", 1)
+
+
+def test_of_a_fifo_queue_a_message_that_is_kept_holds_up_its_group_and_no_other() -> None:
+    world, told = World(), Told()
+    fifo = mapped(Queue("inbox.fifo", input="n"))
+
+    async def settled(one: Arrived, _: Verdict, handled: bool) -> None:
+        told.append((one.message.id, handled))
+
+    async def scenario() -> None:
+        batch = [arrived("a1", "a"), arrived("b1", "b"), arrived("a2", "a"), arrived("bad", "b"), arrived("b3", "b")]
+        triggers = Triggers(Lifecycle(world.faulty), fifo.subscriptions)
+        await triggers.handle([arrived("a0", "a").message])  # registers the definition
+        world.plan.calls, world.plan.faults = 0, {1: "refused"}  # the write of a1
+        await triggers.take(world.backend.source("inbox.fifo"), batch, settled)
+
+    play(scenario())
+    assert sorted(told) == [("a1", False), ("b1", True), ("b3", True), ("bad", True)]
+
+
+def test_what_was_settled_is_told_before_the_next_message_of_its_group_is_begun() -> None:
+    world, told = World(), Told()
+    fifo = mapped(Queue("inbox.fifo", input="n"))
+    begun = asyncio.Event()
+
+    async def settled(one: Arrived, _: Verdict, handled: bool) -> None:
+        told.append((one.message.id, handled))
+
+    async def never(*_: object, **__: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        world.backend.queue.__dict__["send"] = never
+        taking = asyncio.create_task(
+            Triggers(Lifecycle(world.backend), fifo.subscriptions).take(
+                world.backend.source("inbox.fifo"), [arrived("bad", "a"), arrived("a2", "a")], settled
+            )
+        )
+        await begun.wait()
+        taking.cancel()
+        await asyncio.wait({taking})
+
+    play(scenario())
+    assert told == [("bad", True)]
 
 
 # ---- long after -----------------------------------------------------------------------------------------------

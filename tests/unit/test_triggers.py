@@ -32,11 +32,11 @@ def started(queue: Queue | str, value: object, *, body: str | None = None) -> Re
 
 
 def test_a_queue_s_name_alone_takes_the_body_as_the_input_and_the_message_s_id_as_the_key() -> None:
-    assert started("inbox", {"id": "A"}) == Request('{"id":"A"}', "inbox/m-1", {}, chosen=False)
+    assert started("inbox", {"id": "A"}) == Request('{"id":"A"}', "inbox/m-1", {})
 
 
 def test_an_event_of_eventbridge_is_the_input_by_its_detail_and_its_id_is_the_key() -> None:
-    assert started("inbox", EVENT) == Request('{"order":{"id":"A"}}', "inbox/e-1", {}, chosen=False)
+    assert started("inbox", EVENT) == Request('{"order":{"id":"A"}}', "inbox/e-1", {})
 
 
 def test_a_notification_of_sns_is_the_input_by_its_message() -> None:
@@ -52,7 +52,7 @@ def test_expressions_select_the_input_the_key_and_metadata() -> None:
         metadata={"source": "source", "type": '"detail-type"', "resources": "resources", "none": "detail.none"},
     )
     expected = {"source": "shop", "type": "order.created", "resources": "[]"}
-    assert started(queue, EVENT) == Request('{"id":"A"}', "A", expected, chosen=True)
+    assert started(queue, EVENT) == Request('{"id":"A"}', "A", expected)
 
 
 def test_an_input_may_be_reshaped() -> None:
@@ -111,20 +111,30 @@ def test_a_false_when_is_enough_whatever_the_other_expressions_find() -> None:
     [
         (Queue("inbox", input="missing"), "on_queue: input 'missing' finds nothing"),
         (Queue("inbox", key="missing"), "on_queue: key 'missing' finds nothing"),
-        (Queue("inbox", key="empty"), 'finds "", which is no text'),
-        (Queue("inbox", key="yes"), "finds true, which is no text"),
-        (Queue("inbox", key="half"), "finds 0.5, which is no text"),
+        (Queue("inbox", key="empty"), "finds empty text, which is no text"),
+        (Queue("inbox", key="yes"), "finds a truth value, which is no text"),
+        (Queue("inbox", key="half"), "finds a fraction, which is no text"),
         (Queue("inbox", key="@"), "which is no text"),
         (Queue("inbox", when="contains(missing, 'x')"), "on_queue: when .* does not fit the message"),
         (Queue("inbox", when="text > `3`"), "does not fit the message"),
         (Queue("inbox", metadata={"a": "abs(text)"}), "metadata 'a' .* does not fit the message"),
         (Queue("inbox", input="sum(huge)"), "has no JSON form"),
+        (Queue("inbox", key="sum(long)"), "has no JSON form"),
+        (Queue("inbox", key="to_string(sum(long))"), "does not fit the message: ValueError"),
+        (Queue("inbox", key="join('-', card)"), r"does not fit the message: join\(\) takes array-string, not object"),
     ],
 )
 def test_an_expression_that_finds_nothing_usable_refuses_the_message_and_says_which(queue: Queue, said: str) -> None:
     value = {"empty": "", "yes": True, "half": 0.5, "text": "x", "huge": [1e308, 1e308]}
     with pytest.raises(InputError, match=said):
-        request(queue, value)
+        request(queue, {**value, "long": [int("9" * 4300)] * 2, "card": {"pan": "4111"}})
+
+
+@pytest.mark.parametrize("expression", ["join('-', card)", "abs(card.pan)", "card", "[card]", "sum(card.pan)"])
+def test_what_refuses_a_message_tells_nothing_of_what_it_holds(expression: str) -> None:
+    with pytest.raises(InputError) as refused:
+        request(Queue("inbox", key=expression), {"card": {"pan": "4111"}})
+    assert "4111" not in str(refused.value)
 
 
 @given(st.text(), st.sampled_from(["a", "@", "a.b", "length(a)", "a[0]", "sort(a)", "max(a)", "to_number(a)"]))
@@ -162,6 +172,11 @@ def test_names_that_sqs_takes_are_taken(name: str) -> None:
         ("a[?nope(@)]", "calls nope"),
         ("message().ids", r"message\(\).ids, which there is not. There are: id, queue, sent"),
         ('kind == "order"', "in single quotes: 'order'"),
+        ('"a-b" == "c-d"', r'If the member is meant, write @\."c-d"\.'),
+        ("a[::0]", "a slice that steps by 0"),
+        ("&a", "an & outside the arguments"),
+        ("{a: &b}", "an & outside the arguments"),
+        ("a[?&b]", "an & outside the arguments"),
         ("(" * 5_000, "4,096 are allowed"),
         ("(" * 4_000, "no JMESPath expression"),
     ],
@@ -176,3 +191,18 @@ def test_an_expression_that_cannot_work_is_refused_when_it_is_declared(expressio
         with pytest.raises(DefinitionError, match=said) as caught:
             compile_trigger("orders", queue)
         assert "Workflow 'orders', on_queue: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        '"a-b" == @."c-d"',
+        "\"b\" == 'x' && a == b",
+        '"a-b" == "c-d".e',
+        'a == "b"[0]',
+        "sort_by(a, &b)[::-1]",
+        'message().attributes."x-y"',
+    ],
+)
+def test_an_expression_that_can_work_is_taken(expression: str) -> None:
+    compile_trigger("orders", Queue("inbox", when=expression))
