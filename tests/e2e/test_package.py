@@ -107,24 +107,42 @@ def test_markers_of_dependencies_are_judged_for_the_target(tmp_path: Path) -> No
 
 
 def test_locking_again_changes_nothing(tmp_path: Path) -> None:
-    """So that a lock differs only by what somebody has changed."""
+    """So that a lock differs only by what somebody has changed. No template has to say for which processor it is."""
     project = scaffold(tmp_path / "shop")
     shutil.copy(ROOT / LOCK, project)
-    reached(detent("package", "--lock", *options(Target("3.13", "arm64"))), project)
+    reached(detent("package", "--lock"), project)
     assert (project / LOCK).read_text() == (ROOT / LOCK).read_text()
+
+
+def test_what_can_be_executed_in_the_application_still_can(tmp_path: Path) -> None:
+    project = scaffold(tmp_path / "shop", module="shop/__init__.py")
+    shutil.copy(ROOT / LOCK, project)
+    (project / "shop/render").write_text("#!/bin/sh\n")
+    (project / "shop/render").chmod(0o700)
+    package(project, "--no-bytecode", *options(Target("3.13", "arm64")))
+    modes = {name: mode for name, mode, _, _ in contents(project / "build/lambda")}
+    assert (modes["shop/render"], modes["shop/__init__.py"]) == (0o755, 0o644)
 
 
 # ---- by SAM ---------------------------------------------------------------------------------------------------
 
 
 def test_sam_build_of_this_checkout_makes_the_same_folder_once(folders: Folders, tmp_path: Path) -> None:
-    built = sam_build(ROOT, tmp_path / "built", ARGS="--no-bytecode")
+    checkout = tmp_path / "checkout"  # a copy, so that what is built in this one stays
+    shutil.copytree(ROOT / "examples", checkout / "examples", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("Makefile", "pyproject.toml", LOCK, "template.yaml", "samconfig.toml"):
+        shutil.copy2(ROOT / name, checkout)
+    os.utime(
+        checkout / "pyproject.toml", (0, 0)
+    )  # older than what is installed, so that make does not install the copy
+    (checkout / ".venv").symlink_to(sys.prefix)
+    built = sam_build(checkout, tmp_path / "built", ARGS="--no-bytecode")
     template = (built / "template.yaml").read_text()
-    assert template.count("CodeUri: ") == 4
+    assert template.count("CodeUri: ") == 5
     assert template.count("CodeUri: Worker") == 1
     expected = list(contents(folders.orders(Target("3.13", "arm64"))))
     assert list(contents(built / "Worker")) == expected
-    assert list(contents(ROOT / "build/lambda")) == expected
+    assert list(contents(checkout / "build/lambda")) == expected
 
 
 def test_sam_build_of_a_project_makes_the_same_folder_as_detent_package(tmp_path: Path) -> None:
@@ -231,17 +249,23 @@ def refused(project: Path, *words: str, **environment: str) -> None:
     assert not list((project / "build").iterdir())
 
 
+def test_a_module_with_the_name_of_a_dependency_s_package_is_refused(tmp_path: Path) -> None:
+    project = scaffold(tmp_path / "shop", module="jmespath.py")
+    shutil.copy(ROOT / LOCK, project)
+    refused(project, "'jmespath.py'", "Rename it")
+
+
 # ---- projects -------------------------------------------------------------------------------------------------
 
 
-def scaffold(project: Path, *dependencies: str) -> Path:
-    """A project of somebody's own, `shop:app`, without a lock."""
-    project.mkdir(parents=True)
-    (project / "shop.py").write_text('from detent import App\n\napp = App("shop")\n')
+def scaffold(project: Path, *dependencies: str, module: str = "shop.py") -> Path:
+    """A project of somebody's own, `shop:app` unless its module is another, without a lock."""
+    (project / module).parent.mkdir(parents=True)
+    (project / module).write_text('from detent import App\n\napp = App("shop")\n')
     (project / "pyproject.toml").write_text(
         f'[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.11"\n'
         f"dependencies = {json.dumps(['detent', *dependencies])}\n"
-        '[tool.detent]\napp = "shop:app"\n'
+        f'[tool.detent]\napp = "{module.removesuffix(".py").removesuffix("/__init__")}:app"\n'
     )
     return project
 

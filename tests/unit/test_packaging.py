@@ -125,6 +125,13 @@ def test_a_python_that_the_project_does_not_support_is_refused(shop: Project) ->
     left_alone(shop)
 
 
+def test_a_project_that_supports_older_pythons_than_detent_supports_those_that_detent_does(shop: Project) -> None:
+    for given, oldest in ((">=3.9", "3.11"), (">=3.11", "3.11"), (">=3.12", "3.12")):
+        pyproject = (PYPROJECT % ('dependencies = ["detent"]', "")).replace(">=3.11", given)
+        (shop.path / "pyproject.toml").write_text(pyproject)
+        assert read_project(shop.path).oldest_python == oldest
+
+
 def test_without_a_lock_the_command_that_makes_it_is_named(shop: Project) -> None:
     (shop.path / LOCK).unlink()
     shop.call("package").refused(LOCK, "detent package --lock")
@@ -141,6 +148,28 @@ def test_a_folder_that_somebody_else_made_is_not_replaced(shop: Project) -> None
     for place in (".", "shop.py"):
         shop.call("package", "--out", place).refused("not replaced")
     assert (shop.path / "shop.py").exists()
+
+
+@pytest.mark.parametrize("place", ["shop.py/lambda", "/dev/null/lambda", "/proc/lambda"])
+def test_a_folder_that_cannot_be_made_is_refused(place: str, shop: Project) -> None:
+    shop.call("package", "--no-bytecode", "--out", place).refused(place, "--out")
+    assert (shop.path / "shop.py").is_file()
+
+
+def test_a_folder_inside_of_what_goes_into_it_is_refused(shop: Project) -> None:
+    """The next one would hold this one."""
+    (shop.path / "billing").mkdir()
+    (shop.path / "billing/__init__.py").touch()
+    (shop.path / "pyproject.toml").write_text(PYPROJECT % ('dependencies = ["detent"]', 'include = ["billing"]'))
+    shop.call("package", "--out", "billing/build/lambda").refused("inside of 'billing'")
+    assert not (shop.path / "billing/build").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(shop: Project) -> None:
+    shop.call("package", "--upgrade").refused("detent package --lock --upgrade")
+    shop.call("doctor", "--stack", "shop", "--app", "shop:app").refused("--stack")
+    shop.call("doctor", "--stack", "shop", "--url", "memory://").refused("--stack")
+    left_alone(shop)
 
 
 def test_a_compiler_of_another_version_is_refused(shop: Project) -> None:

@@ -342,9 +342,13 @@ def package(
 
     It holds what template.yaml's runtime and architecture load, whatever this machine is. Needs `detent[deploy]`.
     """
+    from detent_state_machine.errors import InputError
+
     from detent.cli.package import Wanted, package
     from detent.cli.package import lock as write_lock
 
+    if upgrade and not lock:
+        raise InputError("--upgrade changes what is locked.", advice="detent package --lock --upgrade")
     wanted = Wanted(out, python_version, architecture, bytecode, compile_with)
     if lock:
         write_lock(wanted, upgrade=upgrade, as_json=json)
@@ -421,8 +425,12 @@ def doctor(
     With --stack, check how a stack is set up on AWS, without changing anything. Exit code 2 if something is wrong.
     """
     if stack is not None:
+        from detent_state_machine.errors import InputError
+
         from detent.cli.stack_doctor import examine_stack
 
+        if app is not None or url is not None:
+            raise InputError("--stack looks at a stack, and at no app or other backend.", advice="Leave one out.")
         raise typer.Exit(examine_stack(stack, as_json=json))
     from detent.cli.doctor import examine
 

@@ -58,10 +58,19 @@ def build(
     `bytecode`: compile the modules; None, if a Python of the target's version is found. `compiler` is its path.
     Raises `ConfigurationError` and `InputError`, and then leaves everything as it was.
     """
-    out = out.absolute()
+    try:
+        return _build(project, app, target, out.absolute(), bytecode=bytecode, compiler=compiler)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made: {error}.", advice="Choose another --out.") from error
+
+
+def _build(
+    project: Project, app: str, target: Target, out: Path, *, bytecode: bool | None, compiler: str | None
+) -> Folder:
     _must_be_replaceable(out)
     lock = read_lock(project, target)
     modules = modules_of(project, app)
+    _must_be_apart(out, modules)
     python = None if bytecode is False else _compiler(target, compiler)
     if bytecode and python is None:
         raise ConfigurationError(
@@ -117,8 +126,9 @@ def _add_detent(made: Path) -> None:
 
 
 def _add_application(modules: Mapping[str, Path], made: Path) -> None:
+    taken = {path.name.partition(".")[0] for path in made.iterdir()}  # a module and a package of one name, too
     for name, source in modules.items():
-        if (made / name).exists():
+        if name.partition(".")[0] in taken:
             raise InputError(
                 f"The application's {name!r} has the name of one of its dependencies.", advice="Rename it."
             )
@@ -128,7 +138,7 @@ def _add_application(modules: Mapping[str, Path], made: Path) -> None:
 def _copy(source: Path, to: Path, *, without: frozenset[str] = frozenset()) -> None:
     """A module or package, without what Python and editors leave in it."""
     if source.is_file():
-        shutil.copyfile(source, to)
+        shutil.copy(source, to)
         return
 
     def unwanted(folder: str, names: list[str]) -> list[str]:
@@ -201,7 +211,7 @@ def _sources(made: Path, modules: Mapping[str, Path]) -> Iterator[Path]:
 def _make_plain(made: Path) -> None:
     """Nothing is left of who made the folder, when, and under which umask."""
     for path in files_of(made):
-        path.chmod(0o644)
+        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
         os.utime(path, (_LONG_AGO, _LONG_AGO))
     for path in sorted((path for path in made.rglob("*") if path.is_dir()), reverse=True):
         path.chmod(0o755)
@@ -219,6 +229,15 @@ def _must_be_replaceable(out: Path) -> None:
             f"{out} holds something that `detent package` did not make, so it is not replaced.",
             advice="Choose another --out, or delete it yourself.",
         )
+
+
+def _must_be_apart(out: Path, modules: Mapping[str, Path]) -> None:
+    for name, source in modules.items():
+        if out.resolve().is_relative_to(source.resolve()):
+            raise InputError(
+                f"{out} is inside of {name!r}, which goes into it: the next folder would hold this one.",
+                advice="Choose an --out beside the application.",
+            )
 
 
 def _put_in_place(made: Path, out: Path) -> None:

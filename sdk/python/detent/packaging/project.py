@@ -12,6 +12,8 @@ from typing import cast
 
 from detent_state_machine.errors import ConfigurationError, InputError
 
+from detent.packaging.target import OLDEST
+
 COMMAND_LINE_ONLY = frozenset({"rich", "typer"})
 """What of detent's own dependencies no function imports. An application that imports them names them itself."""
 
@@ -25,7 +27,7 @@ class Project:
 
     root: Path
     oldest_python: str | None
-    """The lowest of `requires-python`, as in `3.11`."""
+    """The lowest of `requires-python`, as in `3.11`, and none that detent does not run on."""
     dependencies: tuple[str, ...]
     include: tuple[str, ...]
     """Packages and modules beside the application's own that belong to it."""
@@ -108,7 +110,9 @@ def _name(requirement: str) -> str:
 
 def _lowest(given: object) -> str | None:
     match = re.search(r"(?:>=|~=|==)\s*(3\.\d+)", given) if isinstance(given, str) else None
-    return match[1] if match else None
+    if match is None:
+        return None
+    return "{}.{}".format(*max(OLDEST, tuple(map(int, match[1].split(".")))))
 
 
 def _parsed(path: Path) -> Mapping[str, object]:

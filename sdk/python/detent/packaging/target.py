@@ -16,7 +16,8 @@ _CPU = {"arm64": "aarch64", "x86_64": "x86_64"}
 _AMAZON_LINUX_2023 = (3, 12)
 """The first Python whose Lambda runtime is built on it, with glibc 2.34; those before have 2.26.
 https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html"""
-_OLDEST = (3, 11)
+OLDEST = (3, 11)
+"""The first Python that detent runs on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Target:
     architecture: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"3\.\d{1,2}", self.python) or self.version < _OLDEST:
+        if not re.fullmatch(r"3\.\d{1,2}", self.python) or self.version < OLDEST:
             raise ConfigurationError(
                 f"There is no packaging for Python {self.python!r}.", advice="Use 3.11 or newer, as in `3.13`."
             )
