@@ -125,10 +125,8 @@ class Lifecycle:
         """
         for definition, _ in runs:
             await self.definitions.register(definition)
-        found: list[Start | DetentError] = []
-        for index in range(0, len(runs), CHUNK):
-            found += await self._start_all(runs[index : index + CHUNK])
-        return found
+        chunks = [runs[index : index + CHUNK] for index in range(0, len(runs), CHUNK)]
+        return [run for chunk in chunks for run in await self._start_all(chunk)]
 
     async def _start_all(self, runs: Sequence[tuple[Definition, NewRun]]) -> list[Start | DetentError]:
         put = await asyncio.gather(

@@ -228,27 +228,33 @@ async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
     message = arrived.message
     about = {"queue": message.queue, "message_id": message.id}
     named = f"message {message.id} of the queue {message.queue!r}"
-    try:
-        match verdict:
-            case Done():
+    match verdict:
+        case Done():
+            return True
+        case Refused(refusal):
+            why_not = await _bury(source, message, refusal)
+            if why_not is None:
+                log.warning("%s refused, now a dead letter: %s", named, refusal.reason, extra=about)
                 return True
-            case Refused(refusal):
-                if await source.bury(message, refusal):
-                    log.warning("%s refused, now a dead letter: %s", named, refusal.reason, extra=about)
-                    return True
-                why = "it can start nothing, and its queue has no dead-letter queue"
-                log.error("message kept: %s: %s: %s", named, why, refusal.reason, extra=about)
-            case Kept(error):
-                log.warning("message kept: %s: %s", named, error, extra=about)
-            case _:
-                assert_never(verdict)
-    except DetentError as error:
-        log.error("message kept: %s could not become a dead letter: %s", named, error, extra=about)
+            why = f"it can start nothing, and {why_not}"
+            log.error("message kept: %s: %s: %s", named, why, refusal.reason, extra=about)
+        case Kept(error):
+            log.warning("message kept: %s: %s", named, error, extra=about)
+        case _:
+            assert_never(verdict)
     try:
         await source.extend(arrived.receipt, pause_after(arrived.count))
     except DetentError as error:
         log.warning("its visibility could not be changed either: %s", error, extra=about)
     return False
+
+
+async def _bury(source: Source, message: SourceMessage, refusal: Refusal) -> str | None:
+    """Makes it a dead letter, or says why that cannot be."""
+    try:
+        return None if await source.bury(message, refusal) else "its queue has no dead-letter queue"
+    except DetentError as error:
+        return f"it could not become a dead letter: {str(error).rstrip('.')}"
 
 
 def pause_after(deliveries: int) -> float:

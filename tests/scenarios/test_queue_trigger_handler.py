@@ -268,6 +268,7 @@ def test_a_dead_letter_queue_that_may_not_be_sent_to_keeps_the_message_for_sqs_t
     with answering("sqs.SendMessage", denied):
         assert inbox.deliver(inbox.record("hello", "m-1")) == ["m-1"]
     assert "could not become a dead letter" in caplog.text
+    assert "greeting: The message is not JSON" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["DETENT_TABLE", "DETENT_APP"])
