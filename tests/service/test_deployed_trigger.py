@@ -80,4 +80,4 @@ def test_what_can_start_nothing_comes_to_the_dead_letters_and_goes_back_from_the
     assert "Input should be a valid string" in letter.refusal.reason
     assert asyncio.run(source.redrive(10)) == 1
     [again] = until(lambda: asyncio.run(source.dead_letters(10)))
-    assert again.message == type(again.message)("m-2", "greetings-inbox", '{"name":7}', again.message.sent)
+    assert (again.message.id, again.message.body) == ("m-2", '{"name":7}')

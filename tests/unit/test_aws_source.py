@@ -150,6 +150,15 @@ def test_a_dead_letter_that_sqs_made_is_that_of_the_queue_that_sqs_says(backend:
     assert [each.message.id for each in found] == ["m-1"]
 
 
+def test_a_dead_letter_that_is_refused_again_during_a_redrive_is_moved_once(backend: Backend) -> None:
+    source = source_of(backend, "inbox")
+    for _ in range(2):
+        asyncio.run(source.bury(SourceMessage("m-1", "inbox", "{}"), REFUSAL))
+    asyncio.run(source.bury(SourceMessage("m-2", "inbox", "{}"), REFUSAL))
+    assert asyncio.run(source.redrive(10)) == 2
+    assert [letter.message.id for letter in asyncio.run(source.dead_letters(10))] == ["m-1"]
+
+
 def test_a_dead_letter_without_room_for_its_id_stays_and_holds_up_no_other(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:

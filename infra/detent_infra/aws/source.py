@@ -95,13 +95,20 @@ class SqsSource:
 
     async def redrive(self, limit: int) -> int:
         dead = await self._dead_or_error()
-        moved = 0
+        moved: set[str] = set()
+        again: list[str] = []
         async with aclosing(self._letters(dead, MOVE)) as letters:
             async for one in letters:
-                moved += await self._put_back(dead, one)
-                if moved == limit:
+                id = self._message(one).id
+                if id in moved:  # it was refused again meanwhile
+                    again.append(one.get("ReceiptHandle", ""))
+                elif await self._put_back(dead, one):
+                    moved.add(id)
+                if len(moved) == limit:
                     break
-        return moved
+        for receipt in again:
+            await dead.extend(receipt, 0)
+        return len(moved)
 
     async def _put_back(self, dead: SqsSource, one: MessageTypeDef) -> bool:
         message = self._message(one)
@@ -121,10 +128,10 @@ class SqsSource:
         held: dict[str, str] = {}
         try:
             while found := await dead._receive(MAX_BATCH, 0, hidden):
+                held |= {one.get("MessageId", ""): one.get("ReceiptHandle", "") for one in found}
                 fresh = [one for one in found if one.get("MessageId", "") not in seen]
                 if not fresh:
                     return  # what was hidden first is seen again: there is no end of others
-                held |= {one.get("MessageId", ""): one.get("ReceiptHandle", "") for one in fresh}
                 for one in fresh:
                     seen.add(one.get("MessageId", ""))
                     if _queue_of(one) in ("", self.name):
