@@ -187,12 +187,16 @@ def known_level(given: str) -> str:
     return name
 
 
-async def polled(logs: Logs, query: LogQuery, every: float) -> AsyncGenerator[LogPage, None]:
+async def polled(logs: Logs, query: LogQuery, every: float, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
     """Follows by reading again each `every` seconds."""
     after: str | None = None
     while True:
+        last = over.is_set()
         page = await logs.read(query, after=after)
         yield page
         after = page.next
-        if not page.more:
-            await asyncio.sleep(every)
+        if page.more:
+            continue
+        if last:
+            return
+        await asyncio.sleep(every)

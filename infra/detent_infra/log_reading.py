@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +19,8 @@ BEFORE, AFTERWARDS = 60_000, 900_000
 """Milliseconds before a run's start and after its end in which its lines are searched: clocks differ, and a step that
 nobody waits for may write until its worker's time is up."""
 MAX_FAMILY = 100
+LOOK_EVERY = 3.0
+"""Seconds between two looks at whether runs have ended that are followed."""
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled"})
 """The engine's last line about a run."""
 
@@ -58,16 +62,24 @@ class LogReader:
                 if not page.more:
                     return
                 after = page.next
-        waiting = {run.run_id for run in live}
-        async with aclosing(self._logs.follow(query)) as pages:
+        waiting, over = {run.run_id for run in live}, asyncio.Event()
+        looked = time.monotonic()
+        async with aclosing(self._logs.follow(query, over)) as pages:
             async for page in pages:
                 yield page
                 waiting -= {line.run_id for line in page.lines if line.engine in ENDS}
-                for run_id in sorted(waiting):
-                    if self._settled(await self._lifecycle.get(run_id)):
-                        waiting.remove(run_id)
-                if runs and not waiting and not page.more:
-                    return
+                if waiting and time.monotonic() - looked >= LOOK_EVERY:
+                    # Its last line may not come: it is lost with its worker, or not of the query.
+                    waiting = await self._unsettled(sorted(waiting))
+                    looked = time.monotonic()
+                if runs and not waiting:
+                    over.set()
+
+    async def _unsettled(self, run_ids: Sequence[str]) -> set[str]:
+        """Those of the runs that are stored, and have not settled."""
+        items = await self._lifecycle.backend.table.get_many([keys.run_key(run_id) for run_id in run_ids])
+        stored = [RunRecord.from_item(id, item) for id, item in zip(run_ids, items, strict=True) if item is not None]
+        return {run.run_id for run in stored if not self._settled(run)}
 
     def _settled(self, run: RunRecord) -> bool:
         """Whether the run ended so long ago that its last line can be read, if it has one."""

@@ -317,8 +317,8 @@ class MemoryLogs:
             more = position < len(lines)
         return LogPage(tuple(sorted(found, key=lambda line: line.time)), str(position), more)
 
-    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
-        return polled(self, query, FOLLOW_EVERY)
+    def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
+        return polled(self, query, FOLLOW_EVERY, over)
 
 
 def memory_backend(

@@ -7,6 +7,7 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
@@ -222,9 +223,9 @@ class Logs(Protocol):
         """The next lines, at most `limit`. Raises `InputError` for a bad pattern or level."""
         ...
 
-    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+    def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
         """What `read` finds, then what is written, as it comes: each line once, and a page at least every few seconds,
-        if an empty one. Ends never. Raises as `read` does.
+        if an empty one. Once `over` is set, it looks for what it may have missed, and ends. Raises as `read` does.
         """
         ...
 

@@ -208,17 +208,18 @@ def test_every_part_of_a_line_comes_back(backend: Backend) -> None:
     asyncio.run(scenario())
 
 
-def test_following_gives_what_was_written_and_then_what_is(backend: Backend) -> None:
+def test_following_gives_what_was_written_and_then_what_is_until_it_is_told_to_end(backend: Backend) -> None:
     async def scenario() -> list[str]:
         texts = ["before", "one", "two", "three"]
+        query, over = of("run1", pattern="-other"), asyncio.Event()
         await backend.logs.append([LogLine(backend.clock(), "INFO", texts[0], "run1")])
         found: list[str] = []
-        async with asyncio.timeout(60), aclosing(backend.logs.follow(of("run1", pattern="-other"))) as pages:
+        async with asyncio.timeout(60), aclosing(backend.logs.follow(query, over)) as pages:
             async for page in pages:
                 found += messages(page.lines)
                 if len(found) == len(texts):
-                    break
-                if page.lines:
+                    over.set()
+                elif page.lines:
                     new = [LogLine(backend.clock(), "INFO", text, "run1") for text in (texts[len(found)], "other")]
                     await backend.logs.append(new)
         return found

@@ -15,18 +15,27 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
 import boto3
 import pytest
+from detent_infra import log_reading
 from detent_infra.aws import Resources, aws_backend, live_tail
 from detent_infra.aws.log_search import Event
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
+from detent_infra.lifecycle import Lifecycle
 from detent_infra.log_lines import to_json
+from detent_infra.log_reading import LogReader
+from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
+from detent_state_machine import run_transitions
+from detent_state_machine.keys import run_key
+from detent_state_machine.records import Payload, RunRecord
+from detent_state_machine.status import RunStatus
+from detent_state_machine.writes import Put, Write
 
 GROUP = "/detent/shop"
 ARN = f"arn:aws:logs:us-east-1:000000000000:log-group:{GROUP}:*"
@@ -77,6 +86,8 @@ class Group:
     refusal: str = "LimitExceededException"
     asked: Counter[str] = field(default_factory=Counter[str])
     patterns: list[str] = field(default_factory=list[str])
+    after_search: deque[Callable[[], object]] = field(default_factory=deque[Callable[[], object]])
+    """What happens when a search has been answered, one thing after each."""
     over: threading.Event = field(default_factory=threading.Event)
 
     def write(self, text: str, run_id: str = "r1", **more: Any) -> Stored:
@@ -120,7 +131,7 @@ class Served:
         return asyncio.run(work())
 
     def pages(self, query: LogQuery | None = None) -> Any:
-        return self.backend.logs.follow(query or LogQuery(runs=("r1",)))
+        return self.backend.logs.follow(query or LogQuery(runs=("r1",)), asyncio.Event())
 
 
 @pytest.fixture
@@ -141,6 +152,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
                     self.stream(group.scripts.popleft())
                     return
             status, answer = group.answer(operation, request)
+            if operation == "FilterLogEvents" and group.after_search:
+                group.after_search.popleft()()
             body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
@@ -173,7 +186,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    for name in ("POLL_EVERY", "TICK"):
+    for name in ("POLL_EVERY", "TICK", "SETTLES"):
         monkeypatch.setattr(live_tail, name, 0.1)
     backend = aws_backend(
         Resources("t", "http://q", "http://d", "b", GROUP),
@@ -198,6 +211,33 @@ def silent(group: Group, send: Callable[[bytes], None]) -> None:
         send(update())
 
 
+class Followed:
+    """A run that `LogReader` follows on the served log group; its record is in memory."""
+
+    def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(log_reading, "LOOK_EVERY", 0.1)
+        monkeypatch.setattr(type(served.backend.logs), "settles", 0.2)
+        self.backend = replace(memory_backend(), logs=served.backend.logs)
+        self.run = RunRecord("r1", "orders", "v", RunStatus.RUNNING, wall_clock(), Payload("1"))
+        self._write(Put(run_key("r1"), self.run.to_item()))
+
+    def end(self) -> None:
+        self._write(run_transitions.finish(self.run, now=wall_clock(), expires=wall_clock()))
+
+    def _write(self, write: Write) -> None:
+        asyncio.run(self.backend.table.write(write))
+
+    def lines(self) -> list[str]:
+        """The messages of all lines until following ends."""
+
+        async def work() -> list[str]:
+            pages = LogReader(Lifecycle(self.backend)).pages(LogQuery(), [self.run], follow=True)
+            async with asyncio.timeout(PATIENCE), aclosing(pages):
+                return [line.message async for page in pages for line in page.lines]
+
+        return asyncio.run(work())
+
+
 def all_of(*wanted: str) -> Callable[[list[str], list[str]], bool]:
     return lambda shown, _: set(wanted) <= set(shown)
 
@@ -213,7 +253,7 @@ def test_what_was_written_before_comes_first_and_what_is_written_then_comes_live
     served.group.scripts.append(script)
     assert sorted(served.follow(all_of("before", "live 3"))) == ["before", "live 1", "live 2", "live 3"]
     assert served.group.patterns == ["r1"]
-    assert served.group.asked["FilterLogEvents"] == 1, "Live Tail takes the place of searching"
+    assert served.group.asked["FilterLogEvents"] <= 2, "once the session has started it takes the place of searching"
 
 
 def test_a_line_that_comes_by_search_and_live_is_shown_once_and_one_written_twice_twice(served: Served) -> None:
@@ -350,6 +390,46 @@ def test_a_page_comes_at_least_each_tick_though_nothing_is_written(served: Serve
         raise AssertionError
 
     assert [page.lines for page in asyncio.run(work())] == [()] * 5
+
+
+def test_what_is_printed_before_the_session_shows_it_is_searched_for_when_it_has_started(served: Served) -> None:
+    served.group.scripts.append(silent)
+    served.group.after_search.append(lambda: served.group.write("between"))
+    assert served.follow(all_of("between")) == ["between"]
+
+
+def test_following_a_run_searches_once_more_when_its_record_says_that_it_has_ended(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = Followed(served, monkeypatch)
+    served.group.scripts.append(silent)
+
+    def goes_on_unheard() -> None:
+        served.group.write("last words")
+        followed.end()
+
+    served.group.after_search.extend([lambda: None, goes_on_unheard])
+    assert followed.lines() == ["last words"]
+
+
+def test_following_a_run_searches_once_more_when_its_last_line_came_live(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed = Followed(served, monkeypatch)
+    searched = threading.Event()
+
+    def script(group: Group, send: Callable[[bytes], None]) -> None:
+        searched.wait(PATIENCE)
+        send(update(group.write("run completed", engine="run_completed")))
+        silent(group, send)
+
+    def unheard() -> None:
+        served.group.write("unheard")
+        searched.set()
+
+    served.group.scripts.append(script)
+    served.group.after_search.extend([lambda: None, unheard])
+    assert sorted(followed.lines()) == ["run completed", "unheard"]
 
 
 def test_a_reader_who_is_slow_misses_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

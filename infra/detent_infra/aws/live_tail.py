@@ -1,8 +1,8 @@
 """Following a log group: what was written before by FilterLogEvents, what is written now by Live Tail.
 
 Live Tail is fast but promises little: it samples above 500 events a second, ends after three hours, and an account has
-15 sessions. So it never has the last word. A search each half minute, and whenever a session was sampled or broke off,
-finds what it missed; an event that comes both ways is given once.
+15 sessions. So it never has the last word. A search each half minute, when a session has started, whenever one was
+sampled or broke off, and at the end, finds what it missed; an event that comes both ways is given once.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 CATCH_UP_EVERY = 30.0
 POLL_EVERY = 3.0
 """Seconds between two searches, with Live Tail and without."""
+SETTLES = 10.0
+"""Seconds after which a line that was printed is found by a search, as a rule."""
 TICK = 1.0
 """Seconds after which an empty page is given, so that who follows can look whether the run has ended."""
 SHORT = 30.0
@@ -44,10 +46,10 @@ PAGE = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a session sends each second. `sampled`: there was more than it holds."""
+    """What a session sends when it starts, and then each second. `partial`: there was, or may have been, more."""
 
     events: tuple[Event, ...]
-    sampled: bool
+    partial: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Session:
         self._arrived = asyncio.Event()
         self._stopped = False
         self.began = time.monotonic()
+        """When it was asked for, then when it said that it has started: what is printed from then on, it shows."""
         # A daemon: the interpreter does not wait for the second until the next update, or for a lost connection.
         threading.Thread(target=self._listen, name="detent-live-tail", daemon=True).start()
 
@@ -98,7 +101,10 @@ class Session:
             for each in self._stream():
                 if self._stopped:
                     return
-                if (update := _update(each)) is not None:
+                if "sessionStart" in each:
+                    self.began = time.monotonic()
+                    self._tell(Update((), partial=True))
+                elif (update := _update(each)) is not None:
                     self._tell(update)
             self._tell(Over())
         except VENDOR_ERRORS as error:
@@ -128,7 +134,7 @@ class Session:
         if len(self._heard) >= MAX_WAITING:
             # The reader is slow. What it misses, a search finds.
             self._heard.clear()
-            self._heard.append(Update((), sampled=True))
+            self._heard.append(Update((), partial=True))
         self._heard.append(heard)
         self._arrived.set()
 
@@ -178,7 +184,9 @@ class Met:
         return found
 
 
-async def follow(search: GroupSearch, clients: Clients, group: str, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+async def follow(
+    search: GroupSearch, clients: Clients, group: str, query: LogQuery, over: asyncio.Event
+) -> AsyncGenerator[LogPage, None]:
     """As `Logs.follow` promises. Events that come late by more than 15 s may be missed if Live Tail missed them."""
     wanted = selects(query)
     cursor, met, short = Cursor(query.since), Met(), 0
@@ -188,20 +196,22 @@ async def follow(search: GroupSearch, clients: Clients, group: str, query: LogQu
         lines = ((to_line(event), event.text) for event in met.new(events, source))
         return LogPage(in_order([line for line, text in lines if line and wanted(line, text)]), "", more, note)
 
-    # It begins before the search, so that nothing falls between them.
     session: Session | None = Session(clients, group, narrowing(query))
     try:
         while True:
+            last = over.is_set()
             while True:
                 events = await search.page(query, cursor, PAGE)
                 yield page(events, searched, more=cursor.token is not None)
                 if cursor.token is None:
                     break
+            if last:
+                return
             if session is None:
                 await asyncio.sleep(POLL_EVERY)
                 continue
             until = time.monotonic() + CATCH_UP_EVERY
-            while time.monotonic() < until:
+            while time.monotonic() < until and not over.is_set():
                 heard = await session.next(TICK)
                 if isinstance(heard, Over):
                     lasted = time.monotonic() - session.began >= SHORT
@@ -212,8 +222,11 @@ async def follow(search: GroupSearch, clients: Clients, group: str, query: LogQu
                     yield page((), heard_live, note=note)
                     break
                 yield page(heard.events if heard else (), heard_live)
-                if heard and heard.sampled:
+                if heard and heard.partial:
                     break
+            if session is not None and over.is_set():
+                # What was printed before the session began is for the search to find, and not found at once.
+                await asyncio.sleep(max(0.0, session.began + SETTLES - time.monotonic()))
     finally:
         if session is not None:
             session.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import threading
@@ -14,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
-from detent_infra.aws.live_tail import follow
+from detent_infra.aws.live_tail import SETTLES, follow
 from detent_infra.aws.log_search import MAX_REQUESTS, Cursor, GroupSearch, in_order, to_line
 from detent_infra.aws.resources import Clients
 from detent_infra.log_lines import fit, selects
@@ -33,7 +34,7 @@ EVENT_OVERHEAD = 26
 class CloudWatchLogs:
     """Writes to a stream per day and process, and reads lines from every stream of the group."""
 
-    settles = 10.0
+    settles = SETTLES
 
     def __init__(self, clients: Clients, calls: Calls, group: str, *, clock: Clock, ids: Ids) -> None:
         self._clients = clients
@@ -77,9 +78,9 @@ class CloudWatchLogs:
                 break
         return LogPage(in_order(found), cursor.encode(), more=cursor.token is not None)
 
-    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
+    def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
         """By Live Tail, and where that is refused or breaks off, by searching every few seconds."""
-        return follow(self._search, self._clients, self._group, query)
+        return follow(self._search, self._clients, self._group, query, over)
 
 
 class StdoutLines:

@@ -57,8 +57,8 @@ class SqliteLogs:
                 return _page(found, seen, more=False)
             await asyncio.sleep(0)  # a pattern that matches little reads much; others may go on in between
 
-    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
-        return polled(self, query, FOLLOW_EVERY)
+    def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
+        return polled(self, query, FOLLOW_EVERY, over)
 
 
 def _page(found: list[LogLine], seen: int, *, more: bool) -> LogPage:

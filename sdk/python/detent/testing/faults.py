@@ -294,8 +294,8 @@ class FaultyLogs:
     async def read(self, query: LogQuery, *, limit: int = 1000, after: str | None = None) -> LogPage:
         return await self._logs.read(query, limit=limit, after=after)
 
-    def follow(self, query: LogQuery) -> AsyncGenerator[LogPage, None]:
-        return self._logs.follow(query)
+    def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
+        return self._logs.follow(query, over)
 
 
 def describe(write: Write) -> str:
