@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -22,10 +23,25 @@ def _task_of(record: logging.LogRecord) -> Task | None:
     return None if own else running.get()
 
 
+def _prints(name: str) -> bool:
+    """Whether records of this logger are printed by a handler of its own, or of one between it and the root."""
+    logger: logging.Logger | None = logging.getLogger(name)
+    while logger is not None and logger is not logging.root:
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):
+                return True
+        logger = logger.parent
+    return False
+
+
 class _ToRun(logging.Handler):
+    def __init__(self, *, only: bool) -> None:
+        super().__init__()
+        self._only = only
+
     def emit(self, record: logging.LogRecord) -> None:
         task = _task_of(record)
-        if task is None:
+        if task is None or (self._only and _prints(record.name)):
             return
         try:
             extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
@@ -46,11 +62,12 @@ class _NotOfAStep(logging.Filter):
 def forward_standard_logging(*, only: bool = False) -> Generator[None]:
     """While it is open, records made inside a step go to the run's log, beside wherever else they go.
 
-    With `only`, not to the handlers that the root logger has now. That is for Lambda, whose own handler prints to
-    where the run's log is printed: each record would be there twice, once without its run.
+    With `only`, to one of the two: not to the handlers that the root logger has now, and not from loggers that print
+    by a handler of their own, whose format is wanted. That is for Lambda, where what is printed is in the log group:
+    each record would be there twice.
     """
     root = logging.getLogger()
-    handler, elsewhere = _ToRun(), _NotOfAStep()
+    handler, elsewhere = _ToRun(only=only), _NotOfAStep()
     others = list(root.handlers) if only else []
     for other in others:
         other.addFilter(elsewhere)

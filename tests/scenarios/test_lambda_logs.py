@@ -6,13 +6,16 @@ import asyncio
 import json
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
+from aws_lambda_powertools import Logger
 from detent import App, Client, Context, Retry
 from detent_functions.runtime import runtime
+from detent_infra.aws.log_search import Event, to_line
 from detent_infra.log_lines import from_json
 from detent_infra.ports import LogLine
 
@@ -42,6 +45,18 @@ async def listen(n: int = speak.output) -> int:
 
 @mute.step
 def silent(n: int) -> int:
+    return n
+
+
+own = app.workflow("own", input=int)
+
+
+@own.step
+def speak_itself(n: int, ctx: Context) -> int:
+    shop = Logger(service="own-shop")
+    shop.append_keys(run_id=ctx.run_id)
+    shop.warning("by powertools", order=7)
+    logging.getLogger("own-text.part").warning("by a handler of its own")
     return n
 
 
@@ -121,6 +136,22 @@ def test_a_record_of_a_step_is_printed_once_and_others_as_before(
     assert printed.count("from a thread") == 1
     logging.getLogger("shop").warning("outside of any step")
     assert capsys.readouterr().out == "[WARNING]\toutside of any step\n"
+
+
+def test_a_logger_that_prints_by_itself_prints_once_in_its_own_format(
+    stack: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loggers = [Logger(service="own-shop"), logging.getLogger("own-text")]  # made as the application is imported
+    loggers[1].addHandler(logging.StreamHandler(sys.stdout))
+    try:
+        printed = drive(stack, capsys, "own")
+    finally:
+        loggers[1].handlers.clear()
+    [line] = [line for line in printed if "by powertools" in line]
+    found = to_line(Event("s", 1, line))
+    assert found is not None
+    assert (found.message, found.run_id != "", json.loads(found.fields)["order"]) == ("by powertools", True, 7)
+    assert [line for line in printed if "by a handler" in line] == ["by a handler of its own"]
 
 
 def test_lines_cost_no_request(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
