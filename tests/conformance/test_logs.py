@@ -103,6 +103,23 @@ def test_lines_before_a_time_are_left_out(backend: Backend) -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("adapter", ["memory", "sqlite"], indirect=True)
+def test_lines_since_a_time_are_found_wherever_they_are_in_a_long_log(backend: Backend) -> None:
+    """An hour in which 3 lines arrive each second, each up to a minute late."""
+    now = backend.clock()
+    texts = [LogLine(now - n * 333 - n * 7919 % 60_000, "INFO", str(n), "run1") for n in reversed(range(10_800))]
+
+    async def scenario() -> None:
+        await backend.logs.append(texts)
+        for minutes in (0, 1, 10, 30, 59, 90):
+            since = now - minutes * 60_000
+            found = await read_all(backend.logs, LogQuery(since=since))
+            assert sorted(messages(found)) == sorted(line.message for line in texts if line.time >= since)
+        assert (await backend.logs.read(LogQuery(since=now + 1))).lines == ()
+
+    asyncio.run(scenario())
+
+
 def test_pages_together_hold_every_matching_line_once(backend: Backend, adapter: str) -> None:
     if adapter == "service":
         pytest.skip("ministack's FilterLogEvents answers with one page and no token for the next")

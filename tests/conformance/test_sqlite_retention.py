@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -74,6 +75,29 @@ def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: B
         ]
 
     asyncio.run(scenario())
+
+
+def test_who_reads_on_after_a_sweep_of_the_newest_lines_misses_none(dated: Backend, file: Path, clock: Clock) -> None:
+    async def says(run: str, *texts: str) -> None:
+        await dated.logs.append([LogLine(clock(), "INFO", text, run) for text in texts])
+
+    async def scenario() -> None:
+        await says("live", "a")
+        for round in range(3):
+            old = f"old{round}"
+            await dated.table.write(Put(keys.run_key(old), {"expires": clock() // 1000 + DAY}))
+            await says(old, "b", "c")
+            before = await dated.logs.read(LogQuery())
+            clock.add(DAY + 5)
+            await dated.sweep()
+            await says("live", "d")
+            assert [line.message for line in (await dated.logs.read(LogQuery(), after=before.next)).lines] == ["d"]
+            assert (await dated.logs.read(LogQuery(runs=(old,)))).lines == ()
+
+    asyncio.run(scenario())
+    with closing(sqlite3.connect(file)) as connection:
+        left = connection.execute("SELECT count(*) FROM logs WHERE run_id != 'live'").fetchone()
+        assert left == (1,), "nothing of what was swept stays, but the last number that was given"
 
 
 def test_an_expiry_that_was_removed_holds_no_more(dated: Backend, clock: Clock) -> None:

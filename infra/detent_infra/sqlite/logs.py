@@ -15,6 +15,8 @@ from detent_infra.sqlite.session import Session
 _APPEND = "INSERT INTO logs (run_id, time, line) VALUES (?, ?, ?)"
 _READ = "SELECT seq, line FROM logs WHERE {} seq > ? AND time BETWEEN ? AND ? ORDER BY seq LIMIT ?"
 _CHUNK = 1000
+_DISORDER = 900_000
+"""Milliseconds by which a line may arrive later than its time, or by which clocks may differ."""
 _FOREVER = 2**62
 
 
@@ -43,7 +45,7 @@ class SqliteLogs:
         wanted = selects(query)
         statement = _READ.format(f"run_id IN ({', '.join('?' * len(query.runs))}) AND" if query.runs else "")
         until = _FOREVER if query.until is None else query.until
-        seen = _position(after)
+        seen = self._before(query.since) if after is None and not query.runs else _position(after)
         found: list[LogLine] = []
         while True:
             rows = self._session().read(statement, (*query.runs, seen, query.since, until, _CHUNK))
@@ -56,6 +58,17 @@ class SqliteLogs:
             if len(rows) < _CHUNK:
                 return _page(found, seen, more=False)
             await asyncio.sleep(0)  # a pattern that matches little reads much; others may go on in between
+
+    def _before(self, since: int) -> int:
+        """A place in the order of arrival with no line of that time or later before it, found by halving."""
+        session = self._session()
+        [(low, high)] = session.read("SELECT coalesce(min(seq), 1) - 1, coalesce(max(seq), 1) FROM logs")
+        while high - low > _CHUNK:
+            middle = (low + high) // 2
+            rows = session.read("SELECT seq, time FROM logs WHERE seq > ? ORDER BY seq LIMIT 1", (middle,))
+            old = [seq for seq, time in rows if time < since - _DISORDER]
+            low, high = (old[0], high) if old else (low, middle)
+        return low
 
     def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
         return polled(self, query, FOLLOW_EVERY, over)

@@ -42,7 +42,12 @@ def _sweep_items(connection: sqlite3.Connection, now: int) -> bool:
         connection.executemany("DELETE FROM items WHERE rowid = ?", [(row,) for row, _, _ in rows])
         prefix = keys.run_partition("")
         runs = [(pk.removeprefix(prefix),) for _, pk, sk in rows if sk == keys.RUN and pk.startswith(prefix)]
+        # The newest line only loses what it says: if its number were given again, who reads on from it would miss the
+        # line that has it then.
+        newest = "(SELECT max(seq) FROM logs)"
+        connection.executemany(f"UPDATE logs SET run_id = '', line = '' WHERE seq = {newest} AND run_id = ?", runs)  # noqa: S608
         connection.executemany("DELETE FROM logs WHERE run_id = ?", runs)
+        connection.execute(f"DELETE FROM logs WHERE run_id = '' AND line = '' AND seq < {newest}")  # noqa: S608
     return len(rows) == _CHUNK
 
 
