@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from detent_state_machine import keys, run_transitions
+from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import (
     DetentError,
@@ -23,7 +23,6 @@ from detent_state_machine.errors import (
     RunFailed,
     Unavailable,
     UnknownRun,
-    WrongState,
 )
 from detent_state_machine.graph import Graph, topological
 from detent_state_machine.messages import Message, Start, encode
@@ -32,6 +31,7 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Put
 
 from detent_infra import payloads
+from detent_infra.cancelling import cancel
 from detent_infra.engine.definitions import Definitions
 from detent_infra.ids import keyed_id
 from detent_infra.ports import Backend, Conflict
@@ -327,17 +327,7 @@ class Lifecycle:
 
         Raises `WrongState` if the run has ended otherwise.
         """
-        run = await self.get(run_id)
-        now = self.backend.clock()
-        expires = now // 1000 + (await self.graph(run)).retention
-        try:
-            item = await self.backend.table.write(run_transitions.cancel_run(run, now=now, expires=expires))
-        except Conflict as conflict:
-            item = conflict.item
-        ended = RunRecord.from_item(run_id, item or {})
-        if ended.status is not RunStatus.CANCELLED:
-            raise WrongState(f"Run {run_id} is {ended.status}: there is nothing to cancel.")
-        return ended
+        return await cancel(self.backend, self.definitions, await self.get(run_id))
 
     async def retry(self, run_id: str) -> str:
         """Starts a new run that goes on from where a FAILED or CANCELLED one ended, and returns its id.

@@ -8,15 +8,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from detent import App, Workflow
+from detent import App, Context, Workflow
 from detent.testing import Harness
 from detent.workflow import DeliveryName
 from detent_infra.engine.loop import MAX_HOPS
-from detent_infra.memory import memory_backend
+from detent_infra.memory import MemoryLogs, Store, memory_backend
+from detent_infra.ports import LogLine
 from detent_state_machine.keys import STEP_PREFIX
 
 from bench.aws import count_chain, count_fan_out, count_retry
@@ -80,6 +82,43 @@ def test_a_retry_costs_two_writes_and_one_message_more() -> None:
     retried = run_once(lambda app: stumbling(app, failures=1))
     assert len(retried.written) - len(smooth.written) == 2
     assert retried.sent - smooth.sent == 1
+
+
+class CountedLogs(MemoryLogs):
+    def __init__(self) -> None:
+        super().__init__(Store())
+        self.handed_over: list[list[str]] = []
+
+    async def append(self, lines: Sequence[LogLine]) -> None:
+        self.handed_over.append([line.engine or line.message for line in lines])
+        await super().append(lines)
+
+
+@pytest.mark.parametrize(
+    ("says", "handed_over"),
+    [
+        (None, [["run_started", "step_completed", "run_completed"]]),
+        ("so", [["run_started", "so", "step_completed"], ["run_completed"]]),
+    ],
+    ids=["the engine's lines", "with a step's own"],
+)
+def test_a_runs_end_waits_for_its_log_only_if_a_step_wrote_to_it(
+    says: str | None, handed_over: list[list[str]]
+) -> None:
+    app = App("budgets", url="memory://")
+    flow = app.workflow("one", input=int)
+
+    @flow.step
+    def say(n: int, ctx: Context) -> int:
+        if says:
+            ctx.log.info(says)
+        return n
+
+    logs = CountedLogs()
+    with Harness(app, backend=replace(memory_backend(), logs=logs)) as harness:
+        harness.run(flow, 1)
+        harness.stop_worker()
+    assert logs.handed_over == handed_over
 
 
 # ---- growth -----------------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pytest
 from detent import (
     App,
+    Client,
     Context,
     InputError,
     KeyConflict,
@@ -23,6 +25,9 @@ from detent import (
     UnknownWorkflow,
     WrongState,
 )
+from detent_infra.memory import MemoryLogs, Store, memory_backend
+from detent_infra.ports import LogLine
+from detent_state_machine.errors import Unavailable
 
 from tests.scenarios.conftest import OpenHarness
 from tests.scenarios.shop import Order, open_shop
@@ -272,6 +277,30 @@ def test_a_cancelled_run_starts_nothing_more_and_says_so(harness: OpenHarness) -
     assert stopped == [True]
     assert h.steps(run)["wait"].status is StepStatus.CANCELLED
     assert "never" not in h.steps(run)
+    ends = h.logs(run, "{ $.engine = run_cancelled }")
+    assert [(line.level, line.message.split(" after ")[0], line.workflow) for line in ends] == [
+        ("INFO", "run cancelled", "slow")
+    ]
+
+
+class FullLogs(MemoryLogs):
+    async def append(self, lines: Sequence[LogLine]) -> None:
+        raise Unavailable("This log takes no line.")
+
+
+def test_a_run_is_cancelled_though_its_log_takes_no_line() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("slow", input=int)
+
+    @flow.step
+    def never(n: int) -> int:
+        return n
+
+    client = Client(backend=lambda: replace(memory_backend(), logs=FullLogs(Store())))
+    run = client.start(flow, 1)
+    client.cancel(run.id)
+    client.cancel(run.id)
+    assert client.get(run.id).status is RunStatus.CANCELLED
 
 
 def test_an_ended_run_cannot_be_cancelled(harness: OpenHarness) -> None:

@@ -90,7 +90,7 @@ def test_a_query_for_what_is_not_there_is_noticed() -> None:
 def events() -> set[str]:
     """Names of what the engine tells; the run's ends are made of its statuses."""
     found = {name.strip("'") for _, name, _ in told() if name.startswith("'")}
-    return found | {"run_completed", "run_failed", "lines_dropped"}
+    return found | {"run_completed", "run_failed", "run_cancelled", "lines_dropped"}
 
 
 def test_the_table_of_events_has_each_and_no_other() -> None:

@@ -143,7 +143,9 @@ class Propagation:
 
     async def _end(self, write: Update) -> None:
         session = self._session
-        await session.flush()  # Who sees the run's end finds in its log what led to it.
+        if any(not line.engine for line in session.lines):
+            # Who sees the run's end finds in its log what its steps wrote. The engine's lines alone may follow it.
+            await session.flush()
         # A refusal says that it has ended already: by this very write, repeated, or by a cancel or failure before.
         with contextlib.suppress(Conflict):
             await session.backend.table.write(write)

@@ -1,0 +1,50 @@
+"""Cancelling a run: one write that ends it, and the line in its log that says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from detent_state_machine import run_transitions
+from detent_state_machine.errors import DetentError, WrongState
+from detent_state_machine.records import RunRecord
+from detent_state_machine.status import RunStatus
+
+from detent_infra.engine.definitions import Definitions
+from detent_infra.engine.session import spoken
+from detent_infra.ports import Backend, Conflict, LogLine
+
+log = logging.getLogger("detent")
+
+
+async def cancel(backend: Backend, definitions: Definitions, run: RunRecord) -> RunRecord:
+    """The cancelled run, which may have been cancelled before. Raises `WrongState`, as `Lifecycle.cancel` says."""
+    now = backend.clock()
+    expires = now // 1000 + (await definitions.graph(run.workflow, run.version)).retention
+    try:
+        item = await backend.table.write(run_transitions.cancel_run(run, now=now, expires=expires))
+    except Conflict as conflict:
+        ended = RunRecord.from_item(run.run_id, conflict.item or {})
+        if ended.status is not RunStatus.CANCELLED:
+            raise WrongState(f"Run {run.run_id} is {ended.status}: there is nothing to cancel.") from None
+        return ended
+    await _tell(backend, run, now)
+    return RunRecord.from_item(run.run_id, item or {})
+
+
+async def _tell(backend: Backend, run: RunRecord, now: int) -> None:
+    """No worker writes the end of a cancelled run, so who cancels does. Best effort: it may read the log only."""
+    took = now - run.created
+    line = LogLine(
+        now,
+        "INFO",
+        f"run cancelled after {spoken(took)}",
+        run.run_id,
+        fields=json.dumps({"duration_ms": took}),
+        workflow=run.workflow,
+        engine="run_cancelled",
+    )
+    try:
+        await backend.logs.append([line])
+    except DetentError as error:
+        log.info("the log of run %s does not say that it was cancelled: %s", run.run_id, error)
