@@ -28,7 +28,8 @@ def _prints(name: str) -> bool:
     logger: logging.Logger | None = logging.getLogger(name)
     while logger is not None and logger is not logging.root:
         for handler in logger.handlers:
-            if isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr):
+            stream: object = getattr(handler, "stream", None)
+            if stream is sys.stdout or stream is sys.stderr:
                 return True
         logger = logger.parent
     return False

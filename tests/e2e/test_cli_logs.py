@@ -52,7 +52,7 @@ def test_the_log_of_a_run_is_its_story(project: Project) -> None:
     assert told(project, run) == STORY
     text = project.run("logs", run).out
     assert re.search(r"WARN  charge attempt 1 failed, next in 0\.\d s: ValueError: the card was\n    refused\n", text)
-    assert re.search(r"INFO  charge#2 charging the card total=2\.0\n", text)
+    assert re.search(r"INFO  charge \(2\) charging the card total=2\.0\n", text)
     assert "engine" not in text
     assert all(not line.endswith(" ") for line in text.splitlines()), "no trailing noise in a pipe"
 
@@ -113,7 +113,12 @@ def test_a_log_that_is_cut_says_so_and_one_that_is_whole_does_not(project: Proje
     whole = len(project.call("logs", "last").out.splitlines())
     cut = project.call("logs", "last", "--limit", str(whole - 1))
     assert len(cut.out.splitlines()) == whole - 1
-    assert f"Stopped after {whole - 1} lines." in cut.err
+    assert f"Stopped after the first {whole - 1} lines." in cut.err
+    on = re.search(r"--since (\S+)\.", cut.err)
+    assert on is not None
+    rest: list[Any] = project.call("logs", "last", "--since", on[1], "--json").json_lines
+    assert rest[-1]["engine"] == "run_completed"
+    assert len(rest) < whole
     assert "Stopped" not in project.call("logs", "last", "--limit", str(whole)).err
 
 

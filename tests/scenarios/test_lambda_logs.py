@@ -141,12 +141,13 @@ def test_a_record_of_a_step_is_printed_once_and_others_as_before(
 def test_a_logger_that_prints_by_itself_prints_once_in_its_own_format(
     stack: Deployed, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    loggers = [Logger(service="own-shop"), logging.getLogger("own-text")]  # made as the application is imported
-    loggers[1].addHandler(logging.StreamHandler(sys.stdout))
+    Logger(service="own-shop")  # as when the application is imported
+    text = logging.getLogger("own-text")
+    text.addHandler(logging.StreamHandler(sys.stdout))
     try:
         printed = drive(stack, capsys, "own")
     finally:
-        loggers[1].handlers.clear()
+        text.handlers.clear()
     [line] = [line for line in printed if "by powertools" in line]
     found = to_line(Event("s", 1, line))
     assert found is not None

@@ -23,7 +23,7 @@ import boto3
 import pytest
 from detent_infra import log_reading
 from detent_infra.aws import Resources, aws_backend, live_tail
-from detent_infra.aws.log_search import Event
+from detent_infra.aws.log_search import LATE, MAX_SEEN, Event
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.lifecycle import Lifecycle
@@ -90,9 +90,9 @@ class Group:
     """What happens when a search has been answered, one thing after each."""
     over: threading.Event = field(default_factory=threading.Event)
 
-    def write(self, text: str, run_id: str = "r1", **more: Any) -> Stored:
-        """A line of the run, as the group stores it."""
-        now = wall_clock()
+    def write(self, text: str, run_id: str = "r1", *, ago: int = 0, **more: Any) -> Stored:
+        """A line of the run, as the group stores it, dated `ago` milliseconds back."""
+        now = wall_clock() - ago
         line = to_json(LogLine(now, "INFO", text, run_id, **more))
         stored = {"logStreamName": "s", "timestamp": now, "ingestionTime": now, "message": line + "\n"}
         self.stored.append({**stored, "eventId": str(len(self.stored))})
@@ -375,6 +375,19 @@ def test_without_live_tail_it_says_why_once_and_follows_by_searching(served: Ser
     assert refusal in note or "denied" in note
     assert note.endswith("Looking every 0.1 s instead.")
     assert served.group.asked["StartLiveTail"] == 1, "a quota is not asked again and again"
+
+
+def test_a_late_line_is_found_by_searching_however_many_came_before_it(served: Served) -> None:
+    many = MAX_SEEN + 100
+    for number in range(many):
+        served.group.write(str(number))
+
+    def until(shown: list[str], _: list[str]) -> bool:
+        if len(shown) == many and len(served.group.stored) == many:
+            served.group.write("late", ago=LATE // 2)
+        return "late" in shown
+
+    assert len(served.follow(until)) == many + 1
 
 
 def test_a_page_comes_at_least_each_tick_though_nothing_is_written(served: Served) -> None:

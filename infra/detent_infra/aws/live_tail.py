@@ -189,7 +189,7 @@ async def follow(
 ) -> AsyncGenerator[LogPage, None]:
     """As `Logs.follow` promises. Events that come late by more than 15 s may be missed if Live Tail missed them."""
     wanted = selects(query)
-    cursor, met, short = Cursor(query.since), Met(), 0
+    cursor, met, short = Cursor(query.since, most=None), Met(), 0
     searched, heard_live = Counter[Event](), Counter[Event]()
 
     def page(events: Iterable[Event], source: Counter[Event], *, more: bool = False, note: str = "") -> LogPage:

@@ -138,6 +138,8 @@ class Cursor:
     token: str | None = None
     resume: int = 0
     seen: dict[str, int] = field(default_factory=dict[str, int])
+    most: int | None = MAX_SEEN
+    """Of them, or None if the cursor is not handed out."""
 
     def begin(self, now: int) -> None:
         if self.token is None:
@@ -145,10 +147,10 @@ class Cursor:
 
     def go_on(self, times: dict[str, int], token: str | None) -> None:
         self.seen.update((id, time) for id, time in times.items() if time >= self.resume)
-        full = len(self.seen) > MAX_SEEN
-        if full:
-            # A cursor stays small: rather miss a line that comes very late than carry thousands of ids.
-            self.resume = max(self.resume, sorted(self.seen.values())[-MAX_SEEN])
+        full = self.most is not None and len(self.seen) > self.most
+        if self.most is not None and full:
+            # It stays small: rather miss a line that comes very late than carry thousands of ids.
+            self.resume = max(self.resume, sorted(self.seen.values())[-self.most])
         self.token = token
         if token is None:
             self.start = self.resume

@@ -62,7 +62,10 @@ class SqliteLogs:
     def _before(self, since: int) -> int:
         """A place in the order of arrival with no line of that time or later before it, found by halving."""
         session = self._session()
-        [(low, high)] = session.read("SELECT coalesce(min(seq), 1) - 1, coalesce(max(seq), 1) FROM logs")
+        bounds: list[tuple[int, int]] = session.read(
+            "SELECT coalesce(min(seq), 1) - 1, coalesce(max(seq), 1) FROM logs"
+        )
+        [(low, high)] = bounds
         while high - low > _CHUNK:
             middle = (low + high) // 2
             rows = session.read("SELECT seq, time FROM logs WHERE seq > ? ORDER BY seq LIMIT 1", (middle,))

@@ -197,7 +197,7 @@ def logs(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many; 10,000, unless it follows."),
+        typer.Option("--limit", "-n", metavar="N", min=1, help="The first so many; 10,000, unless it follows."),
     ] = None,
     app: AppName = None,
     url: Url = None,

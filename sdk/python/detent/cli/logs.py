@@ -35,7 +35,7 @@ STYLES: Mapping[str, str] = {
     "CRITICAL": "bold red",
 }
 MAX_SHOWN = 10_000
-"""Lines that are printed without --limit or --follow."""
+"""Lines, the first, that are printed without --limit or --follow."""
 RECENT = 600_000
 """Milliseconds that are looked back over without a run and --since."""
 NARROW, WIDE = 60, 90
@@ -109,7 +109,7 @@ def line_text(line: LogLine, out: Console, *, with_run: bool = False) -> Text:
     if with_run and line.run_id:
         text.append(name(line.run_id if out.width >= WIDE else line.run_id[-6:]), "magenta").append(" ")
     if line.path:
-        text.append(name(line.path) + (f"#{line.attempt}" if line.attempt > 1 else ""), "cyan").append(" ")
+        text.append(name(line.path) + (f" ({line.attempt})" if line.attempt > 1 else ""), "cyan").append(" ")
     if line.engine:
         return text.append(indented(line.message), style or "bright_black")
     text.append(indented(line.message), style if style != "bright_black" else "")
@@ -144,7 +144,7 @@ async def _show(options: Options, wanted: Wanted, query: LogQuery, *, follow: bo
                         out.print(line_text(line, out, with_run=len(runs) != 1), soft_wrap=True)
                 shown += len(fitting)
                 if shown == limit and (page.more or follow or len(fitting) < len(page.lines)):
-                    _say_cut(err, shown)
+                    _say_cut(err, shown, fitting[-1].time if fitting else None)
                     return
     if not shown and not as_json:
         _say_none(err, wanted, runs, follow=follow)
@@ -166,10 +166,10 @@ async def _check_names(client: Client, wanted: Wanted, runs: Sequence[RunRecord]
             raise UnknownStep(f"Run {runs[0].run_id} has no step {wanted.step!r}.", advice=advice)
 
 
-def _say_cut(err: Console, shown: int) -> None:
+def _say_cut(err: Console, shown: int, last: int | None) -> None:
+    later = f" For later ones, --since {iso(last)}." if last is not None else ""
     err.print(
-        f"Stopped after {shown:,} lines. Ask for fewer with --since, --step, --level or --filter, or for more with "
-        "--limit.",
+        f"Stopped after the first {shown:,} lines.{later} Choose with --step, --level or --filter; --limit shows more.",
         style="yellow",
         soft_wrap=True,
     )
