@@ -15,7 +15,9 @@ import pytest
 from detent_infra.aws.log_search import LATE, MAX_SEEN, Event, narrowing, to_line
 from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
+from detent_infra.lifecycle import Lifecycle
 from detent_infra.log_lines import MAX_BYTES, fit, from_json, to_json
+from detent_infra.log_reading import SEARCHING, LogReader
 from detent_infra.ports import Backend, LogLine, LogQuery
 from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
 from detent_state_machine.filter_pattern import parse
@@ -153,6 +155,16 @@ def test_a_search_that_cloudwatch_does_in_many_empty_pages_ends_and_goes_on(back
         assert len(left) == 10
         assert run(backend.logs.read(LogQuery(runs=("r1",)), after=after)).more is False
     assert left == []
+
+
+def test_a_long_search_that_finds_nothing_says_once_that_it_goes_on(backend: Backend) -> None:
+    async def notes() -> list[str]:
+        return [page.note async for page in LogReader(Lifecycle(backend)).pages(LogQuery())]
+
+    empty = (200, {"events": [], "nextToken": "more"})
+    with answering("logs.FilterLogEvents", *[empty] * 25):
+        assert run(notes()) == [SEARCHING, ""]
+    assert run(notes()) == [""]
 
 
 def test_one_stream_per_process_is_made_when_there_is_something_to_write(backend: Backend, clock: Clock) -> None:
