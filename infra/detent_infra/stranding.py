@@ -6,18 +6,20 @@ waits for a worker that has it, for ever if need be: worth knowing before a depl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.records import StepRecord
+from detent_state_machine.status import RunStatus
 
 from detent_infra.lifecycle import Lifecycle
 
-PAGE = 50
+PAGE = 100
+"""Runs whose steps are read at once."""
 MAX_RUNS = 10_000
-"""Live runs that are looked at. Those beyond are told of as not looked at."""
+"""Runs whose steps are read: those of a version with steps that the code lacks. That there are more is told."""
 EXAMPLES = 3
 
 
@@ -34,11 +36,21 @@ class Stranded:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """`looked` live runs were looked at; `more`: there are others."""
+    """`looked` live runs were looked at. `more`: others, of versions with steps that the code lacks, were not."""
 
     stranded: tuple[Stranded, ...]
     looked: int
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    """A live run as the index has it."""
+
+    run_id: str
+    workflow: str
+    version: str
+    failing: bool
 
 
 def missing_steps(old: Definition, new: Definition | None) -> tuple[str, ...]:
@@ -50,20 +62,21 @@ def missing_steps(old: Definition, new: Definition | None) -> tuple[str, ...]:
 async def outlook(lifecycle: Lifecycle, code: Mapping[str, Definition], *, limit: int = MAX_RUNS) -> Outlook:
     """What would become of the live runs under code that declares these definitions.
 
-    A run counts for a step that it has not ended: one that is past it does not mind that the step is gone. The index
-    may lag, so a run that was started this moment may be missing.
+    A run counts for a step that it has not ended: one that is past it does not mind that the step is gone, nor does a
+    failing run for steps that are no handlers. At most `limit` runs have their steps read; runs of a version that
+    lacks nothing are free. The index may lag, so a run that was started this moment may be missing.
     """
     found: dict[tuple[str, str, str], list[str]] = {}
-    looked = 0
-    async for workflow, page in _live(lifecycle):
-        for run_id, version in page:
-            if looked == limit:
-                return Outlook(_told(found), looked, more=True)
-            looked += 1
-            old = (await lifecycle.definitions.graph(workflow, version)).definition
-            gone = missing_steps(old, code.get(workflow))
-            for step in await _still_to_do(lifecycle, run_id, gone):
-                found.setdefault((workflow, version, step), []).append(run_id)
+    looked, left = 0, limit
+    async for page in _live(lifecycle):
+        needing = [(run, gone) for run in page if (gone := await _gone(lifecycle, run, code))]
+        for run, step in await _still_to_do(lifecycle, needing[:left]):
+            found.setdefault((run.workflow, run.version, step), []).append(run.run_id)
+        unread = len(needing[left:])
+        looked += len(page) - unread
+        if unread:
+            return Outlook(_told(found), looked, more=True)
+        left -= len(needing)
     return Outlook(_told(found), looked, more=False)
 
 
@@ -74,19 +87,28 @@ def _told(found: Mapping[tuple[str, str, str], list[str]]) -> tuple[Stranded, ..
     )
 
 
-async def _still_to_do(lifecycle: Lifecycle, run_id: str, steps: tuple[str, ...]) -> list[str]:
-    if not steps:
+async def _gone(lifecycle: Lifecycle, run: _Live, code: Mapping[str, Definition]) -> tuple[str, ...]:
+    """Steps that the code lacks and that this run may still start, as far as its index entry tells."""
+    graph = await lifecycle.definitions.graph(run.workflow, run.version)
+    gone = missing_steps(graph.definition, code.get(run.workflow))
+    return tuple(step for step in gone if graph.is_handler(step)) if run.failing else gone
+
+
+async def _still_to_do(lifecycle: Lifecycle, runs: Iterable[tuple[_Live, tuple[str, ...]]]) -> list[tuple[_Live, str]]:
+    """Those of the steps that their runs have not ended."""
+    wanted = [(run, step) for run, steps in runs for step in steps]
+    if not wanted:
         return []
-    items = await lifecycle.backend.table.get_many([keys.step_key(run_id, step) for step in steps])
+    items = await lifecycle.backend.table.get_many([keys.step_key(run.run_id, step) for run, step in wanted])
     return [
-        step
-        for step, item in zip(steps, items, strict=True)
+        (run, step)
+        for (run, step), item in zip(wanted, items, strict=True)
         if item is None or not StepRecord.from_item(step, item).status.terminal
     ]
 
 
-async def _live(lifecycle: Lifecycle) -> AsyncIterator[tuple[str, list[tuple[str, str]]]]:
-    """Live runs with their versions, by workflow, in pages."""
+async def _live(lifecycle: Lifecycle) -> AsyncIterator[list[_Live]]:
+    """Live runs, by workflow, in pages."""
     for workflow in await lifecycle.definitions.names():
         for shard in range(keys.SHARDS):
             after: str | None = None
@@ -98,7 +120,15 @@ async def _live(lifecycle: Lifecycle) -> AsyncIterator[tuple[str, list[tuple[str
                     limit=PAGE,
                     after=after,
                 )
-                yield workflow, [(key.pk.removeprefix("run#"), str(item["version"])) for key, item in page.items]
+                yield [
+                    _Live(
+                        key.pk.removeprefix("run#"),
+                        workflow,
+                        str(item["version"]),
+                        failing=item["status"] == RunStatus.FAILING,
+                    )
+                    for key, item in page.items
+                ]
                 after = page.next
                 if after is None:
                     break

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from detent import App, Failure, Retry
 from detent.testing import Harness
+from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.stranding import Outlook, missing_steps, outlook
 from detent_state_machine.definition import Definition
+from detent_state_machine.keys import SHARDS
+
+from tests.aws_stack import moto_backend, recorded_calls
 
 app = App("shop", url="memory://")
 orders = app.workflow("orders", input=int, output=int)
@@ -28,8 +33,16 @@ def ship(number: int, packed: int = pack.output) -> int:
     return packed
 
 
-@orders.on_failure
+@orders.on_failure(retry=Retry(attempts=100, initial=3600, max_delay=3600))
 def undo(number: int, why: Failure) -> None: ...
+
+
+zoo = app.workflow("zoo", input=int, output=int)
+
+
+@zoo.step(retry=Retry(attempts=100, initial=3600, max_delay=3600))
+def feed(number: int) -> int:
+    return number
 
 
 def without(*steps: str) -> Mapping[str, Definition]:
@@ -76,6 +89,17 @@ def test_a_handler_may_still_be_needed() -> None:
         assert [each.step for each in ahead(harness, without("undo")).stranded] == ["undo"]
 
 
+def test_a_failing_run_needs_handlers_only() -> None:
+    with Harness(app) as harness:
+        harness.fail("reserve", ValueError("nothing there"), times=100)
+        harness.fail("undo", ConnectionError("nobody answers"), times=1)
+        run = harness.start(orders, 1)
+        harness.advance(60)
+        assert harness.wait_for(harness.client.lifecycle.get(run.id)).status == "FAILING"
+        assert ahead(harness, without("pack", "ship")) == Outlook((), 1, more=False)
+        assert [each.step for each in ahead(harness, without("ship", "undo")).stranded] == ["undo"]
+
+
 def test_a_workflow_that_is_gone_strands_what_its_runs_have_not_done() -> None:
     with Harness(app) as harness:
         waiting(harness, 1)
@@ -98,6 +122,30 @@ def test_it_says_when_there_are_more_runs_than_it_looked_at() -> None:
         found = ahead(harness, without("ship"), limit=3)
         assert (found.looked, found.more) == (3, True)
         assert [each.runs for each in found.stranded] == [3]
+
+
+def test_runs_that_miss_nothing_do_not_use_up_the_looks_of_those_that_do() -> None:
+    with Harness(app) as harness:
+        waiting(harness, 4)
+        harness.fail("feed", ConnectionError("no hay"), times=1)
+        harness.start(zoo, 1)
+        found = ahead(harness, {"orders": orders.definition}, limit=3)
+        assert [(each.workflow, each.step, each.runs) for each in found.stranded] == [("zoo", "feed", 1)]
+        assert (found.looked, found.more) == (5, False)
+
+
+def test_the_steps_of_many_runs_are_read_at_once() -> None:
+    """A deploy must not wait for 10,000 requests, one after the other."""
+
+    async def look(lifecycle: Lifecycle) -> Outlook:
+        for number in range(3 * SHARDS):
+            await lifecycle.start(orders.definition, NewRun(str(number)))
+        return await outlook(lifecycle, {})
+
+    with moto_backend() as backend, recorded_calls() as calls:
+        found = asyncio.run(look(Lifecycle(backend)))
+    assert {each.runs for each in found.stranded} == {3 * SHARDS}
+    assert len([call for call in calls if call.operation == "BatchGetItem"]) <= SHARDS
 
 
 def test_missing_steps_are_told_in_the_order_of_the_definition() -> None:
