@@ -56,6 +56,15 @@ def test_a_new_project_passes_its_own_tests_and_runs(project: Path) -> None:
     assert json.loads(run(*command("show", "last", "--json"), cwd=project))["status"] == "COMPLETED"
 
 
+def test_an_environment_that_lacks_something_is_told_how_to_be_made_and_left_as_it_is(project: Path) -> None:
+    bare = f"{sys.executable} -I -S"  # a Python without what is installed
+    done = subprocess.run(["make", "test", f"PYTHON={bare}"], cwd=project, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    told, _ = done.stderr.splitlines()  # and make's own line
+    venv = "python3 -m venv .venv && . .venv/bin/activate && pip install 'detent[deploy]' pytest"
+    assert told == f"{bare} has no detent or no pytest: {venv}"
+
+
 @pytest.mark.slow
 def test_a_new_project_is_as_strict_as_detent_is(project: Path) -> None:
     run(
