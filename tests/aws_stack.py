@@ -37,7 +37,7 @@ from moto.sqs.models import Queue, SQSBackend
 REGION = "us-east-1"
 
 
-Answer: TypeAlias = tuple[int, Mapping[str, Any]]
+Answer: TypeAlias = tuple[int, Mapping[str, Any] | str]
 UNSENT: Answer = (0, {})
 LOST: Answer = (1, {})
 
@@ -69,8 +69,9 @@ def recorded_calls() -> Iterator[list[Call]]:
 def answering(operation: str, *answers: Answer) -> Iterator[list[Answer]]:
     """The next tries of an operation, as in `sqs.SendMessageBatch`, get these answers instead of the service's.
 
-    An answer is a status and a JSON body; or `UNSENT`: the connection breaks before the request is sent; or `LOST`:
-    the service does it and the connection breaks before the reply. Yields the answers that are left.
+    An answer is a status and a body, text or what is to be sent as JSON; or `UNSENT`: the connection breaks before
+    the request is sent; or `LOST`: the service does it and the connection breaks before the reply. Yields the answers
+    that are left.
     """
     left = list(answers)
     _answers[operation] = left
@@ -194,7 +195,8 @@ def _answer(self: Any, event_name: str, request: Any, **more: Any) -> Any:
         raise ConnectionClosedError(endpoint_url=request.url)
     status, body = answer
     headers = HTTPHeaders.from_dict({"Content-Type": "application/x-amz-json-1.0"})
-    return AWSResponse(request.url, status, headers, MockRawResponse(json.dumps(body).encode()))
+    text = body if isinstance(body, str) else json.dumps(body)
+    return AWSResponse(request.url, status, headers, MockRawResponse(text.encode()))
 
 
 # Registered where botocore finds its own handlers, so that clients made by the code under test are seen too.

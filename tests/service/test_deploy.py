@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,13 @@ from detent import Client, RunStatus
 from detent.cli import main
 from detent.cli.stack_checks import RESOURCES, judge
 from detent.cli.stack_doctor import look_at
-from detent_infra.aws.deploying import Deployer, Event, refusal
+from detent_infra.aws.deploying import POLL, Deployer, Event, refusal
 from detent_infra.aws.resources import Clients
 from detent_infra.aws.stack_facts import QueueFacts
 from detent_infra.ids import new_id
 from detent_state_machine.errors import ConfigurationError
 
-from tests.aws_stack import answering, recorded_calls
+from tests.aws_stack import Answer, answering, recorded_calls
 from tests.e2e.cli_project import Result
 from tests.service.server import Server
 from tests.service.stack import REGION, credentials, session
@@ -231,6 +232,11 @@ def attempted(project: Project, deployer: Deployer, name: str, template: dict[st
 QUEUE = {"Type": "AWS::SQS::Queue", "Properties": {}}
 
 
+def answer(operation: str, result: str) -> Answer:
+    """What CloudFormation would say."""
+    return 200, f"<{operation}Response><{operation}Result>{result}</{operation}Result></{operation}Response>"
+
+
 def test_the_resource_that_failed_is_named_with_its_reason(
     project: Project, deployer: Deployer, tmp_path: Path
 ) -> None:
@@ -269,6 +275,56 @@ def test_a_change_that_is_not_agreed_to_leaves_no_stack(project: Project, deploy
     assert [(change.action, change.logical) for change in change_set.changes] == [("Add", "Fine")]
     deployer.discard(change_set)
     assert deployer.stack(name) is None
+
+
+def test_ctrl_c_while_the_change_is_worked_out_leaves_no_stack(project: Project, tmp_path: Path) -> None:
+    """CloudFormation deletes no change set that it is still making."""
+    name = f"no-{new_id()[:8]}"
+    naps: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 1:
+            raise KeyboardInterrupt
+
+    making = answer("DescribeChangeSet", "<Status>CREATE_IN_PROGRESS</Status>")
+    too_soon = 400, "<ErrorResponse><Error><Code>InvalidChangeSetStatus</Code></Error></ErrorResponse>"
+    with closing(Clients(REGION, project.server.endpoint)) as clients:
+        deployer = Deployer(clients, interrupted)
+        url = placed(project, deployer, {"Resources": {"Fine": QUEUE}}, tmp_path)
+        with (
+            answering("cloudformation.DescribeChangeSet", making),
+            answering("cloudformation.DeleteChangeSet", too_soon),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            deployer.prepare(name, url, {}, kept=[], capabilities=[], creates=True, label=f"d-{new_id()}")
+        assert deployer.stack(name) is None
+    assert naps == [POLL, POLL]
+
+
+def test_a_stack_that_is_cleaned_up_after_an_update_is_waited_for(
+    project: Project, deployer: Deployer, tmp_path: Path
+) -> None:
+    name = f"one-{new_id()[:8]}"
+    attempted(project, deployer, name, {"Resources": {"One": QUEUE}}, tmp_path)
+    cleaning = answer(
+        "DescribeStacks",
+        "<Stacks><member><StackStatus>UPDATE_COMPLETE_CLEANUP_IN_PROGRESS</StackStatus></member></Stacks>",
+    )
+    with answering("cloudformation.DescribeStacks", cleaning, cleaning):
+        found = deployer.stack(name)
+    assert found is not None
+    assert found.status == "CREATE_COMPLETE"
+
+
+def test_an_upload_that_s3_refuses_is_told_in_its_words(deployer: Deployer, tmp_path: Path) -> None:
+    (tmp_path / "code.zip").write_text("code")
+    denied = 403, "<Error><Code>AccessDenied</Code><Message>not you</Message></Error>"
+    with (
+        answering("s3.PutObject", denied),
+        pytest.raises(ConfigurationError, match=r"AWS denied PutObject on the bucket 'detent-code-\d+-.*': not you"),
+    ):
+        deployer.upload(tmp_path / "code.zip", deployer.code_bucket(), f"{new_id()}.zip")
 
 
 def test_events_tell_each_resource_once_it_is_done(project: Project, deployer: Deployer, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ be guessed, and would be handed the code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
@@ -23,7 +25,9 @@ T = TypeVar("T")
 POLL = 1.0
 """Seconds between two looks at what CloudFormation does."""
 PATIENCE = 300
-"""Looks after which a change set that is not ready will not be."""
+"""Looks after which a change set is not ready, or a stack not cleaned up, and will not be soon."""
+UNSETTLED = 60
+"""Tries to delete a change set that CloudFormation is still making: it refuses until it is done."""
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
 _NEW = ("REVIEW_IN_PROGRESS",)
 """A stack that has a change set and nothing else: it is still to be created."""
@@ -90,7 +94,22 @@ class Deployer:
     # ---- before -------------------------------------------------------------------------------------------
 
     def stack(self, name: str) -> Stack | None:
-        """The stack as it is; None if there is none. Raises `ConfigurationError` for one that cannot be updated."""
+        """The stack as it is; None if there is none. Waits while its last update is cleaned up.
+
+        Raises `ConfigurationError` for one that cannot be updated.
+        """
+        stack = self._look(name)
+        for _ in range(PATIENCE):
+            # All of the update is in use, and only what it replaced is still deleted; an update is refused meanwhile.
+            if stack is None or not stack.status.endswith("COMPLETE_CLEANUP_IN_PROGRESS"):
+                break
+            self._sleep(POLL)
+            stack = self._look(name)
+        if stack is not None and (refused := refusal(name, stack.status, self.region)):
+            raise refused
+        return stack
+
+    def _look(self, name: str) -> Stack | None:
         try:
             [found] = self._clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
         except ClientError as error:
@@ -100,14 +119,11 @@ class Deployer:
             raise translate(error, f"the stack {name!r}") from None
         except BotoCoreError as error:
             raise translate(error, f"the stack {name!r}") from None
-        stack = Stack(
+        if found["StackStatus"] == "DELETE_COMPLETE":
+            return None
+        return Stack(
             found["StackStatus"], frozenset(each.get("ParameterKey", "") for each in found.get("Parameters", []))
         )
-        if stack.status == "DELETE_COMPLETE":
-            return None
-        if refused := refusal(name, stack.status, self.region):
-            raise refused
-        return stack
 
     def code_bucket(self) -> str:
         """The bucket for code of this account and region, made if it is not there. Raises `ConfigurationError`."""
@@ -138,11 +154,8 @@ class Deployer:
 
         self._ask(make, f"the bucket {name!r}")
 
-    def upload(self, file: Path, bucket: str, key: str, sent: Callable[[int], None] = lambda _: None) -> bool:
-        """Stores the file unless something is there: the key is a hash of it. Says whether it was sent.
-
-        `sent` hears of bytes as they go.
-        """
+    def upload(self, file: Path, bucket: str, key: str) -> bool:
+        """Stores the file unless something is there: the key is a hash of it. Says whether it was sent."""
         s3 = self._clients.s3
         try:
             s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self.account)
@@ -154,9 +167,15 @@ class Deployer:
         else:
             return False
         extra = {"ExpectedBucketOwner": self.account}
-        self._ask(
-            lambda: s3.upload_file(str(file), bucket, key, ExtraArgs=extra, Callback=sent), f"the bucket {bucket!r}"
-        )
+
+        def send() -> None:
+            try:
+                s3.upload_file(str(file), bucket, key, ExtraArgs=extra)
+            except S3UploadFailedError as error:
+                # What S3 answered, which boto3 turns into text but keeps as the context.
+                raise error.__context__ or error from None
+
+        self._ask(send, f"the bucket {bucket!r}")
         return True
 
     # ---- the change set -----------------------------------------------------------------------------------
@@ -192,8 +211,10 @@ class Deployer:
             if isinstance(error, ClientError) and code_of(error) in ("ValidationError", "InsufficientCapabilities"):
                 raise _refused(name, error.response.get("Error", {}).get("Message", "")) from None
             raise translate(error, f"the stack {name!r}") from None
-        status, why = self._settled(name, made["Id"])
-        change_set = ChangeSet(name, made["Id"], creates, self._changes(name, made["Id"]))
+        change_set = ChangeSet(name, made["Id"], creates, ())
+        with self.held(change_set):
+            status, why = self._settled(name, made["Id"])
+            change_set = replace(change_set, changes=self._changes(name, made["Id"]))
         if status == "CREATE_COMPLETE" and (change_set.changes or creates):
             return change_set
         self.discard(change_set)
@@ -233,8 +254,20 @@ class Deployer:
         """Nothing of it is left, nor of a stack that was only to be created."""
         cloudformation, name = self._clients.cloudformation, change_set.stack
 
+        def delete() -> bool:
+            try:
+                cloudformation.delete_change_set(StackName=name, ChangeSetName=change_set.id)
+            except ClientError as error:
+                if code_of(error) != "InvalidChangeSetStatus":
+                    raise
+                return False
+            return True
+
         def remove() -> None:
-            cloudformation.delete_change_set(StackName=name, ChangeSetName=change_set.id)
+            for _ in range(UNSETTLED):
+                if delete():
+                    break
+                self._sleep(POLL)
             # Looked at again: somebody else may have created the stack meanwhile, which is not ours to delete.
             if (
                 change_set.creates
@@ -243,6 +276,17 @@ class Deployer:
                 cloudformation.delete_stack(StackName=name)
 
         self._ask(remove, f"the stack {name!r}")
+
+    @contextmanager
+    def held(self, change_set: ChangeSet) -> Generator[None]:
+        """If the block raises, Ctrl-C included, the change set is discarded."""
+        try:
+            yield
+        except BaseException:
+            # What is told is why, and not that something is left: the next deploy does not mind.
+            with suppress(DetentError):
+                self.discard(change_set)
+            raise
 
     # ---- doing it -----------------------------------------------------------------------------------------
 
@@ -314,7 +358,7 @@ def refusal(name: str, status: str, region: str) -> DetentError | None:
             f"The stack {name!r} is {status}: an update failed, and so did undoing it.",
             advice=f"Mend what its events name, then `aws cloudformation continue-update-rollback {aws}.",
         )
-    if status.endswith("_IN_PROGRESS") and status not in (*_NEW, "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
+    if status.endswith("_IN_PROGRESS") and status not in _NEW:
         return ConfigurationError(
             f"The stack {name!r} is {status}: another deploy is under way.", advice="Try again when it is done."
         )
