@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import platform
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from detent import Client, RunStatus
-from detent.cli import main
+from detent.cli import INTERRUPTED, WRONG, main
+from detent.cli.progress import Progress
 from detent.cli.stack_checks import RESOURCES, judge
 from detent.cli.stack_doctor import look_at
 from detent_infra.aws.deploying import POLL, Deployer, Event, refusal
@@ -101,6 +103,43 @@ def _there(project: Project) -> dict[str, str]:
         return {}
 
 
+REFUND = {"order": "B-1", "cents": 100, "reason": "x"}
+
+
+def stop_worker(project: Project) -> None:
+    """No run goes on from here."""
+    lambdas = project.client("lambda")
+    listed = lambdas.list_event_source_mappings(FunctionName=project.resources()["Worker"])
+    for mapping in listed["EventSourceMappings"]:
+        lambdas.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+
+
+@contextmanager
+def without_answer(project: Project) -> Iterator[None]:
+    """Meanwhile the code has no step `answer`."""
+    app = project.folder / "shop/app.py"
+    before = app.read_text()
+    app.write_text(before.replace("def answer(", "def reply("))
+    try:
+        yield
+    finally:
+        app.write_text(before)
+
+
+def change_sets(project: Project, stack: str) -> list[Any]:
+    """Those that wait to be executed."""
+    listed = project.client("cloudformation").list_change_sets(StackName=stack)["Summaries"]
+    return [each for each in listed if each["ExecutionStatus"] == "AVAILABLE"]
+
+
+def until_done(project: Project) -> None:
+    until = time.monotonic() + 60
+    look = project.client("cloudformation").describe_stacks
+    while look(StackName=project.stack)["Stacks"][0]["StackStatus"].endswith("_IN_PROGRESS"):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def test_from_nothing_to_a_run_that_ends_in_the_function(call: Call, project: Project) -> None:
     said = call("--yes", "--json")
     assert said.code == 0, said.err
@@ -153,17 +192,10 @@ def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(call: 
 
 def test_a_removed_step_that_live_runs_still_need_is_refused_unless_told(call: Call, project: Project) -> None:
     deployed(call, project)
-    lambdas = project.client("lambda")
-    for mapping in lambdas.list_event_source_mappings(FunctionName=project.resources()["Worker"])[
-        "EventSourceMappings"
-    ]:
-        lambdas.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
+    stop_worker(project)
     client = Client(project.url)
-    run = client.start("refunds", {"order": "B-1", "cents": 100, "reason": "x"})
-    app = project.folder / "shop/app.py"
-    before = app.read_text()
-    try:
-        app.write_text(before.replace("def answer(", "def reply("))
+    run = client.start("refunds", REFUND)
+    with without_answer(project):
         with recorded_calls() as calls:
             said = call("--yes")
         said.refused("refunds.answer in 1 run of version", "Nothing was deployed", "--strand", run.id)
@@ -172,10 +204,79 @@ def test_a_removed_step_that_live_runs_still_need_is_refused_unless_told(call: C
             told = call("--yes", "--strand")
         assert "strands refunds.answer in 1 run" in told.err
         assert "belongs to another account" in told.err
-    finally:
-        app.write_text(before)
     client.cancel(run.id)
     assert client.get(run.id).status is RunStatus.CANCELLED
+
+
+def test_runs_that_start_while_the_user_is_asked_are_not_stranded_either(
+    call: Call, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(call, project)
+    stop_worker(project)
+    client = Client(project.url)
+    started: list[str] = []
+
+    def answer(_: str) -> str:
+        started.append(client.start("refunds", REFUND).id)
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    with without_answer(project), recorded_calls() as calls:
+        said = call()
+    assert said.code == WRONG
+    assert re.search(r"refunds\.answer in 1 run of version \w+\. Nothing was deployed", said.err.splitlines()[-1])
+    assert not [each for each in calls if each.operation == "ExecuteChangeSet"]
+    assert change_sets(project, project.stack) == []
+    client.cancel(started[0])
+
+
+def test_a_queue_is_not_removed_unless_told(call: Call, project: Project) -> None:
+    deployed(call, project)
+    template = project.folder / "template.yaml"
+    before = template.read_text()
+    try:
+        template.write_text(before.replace("DeadLetterQueue", "Graveyard"))
+        with recorded_calls() as calls:
+            said = call("--yes")
+    finally:
+        template.write_text(before)
+    assert re.search(r"remove +DeadLetterQueue +AWS::SQS::Queue  what it holds is left behind", said.err)
+    assert "live runs with it: DeadLetterQueue (AWS::SQS::Queue, removed). Nothing was deployed." in said.err
+    assert said.code == WRONG
+    assert not [each for each in calls if each.operation == "ExecuteChangeSet"]
+    assert change_sets(project, project.stack) == []
+
+
+def test_what_ctrl_c_leaves_is_done_by_a_second_deploy_which_names_what_is_stranded(
+    call: Call, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed(call, project)
+    stop_worker(project)
+    client = Client(project.url)
+    run = client.start("refunds", REFUND)
+    shown = Progress.line
+
+    def line(self: Progress, text: str, style: str = "", styled: int | None = None) -> None:
+        shown(self, text, style, styled)
+        if "UPDATE_COMPLETE" in text:
+            signal.raise_signal(signal.SIGINT)
+
+    with without_answer(project):
+        with monkeypatch.context() as watched:
+            watched.setattr(Progress, "line", line)
+            said = call("--yes", "--strand")
+        assert said.code == INTERRUPTED
+        assert re.search(r"goes on without us\. Once \S+ is done, run `detent deploy` again", said.err)
+        until_done(project)
+        again = call("--yes", "--strand", "--json")
+    told: Any = again.json
+    assert told["changes"] == []
+    [left] = told["stranded"]
+    assert (left["workflow"], left["step"], left["runs"], left["run_ids"]) == ("refunds", "answer", 1, [run.id])
+    assert re.search(r"Stranded: refunds\.answer in 1 run .* until a worker has these steps", again.err)
+    client.cancel(run.id)
+    assert call("--yes").code == 0  # for the other tests
 
 
 def test_what_is_wrong_is_one_line_before_anything_is_made(call: Call, project: Project) -> None:

@@ -371,7 +371,7 @@ def deploy(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     strand: Annotated[
-        bool, typer.Option("--strand", help="Deploy although live runs need steps that this code does not have.")
+        bool, typer.Option("--strand", help="Deploy although live runs need steps, tables or queues that go away.")
     ] = False,
     app: AppName = None,
     json: AsJson = False,

@@ -18,10 +18,11 @@ from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ids import new_id
 from detent_infra.lifecycle import Lifecycle
-from detent_infra.stranding import Outlook, Stranded, outlook
-from detent_state_machine.errors import ConfigurationError, InputError, WrongState
+from detent_infra.stranding import Outlook, outlook
+from detent_state_machine.errors import ConfigurationError, InputError
 
 from detent.app import App
+from detent.cli.loss import judge_changes, judge_runs, lost, told
 from detent.cli.output import write_json, write_line
 from detent.cli.progress import Progress
 from detent.cli.project import Options, app_name, load_app
@@ -31,15 +32,11 @@ from detent.packaging.samconfig import SamConfig, parameters_of, read_samconfig
 from detent.packaging.target import TEMPLATE, read_template
 
 OUT = "build/lambda"
-SHOWN = 5
-"""Steps that would be stranded, of which are told."""
-_WEIGHTY = ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue")
-"""What holds something: replaced or removed, it starts empty or is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The command's options as given. `strand`: deploy although live runs need steps that this code lacks."""
+    """The command's options as given. `strand`: deploy although live runs are left behind by it."""
 
     stack: str | None = None
     region: str | None = None
@@ -79,8 +76,8 @@ class Plan:
 def deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
     """Deploys the project in the current directory.
 
-    Raises `WrongState` if that would strand live runs, `ConfigurationError` for whatever is not set up or failed, with
-    CloudFormation's reason.
+    Raises `WrongState` if that would leave live runs behind, `ConfigurationError` for whatever is not set up or
+    failed, with CloudFormation's reason.
     """
     if not wanted.yes and (as_json or not sys.stdin.isatty()):
         raise InputError("Nobody is there to be asked whether to deploy.", advice="Pass --yes.")
@@ -95,17 +92,21 @@ def deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
             creates = stack is None or not stack.exists
             phase.told = f"{plan.name}; {'new stack' if creates else 'stack'} {place.stack} in {place.region}"
             if not creates:
-                phase.told += f"; {_judged(asyncio.run(_look_ahead(place.url, plan.app)), place, wanted)}"
+                phase.told += f"; {_look_ahead(plan, place, wanted)}"
         kept = [] if creates or stack is None else sorted((plan.declared & stack.parameters) - plan.parameters.keys())
         change_set = _prepared(progress, deployer, clients, plan, place.stack, kept=kept, creates=creates)
         if change_set is not None:
-            _agreed(progress, deployer, change_set, place, wanted)
+            with deployer.held(change_set):
+                _agreed(progress, deployer, change_set, place, wanted)
+                if not creates:  # what was started while this was packaged and the user thought about it
+                    with progress.phase("check", "looking at the live runs again") as phase:
+                        phase.told = _look_ahead(plan, place, wanted)
             _executed(progress, deployer, change_set)
         with progress.phase("register", "registering the workflows") as phase:
-            asyncio.run(_register(place.url, plan.app))
+            left = asyncio.run(_register(place.url, plan.app))
             phase.told = ", ".join(plan.app.definitions())
         outputs = deployer.outputs(place.stack)
-    _tell(progress, plan, place, change_set, outputs, as_json=as_json)
+    _tell(progress, plan, place, change_set, outputs, left, as_json=as_json)
 
 
 # ---- before ---------------------------------------------------------------------------------------------------
@@ -141,33 +142,12 @@ def _place(wanted: Wanted, config: SamConfig) -> Place:
     return Place(stack, wanted.region or region or config.region, endpoint)
 
 
-async def _look_ahead(url: str, app: App) -> Outlook:
-    backend = connect(url)
-    try:
-        return await outlook(Lifecycle(backend), app.definitions())
-    finally:
-        backend.close()
+def _look_ahead(plan: Plan, place: Place, wanted: Wanted) -> str:
+    async def look() -> Outlook:
+        with closing(connect(place.url)) as backend:
+            return await outlook(Lifecycle(backend), plan.app.definitions())
 
-
-def _judged(found: Outlook, place: Place, wanted: Wanted) -> str:
-    if not found.stranded:
-        return f"{found.looked:,}{'+' if found.more else ''} live runs, none stranded"
-    said = "; ".join(map(_said, found.stranded[:SHOWN]))
-    if (others := len(found.stranded) - SHOWN) > 0:
-        said += f"; and {others} more"
-    if wanted.strand:
-        return f"strands {said}"
-    example = found.stranded[0].run_ids[0]
-    raise WrongState(
-        f"Live runs still have to do steps that this code does not have: {said}. Nothing was deployed.",
-        advice=f"Wait for them (`detent runs --status running,failing --url {shlex.quote(place.url)}`; "
-        f"`detent show {example}` shows one), keep the steps for now, or pass --strand: those runs then wait until a "
-        "worker has the steps again.",
-    )
-
-
-def _said(each: Stranded) -> str:
-    return f"{each.workflow}.{each.step} in {each.runs:,} run{'s' if each.runs != 1 else ''} of version {each.version}"
+    return judge_runs(asyncio.run(look()), place.url, strand=wanted.strand)
 
 
 # ---- package, upload, change set ------------------------------------------------------------------------------
@@ -231,14 +211,16 @@ def _counted(changes: Sequence[Change]) -> str:
 
 
 def _agreed(progress: Progress, deployer: Deployer, change_set: ChangeSet, place: Place, wanted: Wanted) -> None:
-    """Shows the change, and asks. Raises `InputError` if the answer is no."""
+    """Shows the change, and asks. Raises `WrongState` if it loses what holds runs, `InputError` if the answer is no."""
+    gone = lost(change_set)
     for each in change_set.changes:
-        lost = each.kind in _WEIGHTY and (each.action == "Remove" or each.replaced != "False")
-        note = "  what it holds is left behind" if lost else ""
-        again = "  (replaced)" if each.replaced == "True" else ""
+        note = "  what it holds is left behind" if each in gone else ""
+        maybe = "  (may be replaced)" if note else ""  # often said of rules and permissions, where it does no harm
+        again = {"True": "  (replaced)", "Conditional": maybe}.get(each.replaced, "")
         if each.action != "Add" or not change_set.creates:
             said = f"  {each.action.lower():<7} {each.logical:<24} {each.kind}{again}{note}"
-            progress.line(said, "red" if lost else "")
+            progress.line(said, "red" if note else "")
+    judge_changes(change_set, strand=wanted.strand)
     if wanted.yes:
         return
     asked = f"Deploy to {place.stack} in {place.region}, account {deployer.account}? [y/N] "
@@ -247,7 +229,6 @@ def _agreed(progress: Progress, deployer: Deployer, change_set: ChangeSet, place
     except (EOFError, KeyboardInterrupt):
         agreed = False
     if not agreed:
-        deployer.discard(change_set)
         raise InputError("Nothing was deployed.")
 
 
@@ -258,7 +239,11 @@ def _executed(progress: Progress, deployer: Deployer, change_set: ChangeSet) -> 
             for event in deployer.execute(change_set):
                 _show(progress, event, began)
         except KeyboardInterrupt:
-            progress.line(f"CloudFormation goes on without us: look at the stack {change_set.stack} later.", "yellow")
+            progress.line(
+                f"CloudFormation goes on without us. Once {change_set.stack} is done, run `detent deploy` again, which "
+                "registers the workflows; or the stack's tick does, within a minute.",
+                "yellow",
+            )
             raise
         phase.told = f"{len(began)} resources"
 
@@ -277,12 +262,12 @@ def _show(progress: Progress, event: Event, began: dict[str, float]) -> None:
 # ---- after ----------------------------------------------------------------------------------------------------
 
 
-async def _register(url: str, app: App) -> None:
-    backend = connect(url)
-    try:
-        await Lifecycle(backend).register(app.definitions().values())
-    finally:
-        backend.close()
+async def _register(url: str, app: App) -> Outlook:
+    """Registers the workflows. Returns what is stranded: runs that were started meanwhile, or that were to be."""
+    with closing(connect(url)) as backend:
+        lifecycle = Lifecycle(backend)
+        await lifecycle.register(app.definitions().values())
+        return await outlook(lifecycle, app.definitions())
 
 
 def _tell(
@@ -291,9 +276,15 @@ def _tell(
     place: Place,
     change_set: ChangeSet | None,
     outputs: Mapping[str, str],
+    left: Outlook,
     *,
     as_json: bool,
 ) -> None:
+    if left.stranded:
+        progress.line(
+            f"Stranded: {told(left)}. They wait until a worker has these steps, or until they are cancelled.",
+            "red",
+        )
     if as_json:
         write_json(
             {
@@ -304,6 +295,7 @@ def _tell(
                 "changes": [asdict(each) for each in (change_set.changes if change_set else ())],
                 "outputs": dict(outputs),
                 "registered": {name: each.version for name, each in plan.app.definitions().items()},
+                "stranded": [asdict(each) for each in left.stranded],
                 "phases": [{"name": each.name, "seconds": each.milliseconds / 1000} for each in progress.phases],
             }
         )
