@@ -17,7 +17,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 from detent_infra.aws.calls import Calls
-from detent_infra.aws.errors import Contended, translate
+from detent_infra.aws.errors import Contended, Throttled, translate
 from detent_state_machine.errors import (
     ConfigurationError,
     DetentError,
@@ -37,14 +37,14 @@ def refusal(code: str, message: str = "", *, status: int = 400, operation: str =
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (refusal("ProvisionedThroughputExceededException"), Unavailable),
-        (refusal("ThrottlingException"), Unavailable),
-        (refusal("KMS.ThrottlingException"), Unavailable),
-        (refusal("SlowDown", status=503), Unavailable),
-        (refusal("OverLimit", status=403), Unavailable),
-        (refusal("InternalServerError", status=500), Unavailable),
-        (refusal("NeverHeardOfIt", status=502), Unavailable),
-        (refusal("NeverHeardOfIt", status=429), Unavailable),
+        (refusal("ProvisionedThroughputExceededException"), Throttled),
+        (refusal("ThrottlingException"), Throttled),
+        (refusal("KMS.ThrottlingException"), Throttled),
+        (refusal("SlowDown", status=503), Throttled),
+        (refusal("OverLimit", status=403), Throttled),
+        (refusal("InternalServerError", status=500), Throttled),
+        (refusal("NeverHeardOfIt", status=502), Throttled),
+        (refusal("NeverHeardOfIt", status=429), Throttled),
         (refusal("TransactionConflictException"), Contended),
         (refusal("AccessDeniedException"), ConfigurationError),
         (refusal("ExpiredTokenException"), ConfigurationError),

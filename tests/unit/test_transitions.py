@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from detent_state_machine import keys, run_transitions, transitions
+from detent_state_machine import transitions
 from detent_state_machine.definition import StepDefinition
-from detent_state_machine.records import ErrorInfo, Payload, RunRecord, StepRecord
-from detent_state_machine.run_transitions import RUN_TABLE, RunChange
+from detent_state_machine.records import ErrorInfo, Payload, StepRecord
+from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.transitions import (
     STEP_TABLE,
@@ -449,55 +449,3 @@ def test_a_record_says_from_its_first_write_on_when_it_is_dropped(inline: bool) 
 def test_a_step_that_was_seen_to_have_ended_cannot_be_interrupted(status: StepStatus) -> None:
     with pytest.raises(ValueError, match="never changes"):
         transitions.interrupt(ME, record(stored(status)), now=NOW, expires=0, error=ERROR)
-
-
-# ---- a run ------------------------------------------------------------------------------------------------------
-
-RUN = RunRecord("run-1", "orders", "v1", RunStatus.RUNNING, 5, Payload("1"))
-RUN_WRITES: Mapping[RunChange, Update] = {
-    RunChange.FINISH: run_transitions.finish(RUN, now=NOW, expires=EXPIRES),
-    RunChange.FAIL: run_transitions.fail_run(RUN, "charge", ERROR, now=NOW, expires=EXPIRES),
-    RunChange.BEGIN_FAILING: run_transitions.begin_failing(RUN, "charge", ERROR),
-    RunChange.END_FAILING: run_transitions.end_failing(RUN, now=NOW, expires=EXPIRES),
-    RunChange.CANCEL: run_transitions.cancel_run(RUN, now=NOW, expires=EXPIRES),
-}
-
-
-@pytest.mark.parametrize("change", RUN_TABLE)
-def test_a_write_to_a_run_is_accepted_in_the_statuses_of_the_table_only(change: RunChange) -> None:
-    sources, target = RUN_TABLE[change]
-    write = RUN_WRITES[change]
-    assert not holds(write.expect, None)
-    for status in RunStatus:
-        item = {**RUN.to_item(), "status": status.value}
-        assert holds(write.expect, item) == (status in sources)
-    after = RunRecord.from_item("run-1", apply(write, RUN.to_item()) or {})
-    assert after.status is target
-
-
-def test_a_run_can_be_cancelled_while_its_failure_handler_works_but_not_completed() -> None:
-    failing = {**RUN.to_item(), "status": "FAILING"}
-    assert holds(RUN_WRITES[RunChange.CANCEL].expect, failing)
-    assert not holds(RUN_WRITES[RunChange.FINISH].expect, failing)
-    assert not holds(RUN_WRITES[RunChange.FAIL].expect, failing)
-
-
-@pytest.mark.parametrize("change", RUN_TABLE)
-def test_a_run_moves_to_the_index_of_ended_runs_with_the_write_that_ends_it(change: RunChange) -> None:
-    after = apply(RUN_WRITES[change], RUN.to_item())
-    assert after is not None
-    live = RUN_TABLE[change][1].live
-    assert after["isk"] == keys.index_sort(live=live, created=5, run_id="run-1")
-    assert ("ended" in after) != live
-    assert ("expires" in after) != live
-
-
-def test_the_first_failing_step_is_the_cause_and_stays_it() -> None:
-    failing = apply(RUN_WRITES[RunChange.BEGIN_FAILING], RUN.to_item())
-    assert failing is not None
-    second = run_transitions.begin_failing(RUN, "ship", ERROR)
-    assert not holds(second.expect, failing)
-    ended = RunRecord.from_item("run-1", apply(RUN_WRITES[RunChange.END_FAILING], failing) or {})
-    assert (ended.failed_step, ended.status) == ("charge", RunStatus.FAILED)
-    assert ended.error is not None
-    assert ended.error.message == "card refused"
