@@ -7,14 +7,16 @@ Every method may be called from several tasks of one event loop at once.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from detent_state_machine.envelopes import Refusal, SourceMessage
 from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Write
+
+if TYPE_CHECKING:
+    import asyncio  # costs a command line that asks for help 80 ms
 
 Clock: TypeAlias = Callable[[], int]
 """Milliseconds since the epoch."""

@@ -106,7 +106,7 @@ def long_steps(app: App) -> Declared:
 
     @workflow.step
     async def long(value: Small) -> int:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(4)  # its one heartbeat, at 1 s, has all its calls done however busy the machine is
         return 1
 
     @workflow.step

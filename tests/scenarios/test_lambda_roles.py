@@ -127,5 +127,7 @@ def _permissions(stack: Deployed, call: Call) -> list[tuple[str, str]]:
             return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]
         case "s3", operation:
             return [(f"s3:{operation}", "Bucket/blobs/*" if call.params["Key"].startswith("blobs/") else "Bucket")]
+        case "logs", operation:  # of a cancel; what workers tell is printed
+            return [(f"logs:{operation}", "Logs")]
         case other:
             raise AssertionError(f"no permission is known for {other}")
