@@ -105,10 +105,21 @@ def test_threads_are_used_again() -> None:
 
 def test_an_abandoned_body_holds_up_nobody_and_its_thread_comes_back() -> None:
     release = threading.Event()
+    in_body = threading.Event()
+    stuck_in: list[int] = []
+
+    def body() -> None:
+        stuck_in.append(threading.get_ident())
+        in_body.set()
+        release.wait()
+
+    def ident() -> int:
+        time.sleep(0.02)  # so that every body of a round has a thread of its own
+        return threading.get_ident()
 
     async def main() -> tuple[float, str]:
-        stuck = asyncio.ensure_future(threads.run(release.wait))
-        await asyncio.sleep(0.02)
+        stuck = asyncio.ensure_future(threads.run(body))
+        assert await threads.run(lambda: in_body.wait(5))
         stuck.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stuck
@@ -116,15 +127,17 @@ def test_an_abandoned_body_holds_up_nobody_and_its_thread_comes_back() -> None:
         answers = [await threads.run(lambda: "answered") for _ in range(20)]
         return time.perf_counter() - begun, answers[-1]
 
+    async def idle() -> set[int]:
+        return set(await asyncio.gather(*(threads.run(ident) for _ in range(len(threads._idle)))))
+
     took, answer = asyncio.run(main())
     assert answer == "answered"
     assert took < 2
-    busy = len(threads._idle)
+    assert stuck_in[0] not in asyncio.run(idle())
     release.set()
     deadline = time.monotonic() + 5
-    while len(threads._idle) == busy and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert len(threads._idle) == busy + 1
+    while stuck_in[0] not in asyncio.run(idle()):
+        assert time.monotonic() < deadline
 
 
 def test_a_result_that_comes_when_the_loop_is_gone_disturbs_nobody() -> None:
