@@ -22,6 +22,7 @@ from detent_state_machine.writes import Item, Key, LessThan, OneOf, Update
 
 from detent_infra.engine.definitions import Definitions
 from detent_infra.lifecycle import Lifecycle
+from detent_infra.live_runs import live_runs
 from detent_infra.ports import Backend, Conflict
 
 log = logging.getLogger("detent")
@@ -65,22 +66,9 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
 
 
 async def _old_live_runs(lifecycle: Lifecycle, before: int) -> AsyncIterator[str]:
-    for workflow in await lifecycle.definitions.names():
-        for shard in range(keys.SHARDS):
-            after: str | None = None
-            while True:
-                page = await lifecycle.backend.table.query_index(
-                    keys.index_partition(workflow, shard),
-                    start=keys.index_sort(live=True, created=0, run_id=""),
-                    end=keys.index_sort(live=True, created=max(0, before), run_id=""),
-                    limit=PAGE,
-                    after=after,
-                )
-                for key, _ in page.items:
-                    yield key.pk.removeprefix("run#")
-                after = page.next
-                if after is None:
-                    break
+    async for _, runs in live_runs(lifecycle.backend, lifecycle.definitions, before=before, page=PAGE):
+        for key, _ in runs:
+            yield key.pk.removeprefix("run#")
 
 
 async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message] | None:

@@ -15,6 +15,7 @@ from detent_state_machine.records import StepRecord
 from detent_state_machine.status import RunStatus
 
 from detent_infra.lifecycle import Lifecycle
+from detent_infra.live_runs import live_runs
 
 PAGE = 100
 """Runs whose steps are read at once."""
@@ -109,26 +110,13 @@ async def _still_to_do(lifecycle: Lifecycle, runs: Iterable[tuple[_Live, tuple[s
 
 async def _live(lifecycle: Lifecycle) -> AsyncIterator[list[_Live]]:
     """Live runs, by workflow, in pages."""
-    for workflow in await lifecycle.definitions.names():
-        for shard in range(keys.SHARDS):
-            after: str | None = None
-            while True:
-                page = await lifecycle.backend.table.query_index(
-                    keys.index_partition(workflow, shard),
-                    start=keys.index_sort(live=True, created=0, run_id=""),
-                    end=keys.index_sort(live=True, created=10**15 - 1, run_id=""),
-                    limit=PAGE,
-                    after=after,
-                )
-                yield [
-                    _Live(
-                        key.pk.removeprefix("run#"),
-                        workflow,
-                        str(item["version"]),
-                        failing=item["status"] == RunStatus.FAILING,
-                    )
-                    for key, item in page.items
-                ]
-                after = page.next
-                if after is None:
-                    break
+    async for workflow, runs in live_runs(lifecycle.backend, lifecycle.definitions, page=PAGE):
+        yield [
+            _Live(
+                key.pk.removeprefix("run#"),
+                workflow,
+                str(item["version"]),
+                failing=item["status"] == RunStatus.FAILING,
+            )
+            for key, item in runs
+        ]
