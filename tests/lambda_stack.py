@@ -18,7 +18,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_functions import runtime as runtime_module
 from detent_functions import settings as settings_module
 from detent_functions import start, worker
-from detent_functions.deliveries import BatchResponse, SqsEvent
+from detent_functions.batches import BatchResponse, SqsEvent
 from detent_functions.requests import UrlReply
 from detent_infra.aws import Resources
 from detent_infra.executor import Completed, Failed, Outcome, Task

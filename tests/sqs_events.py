@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from detent_functions.deliveries import SqsEvent
+from detent_functions.batches import SqsEvent
 
 
 def sqs_event(messages: Iterable[Mapping[str, Any]], *, queue: str = "steps", region: str = "us-east-1") -> SqsEvent:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from detent_functions.deliveries import BatchResponse, SqsEvent, answer
+from detent_functions.batches import BatchResponse, SqsEvent
+from detent_functions.deliveries import handle
 
 
 def handler(event: SqsEvent, context: LambdaContext) -> BatchResponse:
     """Invoked by an SQS event source mapping with `ReportBatchItemFailures`. Never raises."""
-    return answer(event, context, dead=True)
+    return handle(event, context, dead=True)

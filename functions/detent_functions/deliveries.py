@@ -1,9 +1,9 @@
-"""Drives a batch of messages as an SQS event source mapping hands it over, and says which of them to keep."""
+"""Drives the step queue's messages of a batch, or the dead letters', all at the same time."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple, TypedDict, cast
+from typing import NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
@@ -11,48 +11,12 @@ from detent_infra.ports import Queue, Received
 from detent_state_machine.errors import DetentError, RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
+from detent_functions.batches import RESERVE_MS, BatchResponse, Delivery, answer, read, records_of
 from detent_functions.runtime import runtime
-from detent_functions.telemetry import invocation, log, origin
+from detent_functions.telemetry import Counters, log, origin
 
-RESERVE_MS = 500
-"""Before the invocation's end, when unfinished messages are given up: an invocation that runs into its timeout fails
-the whole batch, the finished messages too."""
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
 """Seconds that a kept message stays hidden. Each delivery doubles it, so 10 of them outlast an outage of 50 minutes."""
-
-
-class SqsAttributes(TypedDict):
-    ApproximateReceiveCount: str
-
-
-class SqsRecord(TypedDict):
-    """What is read of a record."""
-
-    messageId: str
-    receiptHandle: str
-    body: str
-    attributes: SqsAttributes
-
-
-class SqsEvent(TypedDict):
-    Records: list[SqsRecord]
-
-
-class Kept(TypedDict):
-    itemIdentifier: str
-
-
-class BatchResponse(TypedDict):
-    """The event source mapping deletes every message of the batch but these."""
-
-    batchItemFailures: list[Kept]
-
-
-class Delivery(NamedTuple):
-    """A record of the batch. Without a message, it is none of SQS's; an id of "" fails the whole batch (Lambda)."""
-
-    id: str
-    message: Received | None
 
 
 class Batch(NamedTuple):
@@ -65,46 +29,16 @@ class Batch(NamedTuple):
     dead: bool
 
 
-def answer(event: object, context: LambdaContext, *, dead: bool) -> BatchResponse:
+def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchResponse:
     """Drives the batch's messages at the same time. Never raises: what was not done is kept."""
-    records = read(event)
-    with invocation(context) as counters:
-        try:
-            here = runtime()
-            queue = here.backend.dead_letters if dead else here.backend.queue
-            batch = Batch(here.engine, queue, context.get_remaining_time_in_millis(), origin(context), dead)
-            kept = here.run(_drive(batch, records))
-        except Exception:  # noqa: BLE001 - the batch must come back whatever it was, and the log says what
-            log.exception("none of the batch was handled")
-            kept = [record.id for record in records]
-        counters.add("MessagesHandled", len(records) - len(kept))
-        counters.add("MessagesKept", len(kept))
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+    records = [read(record) for record in records_of(event)]
 
+    def drive(_: Counters, left_ms: int) -> list[str]:
+        here = runtime()
+        queue = here.backend.dead_letters if dead else here.backend.queue
+        return here.run(_drive(Batch(here.engine, queue, left_ms, origin(context), dead), records))
 
-def read(event: object) -> list[Delivery]:
-    """The records of an `SqsEvent`, whatever else it is."""
-    match event:
-        case {"Records": list()}:
-            return [_read(record) for record in cast("dict[str, list[object]]", event)["Records"]]
-        case _:
-            log.error("the event holds no records of SQS")
-            return []
-
-
-def _read(record: object) -> Delivery:
-    match record:
-        case {
-            "messageId": str(id),
-            "body": str(body),
-            "receiptHandle": str(receipt),
-            "attributes": {"ApproximateReceiveCount": str(count)},
-        } if count.isdecimal() and len(count) < 10:
-            return Delivery(id, Received(body, receipt, int(count)))
-        case {"messageId": str(id)}:
-            return Delivery(id, None)
-        case _:
-            return Delivery("", None)
+    return answer([record.id for record in records], context, drive)
 
 
 async def _drive(batch: Batch, records: list[Delivery]) -> list[str]:

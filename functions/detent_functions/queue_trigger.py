@@ -16,26 +16,21 @@ from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived
 from detent_infra.triggers import Done, Kept, Refused, Triggers, Verdict
 
-from detent_functions.deliveries import RESERVE_MS, BatchResponse
+from detent_functions.batches import RESERVE_MS, BatchResponse, answer, records_of
 from detent_functions.runtime import Runtime, runtime
 from detent_functions.source_records import SourceRecord, read
-from detent_functions.telemetry import Counters, invocation, log
+from detent_functions.telemetry import Counters, log
 
 
 def handler(event: object, context: LambdaContext) -> BatchResponse:
     """Invoked by an SQS event source mapping with `ReportBatchItemFailures`. Never raises."""
-    records = read(event)
-    with invocation(context) as counters:
-        try:
-            here = runtime()
-            left = max(0, context.get_remaining_time_in_millis() - RESERVE_MS) / 1000
-            kept = here.run(_handle(here, records, left, counters))
-        except Exception:  # noqa: BLE001 - the batch must come back whatever it was, and the log says what
-            log.exception("none of the batch was handled")
-            kept = [record.id for record in records]
-        counters.add("MessagesHandled", len(records) - len(kept))
-        counters.add("MessagesKept", len(kept))
-    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in kept]}
+    records = [read(record) for record in records_of(event)]
+
+    def drive(counters: Counters, left_ms: int) -> list[str]:
+        here = runtime()
+        return here.run(_handle(here, records, max(0, left_ms - RESERVE_MS) / 1000, counters))
+
+    return answer([record.id for record in records], context, drive)
 
 
 async def _handle(here: Runtime, records: Sequence[SourceRecord], seconds: float, counters: Counters) -> list[str]:

@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 from detent_infra.ports import Arrived
 from detent_state_machine.envelopes import Attribute, SourceMessage, Typed
 
+from detent_functions import batches
 from detent_functions.telemetry import log
 
 
@@ -21,42 +22,29 @@ class SourceRecord(NamedTuple):
     arrived: Arrived | None
 
 
-def read(event: object) -> list[SourceRecord]:
-    """The records of an SQS event, whatever else it is."""
-    match event:
-        case {"Records": list()}:
-            return [_read(record) for record in cast("dict[str, list[object]]", event)["Records"]]
-        case _:
-            log.error("the event holds no records of SQS")
-            return []
-
-
-def _read(record: object) -> SourceRecord:
+def read(record: object) -> SourceRecord:
+    """The message of a record, and its queue."""
+    id, received = batches.read(record)
     match record:
-        case {
-            "messageId": str(id),
-            "body": str(body),
-            "receiptHandle": str(receipt),
-            "eventSourceARN": str(arn),
-            "attributes": {"ApproximateReceiveCount": str(count)},
-        } if count.isdecimal() and len(count) < 10 and arn.startswith("arn:") and arn.count(":") == 5:
+        case {"eventSourceARN": str(arn), "attributes": dict()} if (
+            received is not None and arn.startswith("arn:") and arn.count(":") == 5
+        ):
             fields = cast("dict[str, object]", record)
             system = cast("dict[str, object]", fields["attributes"])
             sent, group = system.get("SentTimestamp"), system.get("MessageGroupId")
             message = SourceMessage.of(
                 arn.rpartition(":")[2],
                 id,
-                body,
+                received.body,
                 sent=int(sent) if isinstance(sent, str) and sent.isdecimal() and len(sent) < 16 else 0,
                 attributes=_attributes(fields.get("messageAttributes")),
                 group=group if isinstance(group, str) else "",
             )
-            return SourceRecord(id, arn, Arrived(message, receipt, int(count)))
-        case {"messageId": str(id)}:
-            log.error("message kept: its record is not one of SQS", extra={"message_id": id})
-            return SourceRecord(id, "", None)
+            return SourceRecord(id, arn, Arrived(message, received.receipt, received.count))
         case _:
-            return SourceRecord("", "", None)
+            if id:
+                log.error("message kept: its record is not one of SQS", extra={"message_id": id})
+            return SourceRecord(id, "", None)
 
 
 def _attributes(given: object) -> dict[str, Attribute]:

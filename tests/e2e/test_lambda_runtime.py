@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from detent.packaging import Target
-from detent_functions.deliveries import SqsEvent
+from detent_functions.batches import SqsEvent
 from detent_infra.aws import Resources
 
 from tests.e2e.lambda_folders import APP, HERE, ROOT, Folders, Interpreter, own, templates

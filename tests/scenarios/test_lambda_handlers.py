@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 from detent_functions import dead_letters, start, tick, worker
 from detent_functions.application import load_application
-from detent_functions.deliveries import SqsEvent
+from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
 from detent_functions.settings import from_environment
 from detent_infra.lifecycle import Lifecycle, NewRun

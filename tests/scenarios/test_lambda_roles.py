@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pytest
 from detent_functions import dead_letters, queue_trigger, tick, worker
-from detent_functions.deliveries import SqsEvent
+from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_state_machine import keys
