@@ -261,10 +261,12 @@ def of_dead_letter(
 
     That says nothing of the step: a neighbour in the batch that kills the worker, or an outage of the table, uses up
     deliveries too. So it begins again with a new message, which is counted as a take-over: whoever is to blame, what
-    no worker can handle ends at the same cap as a body that kills its workers.
+    no worker can handle ends at the same cap as a body that kills its workers. An `at_most_once` step that was
+    claimed is lost: its body may have begun.
     """
-    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:
-        return Interrupt(interrupt(me, seen, now=now, expires=expires, error=_dead_letter(step)))
+    lost = step.delivery is Delivery.AT_MOST_ONCE and seen is not None and seen.status is StepStatus.RUNNING
+    if lost or (seen.takeovers if seen else 0) >= step.takeovers:
+        return Interrupt(interrupt(me, seen, now=now, expires=expires, error=_dead_letter(step, lost=lost)))
     return Revive(_revive(me, seen, now=now, expires=expires))
 
 
@@ -368,9 +370,9 @@ def _with_attempt(seen: StepRecord | None, started: int, ended: int, error: Erro
     return history_json((*past, PastAttempt(started, ended, f"{error.type}: {error.message}")))
 
 
-def _dead_letter(step: StepDefinition) -> ErrorInfo:
-    if step.delivery is Delivery.AT_MOST_ONCE:
-        end = "an at_most_once step does not begin again"
+def _dead_letter(step: StepDefinition, *, lost: bool) -> ErrorInfo:
+    if lost:
+        end = "its at_most_once body may have begun, and is never run again"
     else:
         end = f"it has begun again as often as its takeovers={step.takeovers} allow"
     return ErrorInfo(

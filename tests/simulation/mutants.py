@@ -146,16 +146,16 @@ MUTANTS = (
     Mutant(
         "a dead letter does not fail a step that may begin again",
         TRANSITIONS,
-        "    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:",
+        "    if lost or (seen.takeovers if seen else 0) >= step.takeovers:",
         "    if True:",
         ("a_dead_letter_of_a_step_whose_worker_died_lets_it_begin_again", SEEDS),
     ),
     Mutant(
-        "a dead letter ends an at_most_once step",
+        "a dead letter ends an at_most_once step that was claimed",
         TRANSITIONS,
-        "    if step.delivery is Delivery.AT_MOST_ONCE or (seen.takeovers if seen else 0) >= step.takeovers:",
+        "    if lost or (seen.takeovers if seen else 0) >= step.takeovers:",
         "    if (seen.takeovers if seen else 0) >= step.takeovers:",
-        ("a_dead_letter_of_an_at_most_once_step_ends_it",),
+        ("a_dead_letter_of_an_at_most_once_step_that_was_claimed_ends_it",),
     ),
     Mutant(
         "what a dead letter begins again is counted as a take-over",

@@ -141,7 +141,7 @@ async def buried(hand: Hand, path: str, worker: str = "undertaker") -> str:
     return await hand.handle(await hand.take(path, dead=True), worker, dead=True)
 
 
-@pytest.mark.parametrize("kind", [Drawn(""), EXACTLY], ids=["at least once", "exactly once"])
+@pytest.mark.parametrize("kind", [Drawn(""), EXACTLY, ONCE], ids=["at least once", "exactly once", "at most once"])
 def test_a_dead_letter_of_a_step_that_has_not_begun_lets_it_begin_with_a_new_message(kind: Drawn) -> None:
     async def act(hand: Hand) -> None:
         await hand.start()
@@ -228,15 +228,38 @@ def test_an_owner_that_comes_back_after_its_dead_letter_was_handled_commits_noth
     assert (hand.record.status, hand.bodies["b"]) == (RunStatus.COMPLETED, 2)
 
 
-def test_a_dead_letter_of_an_at_most_once_step_ends_it() -> None:
+@pytest.mark.parametrize(("dies", "bodies"), [("write step#b := RUNNING", 0), ("write step#b := COMPLETED", 1)])
+def test_a_dead_letter_of_an_at_most_once_step_that_was_claimed_ends_it(dies: str, bodies: int) -> None:
+    """Whether its body has begun or not: nobody can know that."""
+
     async def act(hand: Hand) -> None:
         await hand.start()
         await hand.drive("@start", "a")
+        hand.plan(dies, BEFORE if bodies else AFTER, by="owner")
+        assert await hand.handle(await hand.take("b"), "owner") == "died"
+        await asyncio.sleep(40.0)
         assert await buried(hand, "b") == "acknowledged"
 
     hand = by_hand(chain(*ABC, b=ONCE), act, max_hops=0)
-    assert (hand.record.status, hand.bodies["b"]) == (RunStatus.FAILED, 0)
+    assert (hand.record.status, hand.bodies["b"]) == (RunStatus.FAILED, bodies)
     assert "DeadLetter" in str(hand.steps["b"].error)
+
+
+def test_a_worker_that_claims_an_at_most_once_step_behind_its_dead_letter_is_refused() -> None:
+    """Both saw no record. The step begins once all the same, on the message that the dead letter was answered with."""
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start", "a")
+        await hand.simulation.backend.dead_letters.send([encode(Drive(hand.run, "b"))])
+        hand.plan("write step#b := RUNNING", Fault.SLOW, by="late")
+        late = hand.begin(await hand.take("b"), "late")
+        assert await hand.handle(await hand.take("b", dead=True), "undertaker", dead=True) == "acknowledged"
+        assert (hand.statuses()["b"], hand.steps["b"].takeovers) == ("RETRYING", 1)
+        await late
+
+    hand = by_hand(chain(*ABC, b=ONCE), act, max_hops=0)
+    assert (hand.record.status, hand.bodies["b"]) == (RunStatus.COMPLETED, 1)
 
 
 @pytest.mark.parametrize("takeovers", [0, 1, 3])

@@ -36,6 +36,7 @@ LEASE = NOW + 30_000
 EXPIRES = 2_000
 STEP = StepDefinition(name="charge")
 ONCE = StepDefinition(name="charge", delivery=Delivery.AT_MOST_ONCE)
+USED_UP = StepDefinition(name="charge", takeovers=0)
 ERROR = ErrorInfo("Refused", "card refused")
 ME = Writer("run-1", "charge", "me", inline=True)
 HELD = replace(ME, held=True)
@@ -51,9 +52,9 @@ def stored(status: StepStatus, *, owner: str = "other", lease: int = NOW, **more
     return {**item, **more}
 
 
-def decided(item: Item, *, once: bool = False, dead: bool = False) -> Update:
+def decided(item: Item, step: StepDefinition = STEP, *, dead: bool = False) -> Update:
     """The write that follows from the refusal of a claim."""
-    found = refused(item, ONCE if once else STEP, dead=dead)
+    found = refused(item, step, dead=dead)
     assert isinstance(found, Claim | Interrupt | Revive)
     return found.write
 
@@ -134,13 +135,13 @@ def cases() -> Iterator[Case]:
     ):
         write = transitions.close(ME, record(seen) if seen else None, now=NOW, expires=EXPIRES)
         yield Case(Change.CLOSE, f"close {name}", write, accepts)
-    for step, change in ((STEP, Change.REVIVE), (ONCE, Change.INTERRUPT)):
+    for step, change in ((STEP, Change.REVIVE), (USED_UP, Change.INTERRUPT)):
         never_seen = of_dead_letter(ME, step, None, now=NOW, expires=EXPIRES).write
         yield Case(change, f"{change} missing", never_seen, where_missing)
-        once = step is ONCE
-        yield Case(change, f"{change} running", decided(running, once=once, dead=True), where_expired)
-        yield Case(change, f"{change} retrying", decided(retrying, once=once, dead=True), where_retrying)
-    yield Case(Change.INTERRUPT, "interrupt once", decided(running, once=True), where_expired)
+        yield Case(change, f"{change} running", decided(running, step, dead=True), where_expired)
+        yield Case(change, f"{change} retrying", decided(retrying, step, dead=True), where_retrying)
+    for dead in (False, True):
+        yield Case(Change.INTERRUPT, f"interrupt once dead={dead}", decided(running, ONCE, dead=dead), where_expired)
 
 
 CASES = list(cases())
@@ -237,18 +238,18 @@ def test_the_number_of_the_attempt_counts_errors_and_lost_workers() -> None:
     assert record(item or {}).attempt == 3
 
 
-@pytest.mark.parametrize(("options", "attempt"), [({"once": True}, 1), ({"once": True, "dead": True}, 1)])
-def test_an_interrupted_attempt_is_counted(options: dict[str, bool], attempt: int) -> None:
+@pytest.mark.parametrize("dead", [False, True])
+def test_an_interrupted_attempt_is_counted(dead: bool) -> None:
     item = stored(StepStatus.RUNNING)
-    after = record(apply(decided(item, **options), item) or {})
-    assert after.attempt == attempt
+    after = record(apply(decided(item, ONCE, dead=dead), item) or {})
+    assert after.attempt == 1
     assert after.error is not None
     assert len(after.history) == 1
 
 
 def test_a_dead_letter_of_a_due_retry_counts_no_attempt_twice() -> None:
     item = stored(StepStatus.RETRYING)
-    after = record(apply(decided(item, once=True, dead=True), item) or {})
+    after = record(apply(decided(item, USED_UP, dead=True), item) or {})
     assert (after.attempt, after.due) == (1, 0)
 
 
@@ -322,27 +323,39 @@ def test_an_at_most_once_body_is_never_run_again() -> None:
 CLAIMABLE = [None, stored(StepStatus.RUNNING, takeovers=2), stored(StepStatus.RETRYING, takeovers=2)]
 
 
-@pytest.mark.parametrize("item", CLAIMABLE, ids=["missing", "expired", "due"])
-def test_a_dead_letter_of_what_could_be_claimed_lets_it_begin_again_and_counts_a_take_over(item: Item | None) -> None:
+@pytest.mark.parametrize(
+    ("step", "item"),
+    [*((STEP, item) for item in CLAIMABLE), (ONCE, CLAIMABLE[0]), (ONCE, CLAIMABLE[2])],
+    ids=["missing", "expired", "due", "missing once", "due once"],
+)
+def test_a_dead_letter_of_what_could_be_claimed_lets_it_begin_again_and_counts_a_take_over(
+    step: StepDefinition, item: Item | None
+) -> None:
     seen = None if item is None else record(item)
-    found = of_dead_letter(ME, STEP, seen, now=NOW, expires=EXPIRES)
+    found = of_dead_letter(ME, step, seen, now=NOW, expires=EXPIRES)
     assert isinstance(found, Revive)
     after = record(apply(found.write, item) or {})
     assert (after.status, after.due, after.takeovers) == (StepStatus.RETRYING, NOW, (seen.takeovers if seen else 0) + 1)
     assert after.errors == (seen.errors if seen else 0), "the retry policy does not hear of it"
     assert after.history[-1].error.startswith("DeadLetter")
-    assert isinstance(with_record(ME, STEP, after, now=NOW, lease=LEASE, expires=EXPIRES), Claim)
+    assert isinstance(with_record(ME, step, after, now=NOW, lease=LEASE, expires=EXPIRES), Claim)
 
 
 @pytest.mark.parametrize("item", CLAIMABLE, ids=["missing", "expired", "due"])
 def test_a_dead_letter_ends_what_may_not_begin_again(item: Item | None) -> None:
     seen = None if item is None else record(item)
     used_up = StepDefinition(name="charge", takeovers=seen.takeovers if seen else 0)
-    for step, why in ((ONCE, "at_most_once"), (used_up, f"takeovers={used_up.takeovers} allow")):
-        found = of_dead_letter(ME, step, seen, now=NOW, expires=EXPIRES)
-        assert isinstance(found, Interrupt)
-        assert "DeadLetter" in str(found.write.set["error"])
-        assert why in str(found.write.set["error"])
+    found = of_dead_letter(ME, used_up, seen, now=NOW, expires=EXPIRES)
+    assert isinstance(found, Interrupt)
+    assert "DeadLetter" in str(found.write.set["error"])
+    assert f"takeovers={used_up.takeovers} allow" in str(found.write.set["error"])
+
+
+def test_a_dead_letter_ends_an_at_most_once_step_whose_body_may_have_begun() -> None:
+    found = of_dead_letter(ME, ONCE, record(stored(StepStatus.RUNNING)), now=NOW, expires=EXPIRES)
+    assert isinstance(found, Interrupt)
+    assert "DeadLetter" in str(found.write.set["error"])
+    assert "at_most_once" in str(found.write.set["error"])
 
 
 def test_of_two_dead_letters_of_one_step_run_the_second_is_refused() -> None:
