@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
-from detent_infra.ports import Queue, Received
+from detent_infra.ports import Queue
+from detent_infra.redelivery import leave, pause_after
 from detent_state_machine.errors import DetentError, RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
 from detent_functions.batches import RESERVE_MS, BatchResponse, Delivery, answer, read, records_of
 from detent_functions.runtime import runtime
 from detent_functions.telemetry import Counters, log, origin
-
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
-"""Seconds that a kept message stays hidden. Each delivery doubles it, so 10 of them outlast an outage of 50 minutes."""
 
 
 class Batch(NamedTuple):
@@ -75,16 +73,8 @@ async def _one(batch: Batch, record: Delivery, deadline: int) -> bool:
         log.warning("message kept: %s", error, extra=about)
     except Exception:  # noqa: BLE001 - one message must not fail the others of its batch
         log.exception("message kept", extra=about)
-    await _hide(batch.queue, received, about)
+    await leave(batch.queue, received.receipt, pause_after(received.count), about)
     return False
-
-
-async def _hide(queue: Queue, received: Received, about: dict[str, str]) -> None:
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(received.count - 1, 10))
-    try:
-        await queue.extend(received.receipt, pause)
-    except DetentError as error:
-        log.warning("its visibility could not be changed either: %s", error, extra=about)
 
 
 def _names(body: str) -> dict[str, str]:

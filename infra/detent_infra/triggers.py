@@ -25,15 +25,13 @@ from detent_state_machine.triggers import Request, Trigger, request_of
 
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.ports import Arrived, Source
+from detent_infra.redelivery import leave, pause_after
 
 log = logging.getLogger("detent")
 
 KEEP_DAYS = 37
 """Days for which a message is known again, from its run's start. SNS repeats a notification for up to 23 days (SNS
 developer guide, "message delivery retries"), and then SQS keeps it for up to 14."""
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
-"""Seconds that a kept message stays hidden; each delivery doubles it. Five deliveries so outlast an outage of two and
-a half minutes, ten one of 50."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +240,7 @@ async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
             log.warning("message kept: %s: %s", named, error, extra=about)
         case _:
             assert_never(verdict)
-    try:
-        await source.extend(arrived.receipt, pause_after(arrived.count))
-    except DetentError as error:
-        log.warning("its visibility could not be changed either: %s", error, extra=about)
+    await leave(source, arrived.receipt, pause_after(arrived.count), about)
     return False
 
 
@@ -255,8 +250,3 @@ async def _bury(source: Source, message: SourceMessage, refusal: Refusal) -> str
         return None if await source.bury(message, refusal) else "its queue has no dead-letter queue"
     except DetentError as error:
         return f"it could not become a dead letter: {str(error).rstrip('.')}"
-
-
-def pause_after(deliveries: int) -> float:
-    """Seconds that a kept message stays hidden after so many deliveries."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(max(0, deliveries - 1), 20))

@@ -19,6 +19,7 @@ from detent_infra.engine import Engine
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived, Queue, Received, Source
 from detent_infra.reaper import reap
+from detent_infra.redelivery import leave, pause_after
 from detent_infra.triggers import Subscription, Triggers, Verdict, queues
 
 log = logging.getLogger("detent")
@@ -29,9 +30,9 @@ RECEIVE_WAIT = 20.0
 REAP_EVERY = 60.0
 SWEEP_EVERY = 3600.0
 MAX_PAUSE = 30.0
-LONGEST_RETURN = 900.0
-"""Pauses before a message that could not be driven comes back double up to this: ten of them last 17 minutes, so that
-an outage of the table makes no dead letters."""
+FIRST_RETURN = 1.0
+"""Seconds before a message that could not be driven comes back for the first time. Its pauses double: ten of them last
+17 minutes, so that an outage of the table makes no dead letters."""
 BATCH = 10
 """Messages asked for at once (SQS's limit)."""
 
@@ -164,18 +165,12 @@ class Worker:
         except DetentError as error:
             # The message was not acknowledged; it comes back sooner than its visibility says, but not at once.
             log.warning("message left for another delivery: %s", error)
-            await self._return(queue, message)
+            await leave(queue, message.receipt, pause_after(message.count, FIRST_RETURN))
         except Exception:
             log.exception("message left for another delivery")
-            await self._return(queue, message)
+            await leave(queue, message.receipt, pause_after(message.count, FIRST_RETURN))
         finally:
             self._slots.release()
-
-    async def _return(self, queue: Queue, message: Received) -> None:
-        try:
-            await queue.extend(message.receipt, min(LONGEST_RETURN, 0.5 * 2.0 ** min(message.count, 20)))
-        except DetentError as error:
-            log.warning("its visibility could not be shortened either: %s", error)
 
     async def _drain(self) -> None:
         if self._tasks:
