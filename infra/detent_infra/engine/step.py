@@ -287,6 +287,7 @@ class Steps:
         self, session: Session, me: Writer, seen: StepRecord | None, outcome: Completed, started: int
     ) -> Driven:
         """Raises `Conflict` only for a write of the user's own: the step itself is then not complete."""
+        attempt = seen.attempt if seen else 1
         output = await payloads.store(self.backend.blobs, outcome.output)
         ended = self.backend.clock()
         write = transitions.complete(
@@ -303,16 +304,13 @@ class Steps:
             if conflict.index > 0:
                 session.texts.pop(me.path)
                 raise
-            driven = self._found(session, me, StepStatus.COMPLETED, conflict)
-        else:
-            driven = self._committed(session, me, item)
-        attempt, took = seen.attempt if seen else 1, ended - started
-        if isinstance(driven, Ended):
-            said = f"completed in {spoken(took)}"
-            session.tell("INFO", "step_completed", said, me.path, attempt, duration_ms=took)
-        else:
-            session.tell("WARN", "step_lost", "result dropped: another worker was first", me.path, attempt)
-        return driven
+            if not transitions.wrote(me, StepStatus.COMPLETED, conflict.item):
+                return self._too_late(session, me, attempt)
+            item = conflict.item
+        took = ended - started
+        said = f"completed in {spoken(took)}"
+        session.tell("INFO", "step_completed", said, me.path, attempt, duration_ms=took)
+        return self._committed(session, me, item)
 
     async def _fail(
         self, session: Session, me: Writer, seen: StepRecord | None, error: ErrorInfo, started: int
@@ -341,8 +339,7 @@ class Steps:
             item = await self._write(write)
         except Conflict as conflict:
             if not transitions.wrote(me, status, conflict.item):
-                session.tell("WARN", "step_lost", "result dropped: another worker was first", me.path, attempt)
-                return Lost()
+                return self._too_late(session, me, attempt)
             item = conflict.item
         took = ended - started
         if isinstance(verdict, retry.Again):
@@ -361,10 +358,9 @@ class Steps:
         assert item is not None
         return Ended(me.path, session.remember(StepRecord.from_item(me.path, item)), True)
 
-    def _found(self, session: Session, me: Writer, status: StepStatus, conflict: Conflict) -> Driven:
-        """A commit was refused: by my own earlier write, or because somebody else was first."""
-        if transitions.wrote(me, status, conflict.item):
-            return self._committed(session, me, conflict.item)
+    def _too_late(self, session: Session, me: Writer, attempt: int) -> Lost:
+        """The commit was refused, and not by an earlier try of it."""
+        session.tell("WARN", "step_lost", "result dropped: another worker was first", me.path, attempt)
         return Lost()
 
 
