@@ -11,14 +11,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from boto3.exceptions import S3UploadFailedError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
-from detent_infra.aws.resources import Clients
+from detent_infra.aws.resources import PUBLIC_BLOCKS, Clients, outputs_of, stack_called
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 T = TypeVar("T")
 
@@ -110,16 +113,8 @@ class Deployer:
         return stack
 
     def _look(self, name: str) -> Stack | None:
-        try:
-            [found] = self._clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
-        except ClientError as error:
-            said = error.response.get("Error", {}).get("Message", "")
-            if code_of(error) == "ValidationError" and "does not exist" in said:
-                return None
-            raise translate(error, f"the stack {name!r}") from None
-        except BotoCoreError as error:
-            raise translate(error, f"the stack {name!r}") from None
-        if found["StackStatus"] == "DELETE_COMPLETE":
+        found = stack_called(name, self._clients)
+        if found is None or found["StackStatus"] == "DELETE_COMPLETE":
             return None
         return Stack(
             found["StackStatus"], frozenset(each.get("ParameterKey", "") for each in found.get("Parameters", []))
@@ -128,26 +123,28 @@ class Deployer:
     def code_bucket(self) -> str:
         """The bucket for code of this account and region, made if it is not there. Raises `ConfigurationError`."""
         name = f"detent-code-{self.account}-{self.region}"
-        s3 = self._clients.s3
-        try:
-            s3.head_bucket(Bucket=name, ExpectedBucketOwner=self.account)
-        except ClientError as error:
-            if code_of(error) == "403":
-                raise _foreign(name) from None
-            if code_of(error) not in ("404", "NoSuchBucket"):
-                raise translate(error, f"the bucket {name!r}") from None
+
+        def is_there() -> bool:
+            try:
+                self._clients.s3.head_bucket(Bucket=name, ExpectedBucketOwner=self.account)
+            except ClientError as error:
+                if code_of(error) == "403":
+                    raise _foreign(name) from None
+                if code_of(error) not in ("404", "NoSuchBucket"):
+                    raise
+                return False
+            return True
+
+        if not self._ask(is_there, f"the bucket {name!r}"):
             self._make_bucket(name)
-        except BotoCoreError as error:
-            raise translate(error, f"the bucket {name!r}") from None
         return name
 
     def _make_bucket(self, name: str) -> None:
         where: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": self.region}}
-        blocked = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 
         def make() -> None:
             self._clients.s3.create_bucket(Bucket=name, **({} if self.region == "us-east-1" else where))
-            configuration: Any = dict.fromkeys(blocked, True)
+            configuration: Any = dict.fromkeys(PUBLIC_BLOCKS, True)
             self._clients.s3.put_public_access_block(
                 Bucket=name, PublicAccessBlockConfiguration=configuration, ExpectedBucketOwner=self.account
             )
@@ -157,26 +154,23 @@ class Deployer:
     def upload(self, file: Path, bucket: str, key: str) -> bool:
         """Stores the file unless something is there: the key is a hash of it. Says whether it was sent."""
         s3 = self._clients.s3
-        try:
-            s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self.account)
-        except ClientError as error:
-            if code_of(error) not in ("404", "NoSuchKey"):
-                raise translate(error, f"the bucket {bucket!r}") from None
-        except BotoCoreError as error:
-            raise translate(error, f"the bucket {bucket!r}") from None
-        else:
-            return False
-        extra = {"ExpectedBucketOwner": self.account}
 
-        def send() -> None:
+        def send() -> bool:
             try:
-                s3.upload_file(str(file), bucket, key, ExtraArgs=extra)
+                s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self.account)
+            except ClientError as error:
+                if code_of(error) not in ("404", "NoSuchKey"):
+                    raise
+            else:
+                return False
+            try:
+                s3.upload_file(str(file), bucket, key, ExtraArgs={"ExpectedBucketOwner": self.account})
             except S3UploadFailedError as error:
                 # What S3 answered, which boto3 turns into text but keeps as the context.
                 raise error.__context__ or error from None
+            return True
 
-        self._ask(send, f"the bucket {bucket!r}")
-        return True
+        return self._ask(send, f"the bucket {bucket!r}")
 
     # ---- the change set -----------------------------------------------------------------------------------
 
@@ -303,8 +297,7 @@ class Deployer:
         )
         first: Event | None = None
         while True:
-            stacks = self._ask(lambda: cloudformation.describe_stacks(StackName=name)["Stacks"], f"the stack {name!r}")
-            status = stacks[0]["StackStatus"]
+            status = self._described(name)["StackStatus"]
             for told in reversed(self._events(name)):
                 if told["EventId"] in seen:
                     continue
@@ -325,10 +318,13 @@ class Deployer:
             raise _failed(name, status, first, creates=change_set.creates, region=self.region)
 
     def outputs(self, name: str) -> dict[str, str]:
-        found = self._ask(
-            lambda: self._clients.cloudformation.describe_stacks(StackName=name)["Stacks"], f"the stack {name!r}"
+        return outputs_of(self._described(name))
+
+    def _described(self, name: str) -> StackTypeDef:
+        """A stack that is there."""
+        return self._ask(
+            lambda: self._clients.cloudformation.describe_stacks(StackName=name)["Stacks"][0], f"the stack {name!r}"
         )
-        return {each.get("OutputKey", ""): each.get("OutputValue", "") for each in found[0].get("Outputs", [])}
 
     def _events(self, name: str) -> list[Any]:
         """The newest first: all since this deploy began fit on the first pages."""

@@ -13,10 +13,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from detent_state_machine.errors import ConfigurationError
 
-from detent_infra.aws.errors import code_of, translate
+from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
@@ -50,6 +51,8 @@ OUTPUTS = {
     "log_group": "LogGroupName",
 }
 """The stack's outputs that name them."""
+PUBLIC_BLOCKS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+"""All that S3 can keep from the public, of a bucket."""
 
 
 class _Session(Protocol):
@@ -180,26 +183,44 @@ def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:
     )
 
 
-def resources_of_stack(stack: str, clients: Clients) -> Resources:
-    """Reads the names from the outputs of the CloudFormation stack, in one request. Raises `ConfigurationError`."""
+def stack_called(name: str, clients: Clients) -> StackTypeDef | None:
+    """The CloudFormation stack as it is, in one request; None if there is none."""
+    try:
+        found = clients.cloudformation.describe_stacks(StackName=name)["Stacks"]
+    except VENDOR_ERRORS as error:
+        if isinstance(error, ClientError) and _is_missing(error):
+            return None
+        raise translate(error, f"the stack {name!r}") from None
+    return found[0] if found else None
+
+
+def _is_missing(error: ClientError) -> bool:
+    """CloudFormation has no code of its own for a stack that is not there."""
+    said = error.response.get("Error", {}).get("Message", "")
+    return code_of(error) == "ValidationError" and "does not exist" in said
+
+
+def outputs_of(stack: StackTypeDef) -> dict[str, str]:
+    return {output.get("OutputKey", ""): output.get("OutputValue", "") for output in stack.get("Outputs", [])}
+
+
+def deployed(stack: str, clients: Clients) -> tuple[StackTypeDef, Resources]:
+    """The CloudFormation stack, and the names in its outputs, in one request. Raises `ConfigurationError`."""
     deploy = f"Deploy it with `detent deploy --stack {stack}`, or correct the name or the region."
     clients.prepare()
-    try:
-        found = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"]
-    except ClientError as error:
-        said = error.response.get("Error", {}).get("Message", "")
-        if code_of(error) == "ValidationError" and "does not exist" in said:
-            raise ConfigurationError(f"There is no CloudFormation stack {stack!r}.", advice=deploy) from None
-        raise translate(error, f"the stack {stack!r}") from None
-    except BotoCoreError as error:
-        raise translate(error, f"the stack {stack!r}") from None
-    if not found:
+    found = stack_called(stack, clients)
+    if found is None:
         raise ConfigurationError(f"There is no CloudFormation stack {stack!r}.", advice=deploy)
-    outputs = {output.get("OutputKey", ""): output.get("OutputValue", "") for output in found[0].get("Outputs", [])}
+    outputs = outputs_of(found)
     if missing := sorted(name for name in OUTPUTS.values() if not outputs.get(name)):
         raise ConfigurationError(
-            f"The stack {stack!r} (now {found[0]['StackStatus']}) has no output {', '.join(missing)}, "
+            f"The stack {stack!r} (now {found['StackStatus']}) has no output {', '.join(missing)}, "
             "so it is not detent's or is not deployed whole.",
             advice=deploy,
         )
-    return Resources(**{field: outputs[name] for field, name in OUTPUTS.items()})
+    return found, Resources(**{field: outputs[name] for field, name in OUTPUTS.items()})
+
+
+def resources_of_stack(stack: str, clients: Clients) -> Resources:
+    """The names alone. Raises `ConfigurationError`."""
+    return deployed(stack, clients)[1]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from botocore.exceptions import ClientError
 
 from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
-from detent_infra.aws.resources import Clients, Resources
+from detent_infra.aws.resources import PUBLIC_BLOCKS, Clients, Resources
 from detent_infra.aws.stack_facts import (
     AccountFacts,
     AlarmFacts,
@@ -221,9 +221,8 @@ class Look:
             if code_of(error) != "NoSuchPublicAccessBlockConfiguration":
                 raise
             got = {}
-        parts = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
         on: dict[str, object] = {**got}
-        return tuple(part for part in parts if not on.get(part))
+        return tuple(part for part in PUBLIC_BLOCKS if not on.get(part))
 
     def log_retention(self) -> int | None:
         name = self._names.log_group

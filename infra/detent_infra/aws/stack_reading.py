@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 from detent_infra.aws.errors import VENDOR_ERRORS, translate
-from detent_infra.aws.resources import Clients, resources_of_stack
+from detent_infra.aws.resources import Clients, deployed
 from detent_infra.aws.stack_facts import Fact, MappingFacts, StackFacts, Unread
 from detent_infra.aws.stack_look import TRIGGER, Listed, Look, attempt
 from detent_infra.aws.stack_permissions import NEEDED
@@ -26,8 +26,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
 
     Raises `ConfigurationError` if there is no such stack or no way to look at it, and `Unavailable`.
     """
-    names = resources_of_stack(stack, clients)
-    status = clients.cloudformation.describe_stacks(StackName=stack)["Stacks"][0]["StackStatus"]
+    described, names = deployed(stack, clients)
     try:
         resources = _resources(stack, clients)
     except VENDOR_ERRORS as error:
@@ -70,7 +69,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         return StackFacts(
             name=stack,
             region=clients.region,
-            status=status,
+            status=described["StackStatus"],
             resources={each.logical: each.physical for each in resources},
             clock=clock_off(),
             functions=found if isinstance(found, Unread) else _all(ask() for ask in functions),
