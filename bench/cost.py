@@ -152,7 +152,7 @@ def measure(workload: Workload, durable: Mapping[str, Operations]) -> Measured:
         usage=one,
         estimated=cost_of(estimated).services,
         prices={
-            "detent": _detent(one, estimated.stored_bytes, counted.blob_bytes / runs, bodies),
+            "detent": _detent(one, cost_of(estimated).storage, counted.blob_bytes / runs, bodies),
             "durable functions": None if operations is None else peers.durable(operations, bodies),
             "Step Functions Standard": peers.standard(states, bodies),
             "Step Functions Express": peers.express(states, bodies),
@@ -160,13 +160,11 @@ def measure(workload: Workload, durable: Mapping[str, Operations]) -> Measured:
     )
 
 
-def _detent(one: Usage, stored: float, blobs: float, bodies: float) -> Price:
-    service = cost_of(one).services
-    prices = US_EAST_1
-    kept = stored * (prices.table_gb_month + prices.backup_gb_month) + blobs * prices.blob_gb_month
-    kept *= peers.KEPT_DAYS / peers.MONTH_DAYS / GB
-    logs = one.log_bytes / GB * prices.log_gb
-    return Price(service, service + kept + logs + peers.compute(bodies, one.invocations))
+def _detent(one: Usage, storage: float, blobs: float, bodies: float) -> Price:
+    """`storage`: of the records, in US dollars a month. `blobs` in bytes."""
+    cost = cost_of(one)
+    kept = (storage + blobs / GB * US_EAST_1.blob_gb_month) * peers.KEPT_DAYS / peers.MONTH_DAYS
+    return Price(cost.services, cost.services + kept + cost.logs + peers.compute(bodies, one.invocations))
 
 
 def count_durable(orders_count: int) -> tuple[dict[str, Operations], Mapping[str, str]]:

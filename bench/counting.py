@@ -35,9 +35,6 @@ class Counts:
         """Counts from nothing again."""
         self.__dict__.update(Counts().__dict__)
 
-    def writes_of(self, sort_key: str) -> int:
-        return sum(key.sk == sort_key for key in self.written)
-
 
 def counted(backend: Backend) -> tuple[Backend, Counts]:
     """The backend with table and queue counted. Dead letters, blobs and logs are not."""

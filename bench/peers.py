@@ -17,7 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from detent_infra.cost.prices import GB, MILLION, US_EAST_1, Prices
+from detent_infra.cost.metering import Usage
+from detent_infra.cost.prices import GB, MILLION, US_EAST_1, Prices, cost_of
 
 BODY_MS = 50
 """What a body is taken to last."""
@@ -82,4 +83,4 @@ def durable(counted: Operations, bodies: float, prices: Prices = US_EAST_1) -> P
 
 def compute(bodies: float, invocations: float, prices: Prices = US_EAST_1) -> float:
     """Lambda's time and invocations for so many bodies."""
-    return bodies * BODY_MS / 1000 * prices.gb_second_arm64 + invocations * prices.million_invocations / MILLION
+    return cost_of(Usage(milliseconds=bodies * BODY_MS, invocations=invocations), prices=prices).compute
