@@ -436,6 +436,28 @@ def test_events_tell_each_resource_once_it_is_done(project: Project, deployer: D
     assert deployer.stack(name) is not None
 
 
+def test_a_long_history_is_read_once_and_then_only_what_is_new(
+    project: Project, deployer: Deployer, tmp_path: Path
+) -> None:
+    def page(*names: str, more: bool) -> Answer:
+        events = "".join(
+            f"<member><EventId>{name}</EventId><LogicalResourceId>{name}</LogicalResourceId></member>" for name in names
+        )
+        token = f"<NextToken>{names[-1]}</NextToken>" if more else ""
+        return answer("DescribeStackEvents", f"<StackEvents>{events}</StackEvents>{token}")
+
+    before = page("Old3", more=True), page("Old2", more=True), page("Old1", more=False)
+    # The service has more pages then, and they would be news: nobody asks for them.
+    now = page("New2", "New1", "Old3", more=True), page("Old2", more=True)
+    with answering("cloudformation.DescribeStackEvents", *before, *now) as left:
+        name = f"old-{new_id()[:8]}"
+        events = attempted(project, deployer, name, {"Resources": {"One": QUEUE}}, tmp_path)
+    told = [event.logical for event in events]
+    assert left == []
+    assert told[:2] == ["New1", "New2"]
+    assert not [name for name in told if name.startswith("Old")]
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [

@@ -21,7 +21,7 @@ from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
 from detent_infra.aws.resources import PUBLIC_BLOCKS, Clients, outputs_of, stack_called
 
 if TYPE_CHECKING:
-    from mypy_boto3_cloudformation.type_defs import StackTypeDef
+    from mypy_boto3_cloudformation.type_defs import StackEventTypeDef, StackTypeDef
 
 T = TypeVar("T")
 
@@ -290,7 +290,8 @@ class Deployer:
         Raises `ConfigurationError` with the first resource that failed and why, once all is undone.
         """
         name, cloudformation = change_set.stack, self._clients.cloudformation
-        seen = {each["EventId"] for each in self._events(name)}
+        seen: set[str] = set()
+        self._news(name, seen)
         self._ask(
             lambda: cloudformation.execute_change_set(StackName=name, ChangeSetName=change_set.id),
             f"the stack {name!r}",
@@ -298,10 +299,7 @@ class Deployer:
         first: Event | None = None
         while True:
             status = self._described(name)["StackStatus"]
-            for told in reversed(self._events(name)):
-                if told["EventId"] in seen:
-                    continue
-                seen.add(told["EventId"])
+            for told in self._news(name, seen):
                 event = Event(
                     told.get("LogicalResourceId", ""),
                     told.get("ResourceType", ""),
@@ -326,12 +324,28 @@ class Deployer:
             lambda: self._clients.cloudformation.describe_stacks(StackName=name)["Stacks"][0], f"the stack {name!r}"
         )
 
-    def _events(self, name: str) -> list[Any]:
-        """The newest first: all since this deploy began fit on the first pages."""
+    def _news(self, name: str, seen: set[str]) -> list[StackEventTypeDef]:
+        """Events that are not among those seen, which they are from now on; the oldest first.
+
+        CloudFormation tells the newest first, so behind a page without news there is none. All since this deploy began
+        fit on the first pages.
+        """
         pages = self._clients.cloudformation.get_paginator("describe_stack_events").paginate(
             StackName=name, PaginationConfig={"MaxItems": 1000}
         )
-        return self._ask(lambda: [each for page in pages for each in page["StackEvents"]], f"the stack {name!r}")
+
+        def read() -> list[StackEventTypeDef]:
+            found: list[StackEventTypeDef] = []
+            for page in pages:
+                fresh = [each for each in page["StackEvents"] if each["EventId"] not in seen]
+                if not fresh:
+                    break
+                found += fresh
+            return found
+
+        news = self._ask(read, f"the stack {name!r}")
+        seen |= {each["EventId"] for each in news}
+        return news[::-1]
 
     @staticmethod
     def _ask(call: Callable[[], T], what: str) -> T:
