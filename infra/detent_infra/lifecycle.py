@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
@@ -34,6 +35,8 @@ from detent_infra import payloads
 from detent_infra.cancelling import cancel
 from detent_infra.engine.definitions import Definitions
 from detent_infra.ids import keyed_id
+from detent_infra.live_runs import EVER
+from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 from detent_infra.retrying import retry
 
@@ -185,25 +188,16 @@ class Lifecycle:
         """Raises `UnknownRun`."""
         item = await self.backend.table.get(keys.run_key(run_id))
         if item is None:
-            raise UnknownRun(
-                f"No run {run_id!r} is stored on {self.backend.url}.",
-                advice="List the runs with `detent runs`; ended ones are dropped after their retention.",
-            )
+            raise unknown_run(run_id, self.backend.url)
         return RunRecord.from_item(run_id, item)
 
     async def steps(self, run_id: str) -> list[StepRecord]:
         """The step runs that have a record, in no particular order."""
-        found: list[StepRecord] = []
-        after: str | None = None
         prefix = keys.STEP_PREFIX
-        while True:
-            page = await self.backend.table.query(
-                keys.run_partition(run_id), start=prefix, end=prefix[:-1] + "$", after=after
-            )
-            found += [StepRecord.from_item(key.sk.removeprefix(prefix), item) for key, item in page.items]
-            after = page.next
-            if after is None:
-                return found
+        query = partial(self.backend.table.query, keys.run_partition(run_id), start=prefix, end=prefix[:-1] + "$")
+        return [
+            StepRecord.from_item(key.sk.removeprefix(prefix), item) async for page in pages(query) for key, item in page
+        ]
 
     async def output(self, payload: Payload | None) -> str | None:
         """The JSON text behind a payload."""
@@ -301,13 +295,10 @@ class Lifecycle:
     async def _index(self, workflow: str, shard: int, *, live: bool, since: int) -> AsyncIterator[RunRecord]:
         partition = keys.index_partition(workflow, shard)
         start = keys.index_sort(live=live, created=since, run_id="")
-        end = keys.index_sort(live=live, created=10**15 - 1, run_id="")
-        after: str | None = None
-        while True:
-            page = await self.backend.table.query_index(
-                partition, start=start, end=end, forward=False, limit=50, after=after
-            )
-            for key, item in page.items:
+        end = keys.index_sort(live=live, created=EVER, run_id="")
+        query = partial(self.backend.table.query_index, partition, start=start, end=end, forward=False, limit=50)
+        async for page in pages(query):
+            for key, item in page:
                 run_id = key.pk.removeprefix("run#")
                 try:
                     run = RunRecord.from_item(run_id, item)
@@ -315,9 +306,6 @@ class Lifecycle:
                     log.warning("the list leaves out run %s: %s", run_id, error)
                     continue
                 yield run
-            after = page.next
-            if after is None:
-                return
 
     # ---- end ----------------------------------------------------------------------------------------------
 
@@ -341,6 +329,13 @@ class Lifecycle:
         new_id = await retry(self.backend, self.definitions, await self.get(run_id))
         await self._send([Start(new_id)])
         return new_id
+
+
+def unknown_run(run_id: str, url: str) -> UnknownRun:
+    return UnknownRun(
+        f"No run {run_id!r} is stored on {url}.",
+        advice="List the runs with `detent runs`; ended ones are dropped after their retention.",
+    )
 
 
 def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, StepRecord | None]]:

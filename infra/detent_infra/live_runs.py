@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from detent_state_machine import keys
 from detent_state_machine.writes import Item, Key
 
 from detent_infra.engine.definitions import Definitions
+from detent_infra.pages import pages
 from detent_infra.ports import Backend
 
 EVER = 10**15 - 1
@@ -26,10 +28,6 @@ async def live_runs(
     for workflow in await definitions.names():
         for shard in range(keys.SHARDS):
             partition = keys.index_partition(workflow, shard)
-            after: str | None = None
-            while True:
-                found = await backend.table.query_index(partition, start=start, end=end, limit=page, after=after)
-                yield workflow, found.items
-                after = found.next
-                if after is None:
-                    break
+            query = partial(backend.table.query_index, partition, start=start, end=end, limit=page)
+            async for found in pages(query):
+                yield workflow, found

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from detent_state_machine import keys
 from detent_state_machine.errors import RecordError, UnknownWorkflow
@@ -23,6 +24,7 @@ from detent_state_machine.writes import Item, Key, LessThan, OneOf, Update
 from detent_infra.engine.definitions import Definitions
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.live_runs import live_runs
+from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 
 log = logging.getLogger("detent")
@@ -89,24 +91,14 @@ async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message
     except Conflict:
         return None
     graph = await lifecycle.graph(run)
-    items = await _partition(lifecycle.backend, run_id)
+    partition = partial(table.query, keys.run_partition(run_id))
+    items = [each async for page in pages(partition) for each in page]
     await _keep(lifecycle.backend, graph, items)
     prefix = keys.STEP_PREFIX
     records = [
         StepRecord.from_item(key.sk.removeprefix(prefix), item) for key, item in items if key.sk.startswith(prefix)
     ]
     return stalled(run, graph, records, before)
-
-
-async def _partition(backend: Backend, run_id: str) -> list[tuple[Key, Item]]:
-    found: list[tuple[Key, Item]] = []
-    after: str | None = None
-    while True:
-        page = await backend.table.query(keys.run_partition(run_id), after=after)
-        found += page.items
-        after = page.next
-        if after is None:
-            return found
 
 
 def stalled(run: RunRecord, graph: Graph, records: list[StepRecord], before: int) -> list[Message]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from detent_state_machine import keys
-from detent_state_machine.errors import UnknownRun
 from detent_state_machine.records import RunRecord
-from detent_state_machine.writes import Item
 
 from detent_infra.cost.facts import Facts
-from detent_infra.lifecycle import Lifecycle
+from detent_infra.lifecycle import Lifecycle, unknown_run
 from detent_infra.log_lines import to_json
 from detent_infra.log_reading import BEFORE
+from detent_infra.pages import pages
 from detent_infra.ports import LogQuery, Logs
 
 LOG_PAGES = 10
@@ -20,19 +21,10 @@ LOG_PAGES = 10
 async def read_facts(lifecycle: Lifecycle, run_id: str) -> Facts:
     """The run as it is stored. Raises `UnknownRun`."""
     backend = lifecycle.backend
-    items: dict[str, Item] = {}
-    after: str | None = None
-    while True:
-        page = await backend.table.query(keys.run_partition(run_id), after=after)
-        items |= {key.sk: item for key, item in page.items}
-        after = page.next
-        if after is None:
-            break
+    partition = partial(backend.table.query, keys.run_partition(run_id))
+    items = {key.sk: item async for page in pages(partition) for key, item in page}
     if keys.RUN not in items:
-        raise UnknownRun(
-            f"No run {run_id!r} is stored on {backend.url}.",
-            advice="List the runs with `detent runs`; ended ones are dropped after their retention.",
-        )
+        raise unknown_run(run_id, backend.url)
     run = RunRecord.from_item(run_id, items[keys.RUN])
     return Facts(
         run,

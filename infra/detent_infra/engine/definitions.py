@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import CorruptRecord, RecordError, UnknownWorkflow
 from detent_state_machine.graph import Graph, graph_of
-from detent_state_machine.keys import definition_key, workflow_key
+from detent_state_machine.keys import WORKFLOWS, definition_key, workflow_key
 from detent_state_machine.records import Payload, payload_attributes
 from detent_state_machine.writes import Item, Put
 
 from detent_infra import payloads
+from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 
 MAX_CACHED = 256
@@ -74,14 +76,8 @@ class Definitions:
 
     async def names(self) -> list[str]:
         """The registered workflows, in order."""
-        found: list[str] = []
-        after: str | None = None
-        while True:
-            page = await self._backend.table.query("workflows", after=after)
-            found += [key.sk for key, _ in page.items]
-            after = page.next
-            if after is None:
-                return found
+        query = partial(self._backend.table.query, WORKFLOWS)
+        return [key.sk async for page in pages(query) for key, _ in page]
 
     async def _read(self, workflow: str, version: str) -> Definition:
         item = await self._backend.table.get(definition_key(workflow, version))
