@@ -22,6 +22,7 @@ from detent_infra.engine import Engine, Origin, Telling
 from detent_infra.ids import new_id
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ports import Backend, LogLine, Timing
+from detent_state_machine import keys
 from detent_state_machine.status import RunStatus
 
 from bench.metering import Attributes, Bill, addresses, bill, key_of
@@ -72,7 +73,7 @@ class Counted:
 
     def table_bill(self, run_id: str) -> Bill:
         """What one of the runs asked of the table. (What runs share, queue requests, has no part of one run.)"""
-        partition = f"run#{run_id}"
+        partition = keys.run_partition(run_id)
         own = [call for call in self.calls if any(pk == partition for pk, _ in addresses(call))]
         return bill(own, self.stored)
 

@@ -299,7 +299,7 @@ class Lifecycle:
         query = partial(self.backend.table.query_index, partition, start=start, end=end, forward=False, limit=50)
         async for page in pages(query):
             for key, item in page:
-                run_id = key.pk.removeprefix("run#")
+                run_id = keys.run_id_of(key.pk)
                 try:
                     run = RunRecord.from_item(run_id, item)
                 except RecordError as error:

@@ -70,7 +70,7 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
 async def _old_live_runs(lifecycle: Lifecycle, before: int) -> AsyncIterator[str]:
     async for _, runs in live_runs(lifecycle.backend, lifecycle.definitions, before=before, page=PAGE):
         for key, _ in runs:
-            yield key.pk.removeprefix("run#")
+            yield keys.run_id_of(key.pk)
 
 
 async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message] | None:

@@ -113,7 +113,7 @@ async def _live(lifecycle: Lifecycle) -> AsyncIterator[list[_Live]]:
     async for workflow, runs in live_runs(lifecycle.backend, lifecycle.definitions, page=PAGE):
         yield [
             _Live(
-                key.pk.removeprefix("run#"),
+                keys.run_id_of(key.pk),
                 workflow,
                 str(item["version"]),
                 failing=item["status"] == RunStatus.FAILING,

@@ -32,6 +32,12 @@ def run_partition(run_id: str) -> str:
     return f"run#{run_id}"
 
 
+def run_id_of(partition: str) -> str:
+    """The run whose partition it is; "" if it is none's."""
+    prefix = run_partition("")
+    return partition.removeprefix(prefix) if partition.startswith(prefix) else ""
+
+
 def run_key(run_id: str) -> Key:
     return Key(f"run#{run_id}", RUN)
 

@@ -40,8 +40,7 @@ def _sweep_items(connection: sqlite3.Connection, now: int) -> bool:
         expired = "SELECT rowid, pk, sk FROM items WHERE expires < ? ORDER BY expires LIMIT ?"
         rows: list[tuple[int, str, str]] = connection.execute(expired, (now, _CHUNK)).fetchall()
         connection.executemany("DELETE FROM items WHERE rowid = ?", [(row,) for row, _, _ in rows])
-        prefix = keys.run_partition("")
-        runs = [(pk.removeprefix(prefix),) for _, pk, sk in rows if sk == keys.RUN and pk.startswith(prefix)]
+        runs = [(run_id,) for _, pk, sk in rows if sk == keys.RUN and (run_id := keys.run_id_of(pk))]
         # The newest line only loses what it says: if its number were given again, who reads on from it would miss the
         # line that has it then.
         newest = "(SELECT max(seq) FROM logs)"
