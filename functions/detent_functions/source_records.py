@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import NamedTuple, cast
 
 from detent_infra.ports import Arrived
-from detent_state_machine.envelopes import Attribute, SourceMessage, Typed
+from detent_state_machine.envelopes import Attribute, SourceMessage, attribute_of
 
 from detent_functions import batches
 from detent_functions.telemetry import log
@@ -54,10 +54,10 @@ def _attributes(given: object) -> dict[str, Attribute]:
         for name, attribute in cast("dict[str, object]", given).items():
             match attribute:
                 case {"stringValue": str(value), "dataType": str(kind)}:
-                    found[name] = value if kind == "String" else Typed(kind, value)
+                    found[name] = attribute_of(kind, value)
                 case {"binaryValue": str(value), "dataType": str(kind)}:
                     with suppress(binascii.Error):
-                        found[name] = Typed(kind, base64.b64decode(value))
+                        found[name] = attribute_of(kind, base64.b64decode(value))
                 case _:
                     pass
     return found

@@ -38,6 +38,7 @@ REASON = "detent-reason"
 QUEUE = "detent-queue"
 
 _ID = re.compile(f"[!-~]{{1,{MAX_ID}}}")  # what SQS takes to know a message of a FIFO queue again
+_TEXT = "String"  # as SQS calls it
 _ATTRIBUTE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 
 JsonData: TypeAlias = object
@@ -55,9 +56,19 @@ class Typed:
 Attribute: TypeAlias = str | Typed
 
 
+def attribute_of(kind: str, value: str | bytes) -> Attribute:
+    """The attribute that a queue spells as a type and a value."""
+    return value if kind == _TEXT and isinstance(value, str) else Typed(kind, value)
+
+
+def typed(attribute: Attribute) -> Typed:
+    """The attribute as a queue spells it."""
+    return attribute if isinstance(attribute, Typed) else Typed(_TEXT, attribute)
+
+
 def texts(attributes: Mapping[str, Attribute]) -> dict[str, str]:
     """The attributes that are text or numbers."""
-    plain = {name: one.value if isinstance(one, Typed) else one for name, one in attributes.items()}
+    plain = {name: typed(one).value for name, one in attributes.items()}
     return {name: value for name, value in plain.items() if isinstance(value, str)}
 
 
@@ -248,8 +259,8 @@ def _size(body: str, attributes: Mapping[str, Attribute]) -> int:
     """Bytes of a message, as SQS counts them: body, and names, types and values of the attributes."""
     size = len(body.encode())
     for name, attribute in attributes.items():
-        kind, value = (attribute.kind, attribute.value) if isinstance(attribute, Typed) else ("String", attribute)
-        size += len(name) + len(kind) + len(value.encode() if isinstance(value, str) else value)
+        one = typed(attribute)
+        size += len(name) + len(one.kind) + len(one.value.encode() if isinstance(one.value, str) else one.value)
     return size
 
 

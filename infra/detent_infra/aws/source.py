@@ -15,11 +15,12 @@ from detent_state_machine.envelopes import (
     Attribute,
     Refusal,
     SourceMessage,
-    Typed,
+    attribute_of,
     check_outgoing,
     dead_letter_attributes,
     put_back_attributes,
     refusal_in,
+    typed,
 )
 from detent_state_machine.errors import ConfigurationError, PayloadTooLarge
 
@@ -218,16 +219,14 @@ def _queue_of(letter: MessageTypeDef) -> str:
 def _attributes(one: MessageTypeDef) -> dict[str, Attribute]:
     found: dict[str, Attribute] = {}
     for name, given in one.get("MessageAttributes", {}).items():
-        kind, value = given["DataType"], given.get("StringValue", given.get("BinaryValue"))
-        if isinstance(value, str):
-            found[name] = value if kind == "String" else Typed(kind, value)
-        elif isinstance(value, bytes):
-            found[name] = Typed(kind, value)
+        value = given.get("StringValue", given.get("BinaryValue"))
+        if isinstance(value, str | bytes):
+            found[name] = attribute_of(given["DataType"], value)
     return found
 
 
 def _spelled(attribute: Attribute) -> MessageAttributeValueTypeDef:
-    kind, value = (attribute.kind, attribute.value) if isinstance(attribute, Typed) else ("String", attribute)
-    if isinstance(value, bytes):
-        return {"DataType": kind, "BinaryValue": value}
-    return {"DataType": kind, "StringValue": value}
+    one = typed(attribute)
+    if isinstance(one.value, bytes):
+        return {"DataType": one.kind, "BinaryValue": one.value}
+    return {"DataType": one.kind, "StringValue": one.value}
