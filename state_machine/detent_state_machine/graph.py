@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import CorruptRecord, UnknownStep
@@ -34,9 +33,6 @@ class Successor:
 
     target: str
     arrivals: tuple[Arrival, ...]
-
-
-StepLookup: TypeAlias = Callable[[str], StepDefinition]
 
 
 @dataclass(frozen=True)
