@@ -19,11 +19,11 @@ from detent_state_machine.graph import END, HANDLED, Graph
 from detent_state_machine.messages import Drive, Message, Start, encode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Item, Key, LessThan, OneOf, Update
+from detent_state_machine.writes import Item, Key, LessThan, OneOf, Put, Update
 
 from detent_infra.engine.definitions import Definitions
 from detent_infra.lifecycle import Lifecycle
-from detent_infra.live_runs import live_runs
+from detent_infra.live_runs import Place, live_runs
 from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 
@@ -42,14 +42,22 @@ class ReapReport:
 
 
 async def reap(backend: Backend, definitions: Definitions | None = None, *, limit: int = 500) -> ReapReport:
-    """Looks at up to `limit` live runs older than `timing.reap_after`, each at most once in that time.
+    """Reads up to `limit` live runs older than `timing.reap_after`, and looks at each that it has not in that time.
 
-    A run that cannot be read is logged and passed over. Any number of reapers may work at once.
+    The next one goes on where this one ends, so with any number of runs each has its turn. A run that cannot be read
+    is logged and passed over. Any number of reapers may work at once.
     """
     lifecycle = Lifecycle(backend, definitions)
     before = backend.clock() - int(backend.timing.reap_after * 1000)
-    looked = stalled = sent = 0
-    async for run_id in _old_live_runs(lifecycle, before):
+    since = _place(await backend.table.get(keys.REAPER))
+    next: Place | None = None
+    read = looked = stalled = sent = 0
+    async for place in _old_live_runs(lifecycle, before, since):
+        if read == limit:
+            next = place
+            break
+        read += 1
+        run_id = place.run_id
         try:
             messages = await _visit(lifecycle, run_id, before)
         except (RecordError, UnknownWorkflow) as error:
@@ -62,15 +70,29 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
             stalled += 1
             sent += len(messages)
             await backend.queue.send([encode(message) for message in messages])
-        if looked == limit:
-            break
+    if next != since:
+        # No condition: of two reapers at once the later one says where to go on. That may repeat runs, and skips none
+        # for longer than a round.
+        await backend.table.write(Put(keys.REAPER, next._asdict() if next else {}, expect=None))
     return ReapReport(looked, stalled, sent)
 
 
-async def _old_live_runs(lifecycle: Lifecycle, before: int) -> AsyncIterator[str]:
-    async for _, runs in live_runs(lifecycle.backend, lifecycle.definitions, before=before, page=PAGE):
-        for key, _ in runs:
-            yield keys.run_id_of(key.pk)
+def _place(item: Item | None) -> Place | None:
+    """Where to go on; None: at the beginning."""
+    match item:
+        case {"workflow": str(workflow), "created": int(created), "run_id": str(run_id)}:
+            return Place(workflow, created, run_id)
+        case _:
+            return None
+
+
+async def _old_live_runs(lifecycle: Lifecycle, before: int, since: Place | None) -> AsyncIterator[Place]:
+    async for workflow, runs in live_runs(
+        lifecycle.backend, lifecycle.definitions, before=before, since=since, page=PAGE
+    ):
+        for key, item in runs:
+            created = item.get("created")
+            yield Place(workflow, created if isinstance(created, int) else 0, keys.run_id_of(key.pk))
 
 
 async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message] | None:

@@ -9,6 +9,7 @@ another record, whatever characters it holds.
     definitions#<workflow>    <version>                 a definition, stored with the runs it drives
     workflows                 <workflow>                the newest definition of each workflow
     data#<collection>         <key>                     what users commit with `ctx.commit`
+    reaper                    reaper                    the run at which the reaper goes on
 
 Index, over runs only:
 
@@ -24,6 +25,7 @@ from detent_state_machine.writes import Key
 RUN = "run"
 STEP_PREFIX = "step#"
 WORKFLOWS = "workflows"
+REAPER = Key("reaper", "reaper")
 SHARDS = 8
 """Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes."""
 

@@ -207,6 +207,36 @@ def test_a_record_the_reaper_cannot_read_keeps_no_other_run_from_it() -> None:
         assert [h.result(run) for n, run in enumerate(runs) if n != 3]
 
 
+def test_more_stopped_runs_than_a_reaper_reads_at_once_have_their_turn_all_the_same() -> None:
+    """Those at the front, which nobody drives, are due for another visit before the last have had their first."""
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        runs = [h.start(shop.orders, Order(id=f"o{n}")) for n in range(40)]
+        h.advance(h.backend.timing.reap_after + 60)
+        for _ in range(40):
+            assert h.wait_for(reap(h.backend, limit=2)).looked <= 2
+            h.advance(60)
+        stamps = [h.wait_for(h.backend.table.get(run_key(run.id))) or {} for run in runs]
+        assert all("reaped" in stamp for stamp in stamps)
+
+
+def test_the_reaper_goes_on_behind_a_run_that_has_ended_meanwhile_and_begins_anew_at_the_end() -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        runs = [h.start(shop.orders, Order(id=f"o{n}")) for n in range(6)]
+        h.advance(h.backend.timing.reap_after + 60)
+        assert h.wait_for(reap(h.backend, limit=3)).looked == 3
+        for run in runs:
+            if "reaped" not in (h.wait_for(h.backend.table.get(run_key(run.id))) or {}):
+                h.wait_for(run.acancel())
+                break
+        assert h.wait_for(reap(h.backend, limit=3)).looked == 2
+        h.advance(h.backend.timing.reap_after + 60)
+        assert h.wait_for(reap(h.backend, limit=9)).looked == 5
+
+
 def _spoil(run_id: str) -> Write:
     from detent_state_machine.writes import Update as TableUpdate
 
