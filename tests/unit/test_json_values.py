@@ -142,6 +142,19 @@ def test_not_a_number_in_a_model_fails_where_it_is_written_not_where_it_is_read(
     assert there_and_back(Metrics, Metrics(name="a", loss=[None])) == Metrics(name="a", loss=[None])
 
 
+@pytest.mark.parametrize("annotation", [UNANNOTATED, object, dict, dict[str, Any], dict[str, float | str]], ids=shown)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_not_a_number_fails_where_it_would_be_read_as_a_text(annotation: object, number: float) -> None:
+    with pytest.raises(NotSerializable, match="a finite number") as error:
+        Json[Any](annotation).write({"name": "NaN", "loss": number}, "It")
+    assert error.value.path == "$.loss"
+
+
+def test_a_text_that_looks_like_no_number_survives() -> None:
+    texts = {"NaN": ["NaN", "Infinity", "-Infinity"]}
+    assert there_and_back(UNANNOTATED, texts) == texts
+
+
 @pytest.mark.parametrize(
     ("value", "path"),
     [

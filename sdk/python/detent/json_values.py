@@ -7,6 +7,9 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import NoneType
 from typing import Any, Generic, TypeVar, cast
 
 from detent_state_machine.compatibility import UNANNOTATED, name_of
@@ -16,6 +19,9 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import PydanticSerializationError, to_json
 
 _T = TypeVar("_T")
+
+NOT_FINITE = ('"NaN"', '"Infinity"', '"-Infinity"')
+"""How numbers are written that JSON has none for."""
 
 
 class Json(Generic[_T]):
@@ -62,13 +68,25 @@ class Json(Generic[_T]):
                 path=path,
                 advice="Use pydantic models, dataclasses, or plain JSON types.",
             ) from error
-        if "null" in text and (path := _turned_null(fitting, json.loads(text), "$")):
+        if path := self._lost_number(fitting, text):
             raise NotSerializable(
                 f"{what} has no JSON form at {path}: it is not a finite number.",
                 path=path,
-                advice='Use None, or give the model `ConfigDict(ser_json_inf_nan="strings")`.',
+                advice="Use None, or annotate it as float (in a model of your own, with "
+                '`ConfigDict(ser_json_inf_nan="strings")`).',
             )
         return text
+
+    def _lost_number(self, fitting: _T, text: str) -> str:
+        """The path to a number that does not come back from the text, as those that are not finite may not: pydantic
+        writes them as null, or as a text that only an annotation of float reads as a number again.
+        """
+        plain = partial(self._adapter.dump_python, by_alias=True)
+        path = _turned_into(NoneType, plain(fitting), json.loads(text), "$") if "null" in text else ""
+        if not path and any(word in text for word in NOT_FINITE):
+            with suppress(ValidationError):  # who reads it hears of that
+                path = _turned_into(str, plain(fitting), plain(self._adapter.validate_json(text)), "$")
+        return path
 
 
 def storable(text: str) -> str:
@@ -76,26 +94,20 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _turned_null(value: object, written: object, path: str) -> str:
-    """The path to a number that was written as null, as pydantic does with those that are not finite."""
+def _turned_into(kind: type, value: object, back: object, path: str) -> str:
+    """The path to a number that came back as something of this kind."""
     if isinstance(value, float):
-        return path if written is None else ""
-    if isinstance(value, BaseModel) and isinstance(written, dict):
-        fields = type(value).model_fields
-        named = {info.serialization_alias or name: getattr(value, name) for name, info in fields.items()}
-        return _turned_null(named, cast("object", written), path)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping) and isinstance(written, dict):
+        return path if isinstance(back, kind) else ""
+    if isinstance(value, Mapping) and isinstance(back, Mapping):
         found = (
-            _turned_null(part, cast("dict[object, object]", written)[name], f"{path}.{name}")
+            _turned_into(kind, part, cast("Mapping[object, object]", back)[name], f"{path}.{name}")
             for name, part in cast("Mapping[object, object]", value).items()
-            if name in written
+            if name in back
         )
         return next(filter(None, found), "")
-    if isinstance(value, list | tuple) and isinstance(written, list):
-        parts = zip(cast("Sequence[object]", value), cast("list[object]", written), strict=False)
-        return next(filter(None, (_turned_null(a, b, f"{path}[{n}]") for n, (a, b) in enumerate(parts))), "")
+    if isinstance(value, list | tuple) and isinstance(back, list | tuple):
+        parts = zip(cast("Sequence[object]", value), cast("Sequence[object]", back), strict=False)
+        return next(filter(None, (_turned_into(kind, a, b, f"{path}[{n}]") for n, (a, b) in enumerate(parts))), "")
     return ""
 
 
