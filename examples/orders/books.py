@@ -125,8 +125,13 @@ async def read_steps(client: Client, run_id: str) -> dict[str, StepRecord]:
 
 
 async def read_runs(client: Client) -> dict[str, RunRecord]:
-    """The stored runs by idempotency key."""
-    return {run.key: run for run in await client.aruns("orders", limit=1_000_000) if run.key is not None}
+    """The stored runs by the idempotency key that they were started with; of one that was retried, the newest."""
+    runs = sorted(await client.aruns("orders", limit=1_000_000), key=lambda run: run.created)
+    keys = {run.run_id: run.key for run in runs if run.key is not None}
+    # A list does not say what a run is a retry of; its own record does.
+    retries = [await client.aget(run.run_id) for run in runs if run.key is None]
+    newest = {keys[run.run_id]: run for run in runs if run.run_id in keys}
+    return newest | {keys[run.origin]: run for run in retries if run.origin in keys}
 
 
 async def read_books(

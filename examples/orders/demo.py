@@ -77,7 +77,7 @@ class Watch:
 
 
 async def work_through(lines: Sequence[Line], watch: Watch, progress: Progress) -> None:
-    """Starts the lines and works on them here, in this event loop, until each run has ended."""
+    """Starts the lines and works on them here, in this event loop, until each run has ended, those watched too."""
     stop = asyncio.Event()
     worker = asyncio.create_task(app.work(stop))
     follower = asyncio.create_task(_start_and_follow(lines, watch, progress))
@@ -92,9 +92,10 @@ async def work_through(lines: Sequence[Line], watch: Watch, progress: Progress) 
 
 async def _start_and_follow(lines: Sequence[Line], watch: Watch, progress: Progress) -> None:
     began = newest = time.monotonic()
-    task = progress.add_task("orders", total=len(lines), rate="")
+    total = len(watch.live) + len(lines)
+    task = progress.add_task("orders", total=total, rate="")
     already, before, started = len(watch.ended), watch.attempts, 0
-    while (done := len(watch.ended) - already) < len(lines):
+    while (done := len(watch.ended) - already) < total:
         if started < len(lines):
             chunk = lines[started : started + CHUNK]
             watch.live += [handle.id for handle in await orders.astart_many(chunk, key=lambda line: line.key)]
@@ -107,7 +108,7 @@ async def _start_and_follow(lines: Sequence[Line], watch: Watch, progress: Progr
             newest = now
         rate = f"{(watch.attempts - before) / (now - began):,.0f} steps/s"
         if now - newest > QUIET:
-            rate = f"waiting: {len(lines) - done:,} runs are due for a retry, or their worker died (its lease is 10 s)"
+            rate = f"waiting: {total - done:,} runs are due for a retry, or their worker died (its lease is 10 s)"
         progress.update(task, completed=len(watch.ended) - already, rate=rate)
 
 
@@ -121,9 +122,12 @@ async def demo(limit: int | None, console: Console) -> Books:
         await watch.has_ended(stored[line.key].run_id)
     began_ms, began = time.time_ns() // 1_000_000, time.monotonic()
     rest = [line for line in lines if line.key not in stored or stored[line.key].status.live]
-    begun = sum(1 for line in rest if line.key in stored)
-    summary.opening(console, total=len(lines), done=len(done), begun=begun)
+    begun = [stored[line.key] for line in rest if line.key in stored]
+    summary.opening(console, total=len(lines), done=len(done), begun=len(begun))
     if rest:
+        # A retry has no key of its own to start it by.
+        watch.live += [run.run_id for run in begun if run.origin is not None]
+        first = [line for line in rest if line.key not in stored or stored[line.key].origin is None]
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -132,7 +136,7 @@ async def demo(limit: int | None, console: Console) -> Books:
             TimeRemainingColumn(compact=True),
         )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            await work_through(rest, watch, progress)
+            await work_through(first, watch, progress)
     elapsed = time.monotonic() - began
     books = await read_books(app.client, lines, everything, watch.ended)
     if rest:

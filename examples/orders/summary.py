@@ -53,7 +53,7 @@ def print_books(console: Console, books: Books) -> None:
     if failures[INTERRUPTED]:
         console.print(
             "[dim]Interrupted: a worker died just when a mail may have left. At most once means that nobody "
-            "sends it again unasked; `detent retry RUN` does.[/]"
+            "sends it again unasked; `detent retry RUN` does, while a worker runs or with the next demo.[/]"
         )
     console.print()
 

@@ -10,6 +10,7 @@ from detent.testing import Harness
 
 from examples.orders import app as shop
 from examples.orders import outside
+from examples.orders.books import read_books
 from examples.orders.lines import read_lines
 
 LINES = read_lines()
@@ -94,6 +95,17 @@ def test_a_mail_that_may_have_left_is_not_sent_again_and_the_parcel_is_not_calle
     assert failed.error.type == "Interrupted"
     assert entry(harness, "stock", "cdnow-7")["state"] == "reserved"
     assert entry(harness, "accounts", "00004") == {"cents": 2_933, "charges": 1}
+
+
+def test_the_books_count_an_order_s_last_retry_not_the_run_that_it_began_with(harness: Harness) -> None:
+    harness.crash("notify")
+    first = harness.start(shop.orders, GOOD, key=GOOD.key)
+    assert harness.settle(first) is RunStatus.FAILED
+    again = harness.wait_for(harness.client.aretry(first.id))
+    assert harness.settle(again) is RunStatus.COMPLETED
+    books = harness.wait_for(read_books(harness.client, [GOOD], [GOOD], {}))
+    assert [order.run.run_id for order in books.orders if order.run is not None] == [again.id]
+    assert (dict(books.runs()), list(books.problems())) == ({RunStatus.COMPLETED: 1}, [])
 
 
 @pytest.mark.parametrize(
