@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 from detent import Client, RunFailed, RunStatus
-from detent_infra.ids import new_id
 
 from examples.orders.app import Line, Receipt
-from tests.service.deployed import Deployed, deploy
-from tests.service.server import Server
-from tests.service.stack import credentials, session
+from tests.service.deployed import Deployed
+from tests.service.stack import session
 
 pytestmark = pytest.mark.service
-
-
-@pytest.fixture(scope="module")
-def stack(service: Server) -> Iterator[Deployed]:
-    if service.pid is None:
-        pytest.skip("only our own ministack finds the functions' code in this checkout")
-    with credentials():
-        yield deploy(
-            service,
-            f"detent-{new_id()[:10]}",
-            app="examples.orders.app:app",
-            concurrency=2,
-            visibility=60,
-            environment={},
-        )
 
 
 def line(number: int, amount: str = "29.33") -> dict[str, object]:

@@ -16,7 +16,7 @@ from detent_infra.ports import Backend
 
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
-from tests.service.stack import credentials, session
+from tests.service.stack import session
 from tests.source_queues import create_queue, stored_in
 
 pytestmark = pytest.mark.service
@@ -26,20 +26,17 @@ PATIENCE = 90.0
 
 
 @pytest.fixture(scope="module")
-def stack(service: Server) -> Iterator[Deployed]:
-    if service.pid is None:
-        pytest.skip("only our own ministack finds the functions' code in this checkout")
-    with credentials():
-        arn = create_queue(session().client("sqs", endpoint_url=service.endpoint), "greetings-inbox")
-        yield deploy(
-            service,
-            f"detent-{new_id()[:10]}",
-            app="tests.service.inbox_app:app",
-            concurrency=2,
-            visibility=60,
-            environment={},
-            parameters={"TriggerQueueArn": arn, "TriggerDeadLetterQueueArn": f"{arn}-dead"},
-        )
+def stack(ours: Server) -> Deployed:
+    arn = create_queue(session().client("sqs", endpoint_url=ours.endpoint), "greetings-inbox")
+    return deploy(
+        ours,
+        f"detent-{new_id()[:10]}",
+        app="tests.service.inbox_app:app",
+        concurrency=2,
+        visibility=60,
+        environment={},
+        parameters={"TriggerQueueArn": arn, "TriggerDeadLetterQueueArn": f"{arn}-dead"},
+    )
 
 
 @pytest.fixture

@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from detent.cli import main
 from detent_infra.connect import parse_aws
-from detent_infra.ids import new_id
 
 from tests.aws_stack import answering, recorded_calls
-from tests.service.deployed import Deployed, deploy
-from tests.service.server import Server
-from tests.service.stack import credentials, session
+from tests.service.deployed import Deployed
+from tests.service.stack import session
 
 pytestmark = pytest.mark.service
 
 UNMODELLED = {"recursion", "table", "steps", "alarms", "quotas"}
 """What ministack does not take from a template (RecursiveLoop, time to live, point-in-time recovery) or does not have
 (service quotas), what its tick may not have done yet, and alarms, which nobody is named for."""
-
-
-@pytest.fixture(scope="module")
-def stack(service: Server) -> Iterator[Deployed]:
-    if service.pid is None:
-        pytest.skip("only our own ministack finds the functions' code in this checkout")
-    with credentials():
-        yield deploy(
-            service,
-            f"detent-{new_id()[:10]}",
-            app="examples.orders.app:app",
-            concurrency=2,
-            visibility=60,
-            environment={},
-        )
 
 
 @pytest.fixture
