@@ -13,22 +13,20 @@ import json
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from detent import NonRetryable, Workflow
-from detent.runner import failed
+from detent.testing import WorkerCrashed
+from detent.testing.harness import PlannedErrors, on_the_spot
 from detent_infra.engine import Engine, Origin, Telling
-from detent_infra.executor import Executor, Outcome, Task
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Queue
 from detent_infra.reaper import reap
 from detent_infra.sqlite import sqlite_backend
-from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode
 
 from tests.compatibility.snapshot import FORMATS, RECORDS, Expected, Snapshot, put_back, taken_of, to_text
@@ -37,10 +35,6 @@ from tests.compatibility.workflows import LARGE, WIDTH, open_app
 THEN = 1_767_225_600_000
 """When everything happened: 2026-01-01T00:00:00Z, in milliseconds. A test that puts it back does so later."""
 DATABASE = "database.sql"
-
-
-class Died(BaseException):
-    """The worker is gone; its message stays."""
 
 
 class Recorder:
@@ -52,20 +46,19 @@ class Recorder:
         numbers, prefix = itertools.count(1), blake2b(name.encode(), digest_size=4).hexdigest()
         self.backend = memory_backend(clock=lambda: self._now, ids=lambda: f"{prefix}{next(numbers):018d}")
         self.lifecycle = Lifecycle(self.backend)
-        self._planned: dict[str, list[BaseException]] = {}
-        executor = Planned(self.kept.app.executor.with_sync(_on_the_spot), self._planned)
+        self._executor = PlannedErrors(self.kept.app.executor.with_sync(on_the_spot))
         here = Telling(Origin("worker-1", "request-1", "1-5759e988-bd862e3fe1be46a994272793"))
-        self._engine = Engine(self.backend, executor, jitter=lambda: 0.5, telling=here)
+        self._engine = Engine(self.backend, self._executor, jitter=lambda: 0.5, telling=here)
 
     async def start(self, workflow: Workflow[Any, Any], value: object, key: str | None = None) -> str:
         new = NewRun(json.dumps(value), key, {"customer": "Zoë"})
         return await self.lifecycle.start(workflow.definition, new)
 
     def die_in(self, step: str) -> None:
-        self._planned.setdefault(step, []).append(Died())
+        self._executor.planned[step].append(WorkerCrashed())
 
     def fail_in(self, step: str, error: Exception) -> None:
-        self._planned.setdefault(step, []).append(error)
+        self._executor.planned[step].append(error)
 
     async def deliver(self, times: int = 1) -> None:
         """Each delivery a millisecond after the other."""
@@ -74,47 +67,17 @@ class Recorder:
             [message] = await self.backend.queue.receive(1, wait=0, visibility=30)
             try:
                 done = await self._engine.handle(message)
-            except Died:
+            except WorkerCrashed:
                 continue
             if done:
                 await self.backend.queue.delete(message.receipt)
 
     async def drop_messages(self) -> None:
-        await _empty(self.backend.queue)
+        for message in await self.backend.queue.receive(1000, wait=0, visibility=30):
+            await self.backend.queue.delete(message.receipt)
 
     def pass_time(self, seconds: float) -> None:
         self._now += int(seconds * 1000)
-
-
-class Planned:
-    """An executor in which chosen attempts fail, or kill their worker."""
-
-    def __init__(self, inner: Executor, planned: dict[str, list[BaseException]]) -> None:
-        self._inner = inner
-        self._planned = planned
-
-    def definitions(self) -> Mapping[str, Definition]:
-        return self._inner.definitions()
-
-    def knows(self, workflow: str, step: str) -> bool:
-        return self._inner.knows(workflow, step)
-
-    async def execute(self, task: Task) -> Outcome:
-        if not self._planned.get(task.path):
-            return await self._inner.execute(task)
-        error = self._planned[task.path].pop(0)
-        if isinstance(error, Died):
-            raise error
-        return failed(error)
-
-
-async def _on_the_spot(function: Callable[[], object]) -> object:
-    return function()
-
-
-async def _empty(queue: Queue) -> None:
-    for message in await queue.receive(1000, wait=0, visibility=30):
-        await queue.delete(message.receipt)
 
 
 Situation = Callable[[Recorder], Coroutine[Any, Any, Expected]]
@@ -334,7 +297,7 @@ def database(snapshots: Sequence[Snapshot]) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "detent.db"
         backend = sqlite_backend(path, clock=lambda: THEN)
-        asyncio.run(_stored(put_back(backend, snapshots)))
+        asyncio.run(put_back(backend, snapshots))
         backend.close()
         with closing(sqlite3.connect(path)) as connection:
             pragmas = [
@@ -343,10 +306,6 @@ def database(snapshots: Sequence[Snapshot]) -> str:
             ]
             lines = [*pragmas, *connection.iterdump()]
             return "\n".join(lines) + "\n"
-
-
-async def _stored(work: Awaitable[None]) -> None:
-    await work
 
 
 def newest() -> tuple[int, dict[str, int] | None]:

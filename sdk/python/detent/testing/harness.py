@@ -63,14 +63,14 @@ class Harness(AbstractContextManager["Harness"]):
             loop = VirtualLoop()
             numbers = itertools.count(1)
             backend = memory_backend(clock=loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=timing)
-            executor = app.executor.with_sync(_on_the_spot)
+            executor = app.executor.with_sync(on_the_spot)
             self._loop = loop
         else:
             self._loop = asyncio.new_event_loop()
             executor = app.executor
         self.backend = backend
         self.client = Client(backend.url, backend=lambda: self.backend)
-        self._faults = _Faults(executor)
+        self._faults = PlannedErrors(executor)
         self._engine = Engine(backend, self._faults, jitter=lambda: 0.5)
         self._stop = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -226,8 +226,8 @@ def context(
     )
 
 
-class _Faults:
-    """An executor that raises planned errors in place of bodies."""
+class PlannedErrors:
+    """An executor that raises planned errors in place of bodies; `WorkerCrashed` goes through it, as a kill does."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -249,7 +249,8 @@ class _Faults:
         return failed(error)
 
 
-async def _on_the_spot(function: Callable[[], object]) -> object:
+async def on_the_spot(function: Callable[[], object]) -> object:
+    """Runs a synchronous body in the event loop's own thread: always at the same moment."""
     return function()
 
 

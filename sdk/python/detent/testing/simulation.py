@@ -31,7 +31,7 @@ from detent_state_machine.writes import Item, Key
 from detent.app import App
 from detent.testing.clock import VirtualLoop
 from detent.testing.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
-from detent.testing.harness import WorkerCrashed
+from detent.testing.harness import WorkerCrashed, on_the_spot
 from detent.testing.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of
 
 _T = TypeVar("_T")
@@ -304,7 +304,7 @@ class Simulation:
     def engine_on(self, machine: Machine) -> Engine:
         """The engine of the deployed code on a machine."""
         app = self.apps[self._deployed]
-        executor = _Watched(app.executor.with_sync(_on_the_spot), machine, self)
+        executor = _Watched(app.executor.with_sync(on_the_spot), machine, self)
         return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
     async def _life(self, worker: Worker, stop: asyncio.Event) -> None:
@@ -389,7 +389,3 @@ class _Watched:
 
 def _ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
     """Crashed workers leave tasks with errors that nobody asks for."""
-
-
-async def _on_the_spot(function: Any) -> object:
-    return function()
