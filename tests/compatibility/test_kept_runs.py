@@ -34,10 +34,15 @@ LATER = 3_600.0
 every_kept_run = pytest.mark.parametrize("name", KEPT)
 
 
-def restore(h: Harness, snapshot: Snapshot) -> None:
-    """Puts it back while no worker looks: it would take messages that have not been given their count yet."""
+def lay_down(h: Harness, *snapshots: Snapshot) -> None:
+    """Puts them back, and no worker looks: it would take messages that have not been given their count yet."""
     h.stop_worker()
-    h.wait_for(put_back(h.backend, [snapshot]))
+    h.wait_for(put_back(h.backend, snapshots))
+
+
+def restore(h: Harness, snapshot: Snapshot) -> None:
+    """Puts it back, for a worker to go on with."""
+    lay_down(h, snapshot)
     h.start_worker()
 
 
@@ -114,8 +119,7 @@ def test_a_kept_database_file_is_opened_and_its_runs_go_on(path: Path, tmp_path:
 def test_a_kept_run_is_listed_shown_and_its_log_read(name: str) -> None:
     snapshot, kept = KEPT[name], open_app()
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [snapshot]))
+        lay_down(h, snapshot)
         run = snapshot.expected.run
         record = h.wait_for(h.client.aget(run))
         assert record.metadata == {"customer": "Zoë"}

@@ -27,8 +27,8 @@ from detent_state_machine import definition, messages, records
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Delete, Item, Key, Put
 
-from tests.compatibility.snapshot import Snapshot, put_back
-from tests.compatibility.test_kept_runs import KEPT, LATER
+from tests.compatibility.snapshot import Snapshot
+from tests.compatibility.test_kept_runs import KEPT, LATER, lay_down, restore
 from tests.compatibility.workflows import Kept, open_app
 
 FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=1.0, visibility=1.0)
@@ -42,8 +42,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Harne
     app = open_app()
     backend = None if request.param == "memory" else sqlite_backend(tmp_path / "detent.db", timing=FAST)
     with Harness(app.app, backend=backend) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [RETRYING]))
+        lay_down(h, RETRYING)
         if backend is None:
             h.wait_for(asyncio.sleep(LATER))
         yield h, app
@@ -75,30 +74,36 @@ def waiting(h: Harness) -> list[str]:
         return [body for (body,) in connection.execute("SELECT body FROM messages")]
 
 
-# ---- newer ------------------------------------------------------------------------------------------------------
-
-
-def test_a_newer_run_record_is_refused_left_in_the_queue_and_others_go_on(
-    kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture
-) -> None:
-    _refuses(kept, caplog, key_of("run"), v=records.FORMAT + 1)
-
-
-def test_a_newer_step_record_is_refused_left_in_the_queue_and_others_go_on(
-    kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture
-) -> None:
-    _refuses(kept, caplog, key_of("step#third"), v=records.FORMAT + 1)
-
-
-def _refuses(kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture, key: Key, **newer: Any) -> None:
+def assert_others_go_on(kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture) -> None:
+    """A worker does what it can, and says of the rest what to do."""
     h, app = kept
-    record = change(h, key, **newer)
     with caplog.at_level(logging.WARNING, logger="detent"):
         h.start_worker()
         assert h.run(app.chain, 1) == "sent 21"
         h.advance(0.5)
         h.stop_worker()
     assert "Upgrade this worker." in caplog.text
+
+
+# ---- newer ------------------------------------------------------------------------------------------------------
+
+
+def test_a_newer_run_record_is_refused_left_in_the_queue_and_others_go_on(
+    kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture
+) -> None:
+    _refuses(kept, caplog, key_of("run"))
+
+
+def test_a_newer_step_record_is_refused_left_in_the_queue_and_others_go_on(
+    kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture
+) -> None:
+    _refuses(kept, caplog, key_of("step#third"))
+
+
+def _refuses(kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture, key: Key) -> None:
+    h, app = kept
+    record = change(h, key, v=records.FORMAT + 1)
+    assert_others_go_on(kept, caplog)
     assert h.wait_for(h.backend.table.get(key)) == record
     assert "third" not in app.bodies.get(RUN, {})
     # An upgrade, here by making the record readable, is all it takes: the message is still there.
@@ -110,19 +115,14 @@ def _refuses(kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture, key: 
 def test_a_newer_definition_is_refused_left_in_the_queue_and_others_go_on(
     kept: tuple[Harness, Kept], caplog: pytest.LogCaptureFixture
 ) -> None:
-    h, app = kept
+    h, _ = kept
     key, item = definition_of(RETRYING)
     newer = {**json.loads(str(item["definition"])), "format": definition.FORMAT + 1, "told": "by a newer detent"}
     other = Key(key.pk, "of-a-newer-detent")
     h.wait_for(h.backend.table.write(Put(other, {"definition": json.dumps(newer)})))
     change(h, key_of("run"), version=other.sk)
-    with caplog.at_level(logging.WARNING, logger="detent"):
-        h.start_worker()
-        assert h.run(app.chain, 1) == "sent 21"
-        h.advance(0.5)
-        h.stop_worker()
+    assert_others_go_on(kept, caplog)
     assert f"A definition has format {definition.FORMAT + 1}" in caplog.text
-    assert "Upgrade this worker." in caplog.text
     change(h, key_of("run"), version=key.sk)
     h.start_worker()
     assert h.result(h.client.handle(RUN)) == "sent 61"
@@ -164,8 +164,7 @@ def test_a_run_that_the_reaper_cannot_read_keeps_it_from_no_other(
     kept = open_app()
     lost = KEPT["v1/lost_its_message"]
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [RETRYING, lost]))
+        lay_down(h, RETRYING, lost)
         change(h, key_of(sk), **change_)
         h.wait_for(asyncio.sleep(LATER))
         with caplog.at_level(logging.WARNING, logger="detent"):
@@ -179,9 +178,8 @@ def test_a_run_that_cannot_be_read_is_named_by_the_list_which_has_the_others(
 ) -> None:
     kept = open_app()
     with Harness(kept.app) as h:
-        h.stop_worker()
         others = [KEPT["v1/lost_its_message"], KEPT["v1/completed"]]
-        h.wait_for(put_back(h.backend, [RETRYING, *others]))
+        lay_down(h, RETRYING, *others)
         change(h, key_of("run"), status="DANCING")
         with caplog.at_level(logging.WARNING, logger="detent"):
             listed = h.wait_for(h.client.aruns())
@@ -219,11 +217,9 @@ def test_a_corrupt_value_that_a_condition_looks_at_fails_its_step() -> None:
     kept, snapshot = open_app(), KEPT["v1/skipped"]
     run = snapshot.expected.run
     with Harness(kept.app) as h:
-        h.stop_worker()
         items = [(key, {**item, "output": "["} if key.sk == "step#weigh" else item) for key, item in snapshot.items]
         items = [(key, item) for key, item in items if key.sk not in ("step#heavy", "step#carried")]
-        h.wait_for(put_back(h.backend, [Snapshot(snapshot.situation, snapshot.expected, items, snapshot.messages)]))
-        h.start_worker()
+        restore(h, Snapshot(snapshot.situation, snapshot.expected, items, snapshot.messages))
         assert h.settle(h.client.handle(run)) is RunStatus.FAILED
         assert h.steps(h.client.handle(run))["heavy"].error is not None
 
@@ -235,8 +231,7 @@ def test_a_corrupt_record_ends_its_run_where_people_look_and_takes_no_worker_dow
     kept = open_app()
     key, wrong = CORRUPT_ITEMS[which]
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [RETRYING]))
+        lay_down(h, RETRYING)
         if which == "definition":  # of another version than the deployed one, which is not read
             _, item = definition_of(RETRYING)
             key = Key(key.pk, "another")
@@ -260,8 +255,7 @@ def test_a_run_record_that_is_corrupt_ends_in_the_log_and_its_message_loops_for_
 ) -> None:
     kept = open_app()
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [RETRYING]))
+        lay_down(h, RETRYING)
         corrupt = change(h, key_of("run"), status="DANCING")
         h.start_worker()
         with caplog.at_level(logging.ERROR, logger="detent"):
@@ -277,9 +271,7 @@ def test_a_missing_blob_fails_its_run_and_no_other(caplog: pytest.LogCaptureFixt
     large = KEPT["v1/large_payloads"]
     without = Snapshot(large.situation, large.expected, large.items, large.messages)
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [without]))
-        h.start_worker()
+        restore(h, without)
         assert h.run(kept.chain, 1) == "sent 21"
         h.advance(3_600)
         run = h.wait_for(h.client.aget(large.expected.run))
@@ -293,8 +285,7 @@ def test_a_corrupt_step_is_handled_like_any_other_failure() -> None:
     guarded = KEPT["v1/failing_with_a_handler_at_work"]
     run = guarded.expected.run
     with Harness(kept.app) as h:
-        h.stop_worker()
-        h.wait_for(put_back(h.backend, [guarded]))
+        lay_down(h, guarded)
         item = {**guarded.run_items()["run"], "status": "RUNNING"}
         h.wait_for(h.backend.table.write(Put(Key(f"run#{run}", "run"), item, expect=None)))
         change_step = {**guarded.run_items()["step#work"], "status": "DANCING"}
