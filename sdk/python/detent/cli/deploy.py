@@ -11,7 +11,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 from detent_infra.aws.deploying import Change, ChangeSet, Deployer, Event
 from detent_infra.aws.resources import Clients
@@ -28,6 +27,7 @@ from detent.cli.progress import Progress
 from detent.cli.project import Options, app_name, load_app
 from detent.packaging import LOCK, MB, build, read_project, read_target, write_lock
 from detent.packaging.archive import archive, code_folders, with_code
+from detent.packaging.reading import mapping_at
 from detent.packaging.samconfig import SamConfig, parameters_of, read_samconfig
 from detent.packaging.target import TEMPLATE, read_template
 
@@ -118,7 +118,7 @@ def _plan(options: Options, wanted: Wanted, root: Path) -> Plan:
     assert name is not None, "load_app found it"
     config = read_samconfig(root)
     parameters = {**config.parameters, **parameters_of(wanted.parameters)}
-    declared = frozenset(cast("Mapping[str, object]", read_template(root / TEMPLATE).get("Parameters") or {}))
+    declared = frozenset(mapping_at(read_template(root / TEMPLATE), "Parameters"))
     if "App" in declared and parameters.setdefault("App", name.value) != name.value:
         raise InputError(
             f"The parameter App is {parameters['App']!r}, but the app (from {name.source}) is {name.value!r}.",

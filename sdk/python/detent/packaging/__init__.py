@@ -5,6 +5,9 @@ project   whose: dependencies and app, as pyproject.toml says
 lock      which versions, with the hash of every file
 folder    the folder itself: installed for the target, made the same every time, put in place in one step
 size      what it weighs
+archive   the folder as a zip, and the template that names it
+samconfig what samconfig.toml says about a deploy
+reading   how these files are read
 """
 
 from detent.packaging.folder import Folder, build

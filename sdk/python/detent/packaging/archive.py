@@ -38,7 +38,7 @@ def archive(folder: Path, to: Path) -> Archive:
     if not folder.is_dir():
         raise ConfigurationError(f"There is no folder {folder}.", advice="`detent package` makes build/lambda.")
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as out:
-        for path in sorted(files_of(folder)):
+        for path in files_of(folder):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), _LONG_AGO)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = (0o755 if path.stat().st_mode & 0o100 else 0o644) << 16

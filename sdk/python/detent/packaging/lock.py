@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from detent_state_machine.errors import ConfigurationError
 
 from detent.packaging.project import Project
+from detent.packaging.reading import read
 from detent.packaging.target import Target
 from detent.packaging.uv import uv
 
@@ -60,14 +61,11 @@ def read_lock(project: Project, target: Target) -> Path:
             f"pyproject.toml requires Python {oldest}, and the folder would be for {target.python}.",
             advice="Change one of them: requires-python there, or Runtime in template.yaml.",
         )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    lines = read(path, str.splitlines, advice="`detent package --lock`")
+    if lines is None:
         raise ConfigurationError(
             f"There is no {LOCK} in {project.root}.", advice="Make it with `detent package --lock`, and commit it."
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="`detent package --lock`") from error
+        )
     if f"{_MADE_FROM}{_inputs(project, target)}" not in lines[:2]:
         raise ConfigurationError(
             f"{LOCK} was made from other dependencies than pyproject.toml and detent {version('detent')} have now.",

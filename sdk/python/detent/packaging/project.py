@@ -12,6 +12,7 @@ from typing import cast
 
 from detent_state_machine.errors import ConfigurationError, InputError
 
+from detent.packaging.reading import read
 from detent.packaging.target import OLDEST
 
 COMMAND_LINE_ONLY = frozenset({"rich", "typer"})
@@ -35,7 +36,11 @@ class Project:
 
 def read_project(root: Path) -> Project:
     """The project whose pyproject.toml lies there. Raises `ConfigurationError` that says what does not fit."""
-    body = _parsed(root / "pyproject.toml")
+    body = read(root / "pyproject.toml", tomllib.loads)
+    if body is None:
+        raise ConfigurationError(
+            f"There is no pyproject.toml in {root.absolute()}.", advice="Run this in your project's root."
+        )
     project = _table(body, "project")
     if not project:
         raise ConfigurationError(
@@ -113,17 +118,6 @@ def _lowest(given: object) -> str | None:
     if match is None:
         return None
     return "{}.{}".format(*max(OLDEST, tuple(map(int, match[1].split(".")))))
-
-
-def _parsed(path: Path) -> Mapping[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"There is no pyproject.toml in {path.absolute().parent}.", advice="Run this in your project's root."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="Mend it.") from error
 
 
 def _table(body: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -11,6 +11,8 @@ from typing import cast
 
 from detent_state_machine.errors import ConfigurationError
 
+from detent.packaging.reading import mapping_at, read
+
 NAME = "samconfig.toml"
 
 
@@ -27,15 +29,8 @@ class SamConfig:
 
 def read_samconfig(root: Path) -> SamConfig:
     """Raises `ConfigurationError` for a file that cannot be read; what it lacks has defaults."""
-    path = root / NAME
-    try:
-        body: object = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return SamConfig()
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="Mend it.") from error
-    default = _table(body, "default")
-    given = {**_table(default, "global", "parameters"), **_table(default, "deploy", "parameters")}
+    default = mapping_at(read(root / NAME, tomllib.loads), "default")
+    given = {**mapping_at(default, "global", "parameters"), **mapping_at(default, "deploy", "parameters")}
     return SamConfig(
         stack=_text(given, "stack_name"),
         region=_text(given, "region"),
@@ -54,12 +49,6 @@ def parameters_of(pairs: Iterable[str]) -> dict[str, str]:
             raise ConfigurationError(f"{pair!r} is no parameter.", advice="Write it as `MaximumConcurrency=20`.")
         found[name] = value
     return found
-
-
-def _table(body: object, *names: str) -> Mapping[str, object]:
-    for name in names:
-        body = cast("Mapping[str, object]", body).get(name) if isinstance(body, Mapping) else None
-    return cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
 
 
 def _text(given: Mapping[str, object], name: str) -> str | None:

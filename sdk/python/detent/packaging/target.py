@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from detent_state_machine.errors import ConfigurationError
+
+from detent.packaging.reading import mapping_at, read
 
 TEMPLATE = "template.yaml"
 
@@ -76,14 +77,11 @@ def _one(template: Path, found: set[tuple[str, str]]) -> tuple[str, str]:
 def _functions(template: Path) -> Iterator[tuple[str, str]]:
     """Python version and architecture of each function with a Python runtime."""
     body = read_template(template)
-    shared = _at(body, "Globals", "Function")
-    for resource in _at(body, "Resources").values():
-        if not isinstance(resource, Mapping):
+    shared = mapping_at(body, "Globals", "Function")
+    for resource in mapping_at(body, "Resources").values():
+        if mapping_at(resource).get("Type") != "AWS::Serverless::Function":
             continue
-        known = cast("Mapping[str, object]", resource)
-        if known.get("Type") != "AWS::Serverless::Function":
-            continue
-        properties = {**shared, **_at(known, "Properties")}
+        properties = {**shared, **mapping_at(resource, "Properties")}
         runtime = properties.get("Runtime")
         if isinstance(runtime, str) and runtime.startswith("python"):
             yield runtime.removeprefix("python"), _architecture(template, properties.get("Architectures"))
@@ -115,25 +113,21 @@ def read_template(template: Path) -> Mapping[str, object]:
         """Knows CloudFormation's `!Ref` and the like, and keeps nothing of them."""
 
     Loader.add_multi_constructor("!", _tagged)  # pyright: ignore[reportUnknownMemberType]
-    try:
-        body: object = yaml.load(template.read_text(encoding="utf-8"), Loader)  # noqa: S506 - it is a SafeLoader
-    except FileNotFoundError:
+
+    def parse(text: str) -> Mapping[str, object]:
+        try:
+            return mapping_at(yaml.load(text, Loader))  # noqa: S506 - it is a SafeLoader
+        except yaml.YAMLError as error:
+            raise ValueError(error) from error
+
+    body = read(template, parse)
+    if body is None:
         raise ConfigurationError(
             f"There is no {template.name} in {template.absolute().parent}, which would say what to package for.",
             advice="Run this where it is, or pass `--python-version 3.13 --architecture arm64`.",
-        ) from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{template} cannot be read: {error}.", advice="Mend it.") from error
-    return cast("Mapping[str, object]", body) if isinstance(body, Mapping) else {}
+        )
+    return body
 
 
 def _tagged(_loader: object, suffix: str, _node: object) -> dict[str, None]:
     return {f"!{suffix}": None}
-
-
-def _at(body: Mapping[str, object], *names: str) -> Mapping[str, object]:
-    """The mapping under these names; empty if there is none."""
-    for name in names:
-        found = body.get(name)
-        body = cast("Mapping[str, object]", found) if isinstance(found, Mapping) else {}
-    return body
