@@ -53,16 +53,17 @@ class Call(NamedTuple):
 
 @contextmanager
 def recorded_calls() -> Iterator[list[Call]]:
-    """Every call that any boto3 client makes meanwhile, in order of completion.
+    """Every call that any boto3 client begins and ends meanwhile, in order of completion.
 
-    Sees clients whose session was made after this module was imported, whoever made them.
+    Sees clients whose session was made after this module was imported, whoever made them. A long poll that an earlier
+    test has left behind, which may end at any moment, was begun before.
     """
-    calls: list[Call] = []
-    _recorders.append(calls)
+    recorder = object()
+    calls = _recorders[recorder] = []
     try:
         yield calls
     finally:
-        _recorders.remove(calls)
+        del _recorders[recorder]
 
 
 @contextmanager
@@ -166,17 +167,19 @@ def _session() -> boto3.Session:
     return boto3.Session("testing", "testing", "testing", region_name=REGION)
 
 
-_recorders: list[list[Call]] = []
+_recorders: dict[object, list[Call]] = {}
 
 
 def _remember_params(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
     context["detent_params"] = params
+    context["detent_recorders"] = list(_recorders)
 
 
 def _record(model: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: object) -> None:
     call = Call(model.service_model.service_name, model.name, context.get("detent_params", {}), parsed)
-    for calls in _recorders:
-        calls.append(call)
+    for recorder in context.get("detent_recorders", ()):
+        if recorder in _recorders:
+            _recorders[recorder].append(call)
 
 
 _answers: dict[str, list[Answer]] = {}

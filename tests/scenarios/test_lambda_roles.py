@@ -124,8 +124,6 @@ def _permissions(stack: Deployed, call: Call) -> list[tuple[str, str]]:
             return [(f"sqs:{operation.removesuffix('Batch')}", of_users)]
         case "sqs", operation:
             dead = call.params["QueueUrl"] == stack.resources.dead_letter_url
-            if not dead and call.params["QueueUrl"] != stack.resources.queue_url:
-                return []  # a long poll of an earlier test in this process, which ends only now
             return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]
         case "s3", operation:
             return [(f"s3:{operation}", "Bucket/blobs/*" if call.params["Key"].startswith("blobs/") else "Bucket")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.aws_stack import answering, moto_backend, recorded_calls
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -173,10 +173,7 @@ def test_a_cancelled_receive_gives_back_what_it_took(backend: Backend) -> None:
 
     with recorded_calls() as calls:
         run(cancelled())
-        until = time.monotonic() + 10
-        while not any(call.operation == "ChangeMessageVisibility" for call in calls):
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        until(lambda: any(call.operation == "ChangeMessageVisibility" for call in calls))
     assert bodies_in(backend, 1) == ["m"]
 
 
@@ -211,6 +208,7 @@ def test_a_poll_is_taken_over_only_by_a_receive_that_asks_alike(backend: Backend
 
     with recorded_calls() as calls:
         run(scenario())
+        until(lambda: len(calls) >= 3)  # the first poll goes on by itself
     asked = [(call.params["MaxNumberOfMessages"], call.params["VisibilityTimeout"]) for call in calls]
     assert sorted(asked) == [(1, 30), (1, 600), (2, 600)]
 
@@ -219,7 +217,8 @@ def test_a_long_poll_does_not_hold_up_other_calls(backend: Backend) -> None:
     async def both() -> None:
         polls = [asyncio.create_task(backend.queue.receive(1, wait=20, visibility=30)) for _ in range(12)]
         await asyncio.sleep(0.1)
-        await asyncio.wait_for(backend.queue.send([f"m{number}" for number in range(12)]), 5)
+        # Each well before the end of a poll that nothing comes to.
+        await asyncio.wait_for(backend.queue.send([f"m{number}" for number in range(12)]), 15)
         received = await asyncio.wait_for(asyncio.gather(*polls), 15)
         assert len({message.body for messages in received for message in messages}) == 12
 
