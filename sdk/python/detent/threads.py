@@ -46,11 +46,11 @@ def _serve(inbox: queue.SimpleQueue[_Work]) -> None:
             result = context.run(function)
         except BaseException as raised:  # noqa: BLE001 - whatever a body raises belongs to whoever waits for it
             error = raised
+        with _lock:
+            _idle.append(inbox)  # before anybody knows the result: whoever waits for it may run the next body here
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
             loop.call_soon_threadsafe(_settle, future, result, error)
         del loop, future, function, context, result, error
-        with _lock:
-            _idle.append(inbox)
 
 
 def _settle(future: asyncio.Future[object], result: object, error: BaseException | None) -> None:
