@@ -13,6 +13,8 @@ from detent_infra.ports import Backend, Conflict
 from detent_state_machine.errors import Unavailable
 from detent_state_machine.writes import AnyOf, Equals, Item, Key, Missing, Put, Update, Write
 
+from tests.waiting import PATIENCE
+
 KEY = Key("run#1", "step#charge")
 
 T = TypeVar("T")
@@ -23,7 +25,7 @@ def in_threads(count: int, work: Callable[[int], Coroutine[None, None, T]]) -> l
     ready = threading.Barrier(count)
 
     def thread(n: int) -> T:
-        ready.wait(10)
+        ready.wait(PATIENCE)
         return asyncio.run(work(n))
 
     with ThreadPoolExecutor(count) as pool:

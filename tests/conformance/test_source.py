@@ -26,7 +26,7 @@ def source(backend: Backend) -> Source:
 
 
 async def one(source: Source, *, visibility: float = LONG) -> Arrived:
-    arrived = await source.receive(1, wait=5.0, visibility=visibility)
+    arrived = await source.receive(1, wait=15.0, visibility=visibility)
     assert len(arrived) == 1, "no message came"
     return arrived[0]
 
