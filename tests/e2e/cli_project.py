@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 from detent.cli import main
 from detent.settings import settings
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which something that should have happened has not."""
 
 SHOP = """
@@ -71,8 +70,6 @@ hello = app.workflow("hello", output=str)
 def greet() -> str:
     return "hello"
 """
-
-ESCAPE = re.compile("\x1b")
 
 
 @dataclass(frozen=True)

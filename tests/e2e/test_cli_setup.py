@@ -15,7 +15,7 @@ import pytest
 from detent.cli import main
 
 from tests.aws_stack import REGION, moto_stack
-from tests.e2e.cli_project import Project, command
+from tests.e2e.cli_project import PATIENCE, Project, command
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_reader_that_goes_away_is_no_error_message(project: Project) -> None:
     process.stdout.close()
     assert process.stderr.read() == b"the module prints\n"
     process.stderr.close()
-    assert process.wait(20) == 141
+    assert process.wait(PATIENCE) == 141
 
 
 # ---- app and url ----------------------------------------------------------------------------------------------
