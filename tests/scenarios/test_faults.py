@@ -15,6 +15,7 @@ from detent_state_machine.writes import Update
 
 from tests.scenarios.conftest import OpenHarness
 from tests.scenarios.shop import Order, open_shop
+from tests.scenarios.waiting import until, until_step
 
 
 @pytest.mark.parametrize("step", ["reserve", "charge", "label", "ship"])
@@ -191,8 +192,7 @@ def test_a_message_for_a_step_this_code_does_not_have_waits_for_code_that_does()
     with Harness(old, backend=backend) as before:
         flow2 = new.workflows["w"]
         run = before.start(flow2, 1)  # started by new code, driven by old code
-        before.advance(0.4)
-        assert before.steps(run)["one"].status is StepStatus.COMPLETED
+        until_step(before, run, "one", StepStatus.COMPLETED)
         assert "two" not in before.steps(run)
         before.stop_worker()
         with Harness(new, backend=backend) as after:
@@ -282,5 +282,4 @@ def test_what_is_no_message_of_ours_ends_in_the_dead_letters_and_disturbs_nobody
     bodies = ["not json", "[]", '{"v":1,"kind":"dance"}', encode(Drive("no-such-run", "x"))]
     h.wait_for(h.backend.dead_letters.send(bodies))
     assert h.run(shop.orders, Order(id="a", cents=5)) == "sent: label-a 5"
-    h.advance(1.0)
-    assert h.wait_for(h.backend.dead_letters.receive(10, wait=0.0, visibility=0.0)) == []
+    until(h, lambda: h.wait_for(h.backend.dead_letters.receive(10, wait=0.0, visibility=0.0)) == [])

@@ -17,6 +17,7 @@ from pydantic import BaseModel, field_validator
 
 from tests.aws_stack import REGION
 from tests.scenarios.conftest import OpenHarness
+from tests.scenarios.waiting import until
 from tests.service.server import Server
 from tests.service.stack import session
 from tests.source_queues import create_queue, stored_in
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _Out = TypeVar("_Out")
-_T = TypeVar("_T")
-PATIENCE = 60
-"""Looks before what should have happened has not."""
 
 
 class Order(BaseModel):
@@ -77,15 +75,6 @@ def _moto_client() -> SQSClient:
 
 def _service_client(server: Server) -> SQSClient:
     return session().client("sqs", endpoint_url=server.endpoint)
-
-
-def until(h: Harness, look: Callable[[], _T]) -> _T:
-    """What the look finds, once it finds something."""
-    for _ in range(PATIENCE):
-        if found := look():
-            return found
-        h.advance(0.25)
-    raise AssertionError("it never happened")
 
 
 def runs(h: Harness, workflow: Workflow[Order, _Out], count: int = 1) -> list[RunHandle[_Out]]:
