@@ -19,11 +19,12 @@ import pytest
 from detent import Client, RunRecord, RunStatus
 
 from tests.e2e.ledger_app import open_backend
+from tests.waiting import until
 
 PROGRAM = Path(__file__).with_name("ledger_app.py")
 RUNS = 150
 """Of each of the two workflows."""
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which a run that has not ended counts as lost."""
 
 pytestmark = pytest.mark.slow
@@ -58,8 +59,8 @@ class Place:
         return len(self.client.runs(statuses=[RunStatus.RUNNING, RunStatus.FAILING], limit=10_000))
 
     def wait_for_the_end(self) -> None:
-        until = time.monotonic() + PATIENCE
-        while (live := self.live()) and time.monotonic() < until:
+        ends = time.monotonic() + PATIENCE
+        while (live := self.live()) and time.monotonic() < ends:
             time.sleep(0.1)
         assert live == 0, f"{live} runs never ended"
 
@@ -69,8 +70,8 @@ class Place:
 
     def wait_for_an_empty_queue(self) -> None:
         """A worker killed between its last write and the ack leaves a message, which comes again when it is visible."""
-        until = time.monotonic() + PATIENCE
-        while (left := self.messages()) and time.monotonic() < until:
+        ends = time.monotonic() + PATIENCE
+        while (left := self.messages()) and time.monotonic() < ends:
             time.sleep(0.1)
         assert left == 0, f"{left} messages were never deleted"
 
@@ -95,11 +96,11 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 def stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     # One that was started a moment ago may not have got as far as its signal handlers.
-    assert process.wait(timeout=20) in (0, -signal.SIGTERM)
+    assert process.wait(timeout=PATIENCE) in (0, -signal.SIGTERM)
 
 
 def start(here: Place, count: int) -> None:
-    assert here.run("start", count).wait(timeout=60) == 0
+    assert here.run("start", count).wait(timeout=PATIENCE) == 0
 
 
 @dataclass
@@ -133,8 +134,8 @@ def test_workers_that_are_killed_at_random_lose_no_run_and_repeat_no_effect(tmp_
         start(here, RUNS)
         workers = [here.run("work") for _ in range(3)]
         kills = 0
-        until = time.monotonic() + 20
-        while here.live() and time.monotonic() < until:
+        ends = time.monotonic() + 20
+        while here.live() and time.monotonic() < ends:
             time.sleep(rng.uniform(0.1, 0.6))
             victim = rng.randrange(3)
             if len(here.lines()) > 10:  # work is under way
@@ -173,11 +174,9 @@ def test_workers_that_are_killed_at_random_lose_no_run_and_repeat_no_effect(tmp_
 
 def test_a_second_worker_finishes_every_run_of_one_that_was_killed(tmp_path: Path) -> None:
     with place(tmp_path) as here:
-        start(here, 40)
+        start(here, 80)
         first = here.run("work")
-        until = time.monotonic() + 20
-        while len(here.lines()) < 15 and time.monotonic() < until:
-            time.sleep(0.005)
+        until(lambda: len(here.lines()) >= 15, every=0.005)
         kill(first)
         left = here.live()
         assert left > 0, "killed too late to show anything"
@@ -185,7 +184,7 @@ def test_a_second_worker_finishes_every_run_of_one_that_was_killed(tmp_path: Pat
         here.wait_for_the_end()
         stop(second)
         orders = here.runs("orders")
-        assert [run.status for run in orders] == [RunStatus.COMPLETED] * 40
+        assert [run.status for run in orders] == [RunStatus.COMPLETED] * 80
         assert [here.client.read("effects", run.run_id) for run in orders] == [
             {"count": 1, "amount": here.client.handle(run.run_id).result() // 2} for run in orders
         ]
@@ -196,9 +195,9 @@ def test_a_starter_that_is_killed_and_run_again_starts_each_run_once(tmp_path: P
     with place(tmp_path) as here:
         for wait in (0.0, 0.02, 0.05):
             starter = here.run("start", 100)
-            until = time.monotonic() + 20
+            ends = time.monotonic() + 20
             already = len(here.runs("mails")) if here.database.exists() else 0
-            while time.monotonic() < until and starter.poll() is None and len(here.runs("orders")) <= already + 25:
+            while time.monotonic() < ends and starter.poll() is None and len(here.runs("orders")) <= already + 25:
                 time.sleep(wait)
             starter.kill()
             starter.wait()

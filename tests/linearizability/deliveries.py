@@ -39,7 +39,7 @@ class Receiver:
 
     name: str
     seed: int = 0
-    idle: float = 2.0
+    idle: float = 3.0
 
     async def play(self, backend: Backend, emit: Emit) -> None:
         rng = random.Random(f"{self.seed}/{self.name}")
@@ -48,10 +48,10 @@ class Receiver:
         while time.monotonic() - last < self.idle:
             asked = time.monotonic_ns()
             for message in await queue.receive(4, wait=0.2, visibility=VISIBILITY):
-                last = time.monotonic()
                 emit(f"received {asked} {time.monotonic_ns()} {message.body} {message.count} {message.receipt}")
                 await asyncio.sleep(rng.uniform(0, 0.01))
                 await self._end(backend, message, emit, rng.random())
+                last = time.monotonic()
 
     async def _end(self, backend: Backend, message: Received, emit: Emit, chance: float) -> None:
         if chance < 0.1:
