@@ -11,7 +11,6 @@ import io
 import json
 import os
 import sys
-import time
 import zipfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -22,8 +21,7 @@ from typing import Any
 from tests.sam_template import template
 from tests.service.server import Server
 from tests.service.stack import REGION, session
-
-PATIENCE = 60.0
+from tests.waiting import until
 
 
 @dataclass(frozen=True)
@@ -102,10 +100,12 @@ def deploy(
             {"ParameterKey": key, "ParameterValue": value} for key, value in {"App": app, **(parameters or {})}.items()
         ],
     )
-    until = time.monotonic() + PATIENCE
-    while (stack := client.describe_stacks(StackName=name)["Stacks"][0])["StackStatus"] == "CREATE_IN_PROGRESS":
-        assert time.monotonic() < until, stack
-        time.sleep(0.1)
+
+    def made() -> Any:
+        found = client.describe_stacks(StackName=name)["Stacks"][0]
+        return None if found["StackStatus"] == "CREATE_IN_PROGRESS" else found
+
+    stack = until(made)
     assert stack["StackStatus"] == "CREATE_COMPLETE", stack
     return Deployed(name, server, {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]})
 

@@ -30,6 +30,7 @@ from tests.aws_stack import Answer, answering, recorded_calls
 from tests.e2e.cli_project import Result
 from tests.service.server import Server
 from tests.service.stack import REGION, credentials, session
+from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
@@ -133,11 +134,8 @@ def change_sets(project: Project, stack: str) -> list[Any]:
 
 
 def until_done(project: Project) -> None:
-    until = time.monotonic() + 60
     look = project.client("cloudformation").describe_stacks
-    while look(StackName=project.stack)["Stacks"][0]["StackStatus"].endswith("_IN_PROGRESS"):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    until(lambda: not look(StackName=project.stack)["Stacks"][0]["StackStatus"].endswith("_IN_PROGRESS"))
 
 
 def test_from_nothing_to_a_run_that_ends_in_the_function(call: Call, project: Project) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from typing import TypeVar
 
 import pytest
 from detent import Client
@@ -18,11 +16,9 @@ from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import session
 from tests.source_queues import create_queue, stored_in
+from tests.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service
-
-T = TypeVar("T")
-PATIENCE = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -43,15 +39,6 @@ def stack(ours: Server) -> Deployed:
 def backend(stack: Deployed) -> Iterator[Backend]:
     with closing(connect(stack.url)) as backend:
         yield backend
-
-
-def until(look: Callable[[], T]) -> T:
-    """What the look finds, once it finds something."""
-    ends = time.monotonic() + PATIENCE
-    while not (found := look()):
-        assert time.monotonic() < ends, "it never happened"
-        time.sleep(0.2)
-    return found
 
 
 def test_a_message_that_is_sent_twice_starts_one_run_and_both_are_acknowledged(
