@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from detent.cli.findings import Check
-from detent.cli.stack_checks import CHECKS, RESOURCES, STEP_MARGIN, judge
+from detent.cli.stack_checks import CHECKS, RESOURCES, judge
 from detent_infra.aws.stack_facts import (
     AccountFacts,
     AlarmFacts,
@@ -284,8 +284,8 @@ def test_what_could_not_be_read_is_skipped_with_the_reason_and_is_never_well(fac
 
 
 def test_a_limit_on_the_steps_timeout_is_the_engines() -> None:
-    assert STEP_MARGIN * 1000 == TIME_MARGIN
-    fits = replace(WELL, steps=(StepTimeout("orders", "charge", 898.0), StepTimeout("orders", "ship", 899.0)))
+    limit = WORKER.timeout - TIME_MARGIN / 1000
+    fits = replace(WELL, steps=(StepTimeout("orders", "charge", limit), StepTimeout("orders", "ship", limit + 1)))
     assert [check.message.partition(" ")[0] for check in judge(fits) if check.verdict == "warn"] == ["orders.ship"]
 
 

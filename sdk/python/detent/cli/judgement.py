@@ -11,6 +11,8 @@ from detent.cli.findings import Check
 
 T = TypeVar("T")
 
+NEAR = 0.8
+"""Share of a quota from which on we warn."""
 AGAIN = "Deploy detent's template again: it sets this."
 REVERT = (
     "A deploy does not notice that. Make it again, or let a change set with `--deployment-mode REVERT_DRIFT` do it."

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from detent_infra.aws.stack_facts import AccountFacts, FunctionFacts, MappingFacts, QueueFacts, StackFacts, Unread
 
 from detent.cli.findings import Check
-from detent.cli.judgement import AGAIN, aws, or_well, skipped, when_read
+from detent.cli.judgement import AGAIN, NEAR, aws, or_well, skipped, when_read
 
 RECEIVES = 5
 """Deliveries below which throttling alone makes dead letters of good messages (AWS's advice)."""
 OLD_MESSAGE = 900
 """Seconds. No pause between deliveries is longer."""
-IN_FLIGHT, NEAR = 120_000, 0.8
-"""Messages of one queue that may be in flight (SQS's quota), and the share of it from which on we warn."""
+IN_FLIGHT = 120_000
+"""Messages of one queue that may be in flight: SQS's quota."""
 
 
 def _sources(facts: StackFacts) -> Iterator[Check]:

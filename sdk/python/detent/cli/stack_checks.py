@@ -21,26 +21,24 @@ from detent_infra.aws.stack_facts import (
     Unread,
 )
 from detent_infra.aws.stack_permissions import NEEDED
+from detent_infra.aws.table import INDEX
+from detent_infra.engine.step import TIME_MARGIN
 
 from detent.cli import queue_checks
 from detent.cli.findings import Check
-from detent.cli.judgement import AGAIN, REVERT, aws, or_well, skipped, when_read
+from detent.cli.judgement import AGAIN, NEAR, REVERT, aws, or_well, skipped, when_read
+from detent.packaging.target import OLDEST
 
 RESOURCES = (
     "Table", "Bucket", "Queue", "DeadLetterQueue", "Logs",
     "Worker", "WorkerMessages", "Start", "StartUrl", "Tick", "TickMinute", "DeadLetters", "DeadLettersMessages",
 )  # fmt: skip
 """What the template makes, by logical name. An emulator's stack may be complete and lack one; people delete others."""
-INDEX, EXPIRES = "runs", "expires"
-STEP_MARGIN = 2
-"""Seconds before the end of an invocation that no attempt of a step gets (the engine's `TIME_MARGIN`)."""
+EXPIRES = "expires"
 SKEW, REFUSED_SKEW = 5, 300
 """Seconds: what a lease of 30 s bears, and where AWS refuses a signature."""
 LITTLE_MEMORY = 256
 """MB."""
-OLDEST_PYTHON = (3, 11)
-NEAR = 0.8
-"""Share of a quota from which on we warn."""
 
 
 def judge(facts: StackFacts) -> Iterator[Check]:
@@ -149,7 +147,7 @@ def _runtime(facts: StackFacts) -> Iterator[Check]:
     def judged(functions: tuple[FunctionFacts, ...]) -> Iterator[Check]:
         for each in functions:
             version = re.fullmatch(r"python(\d+)\.(\d+)", each.runtime)
-            if version is None or (int(version[1]), int(version[2])) < OLDEST_PYTHON:
+            if version is None or (int(version[1]), int(version[2])) < OLDEST:
                 said = f"{each.logical} runs on {each.runtime or 'no managed runtime'}."
                 yield Check("runtime", "fail", said, "detent needs python3.11 or newer. " + AGAIN)
             if each.memory < LITTLE_MEMORY:
@@ -177,7 +175,7 @@ def _steps(facts: StackFacts) -> Iterator[Check]:
         fix = "`detent deploy` registers the app's, and the tick each minute: if it does not, its log says why."
         yield Check("steps", "warn", "No workflow is registered.", fix)
     elif worker is not None:
-        longest = worker.timeout - STEP_MARGIN
+        longest = worker.timeout - TIME_MARGIN // 1000
         for each in (each for each in facts.steps if each.timeout > longest):
             said = (
                 f"{each.workflow}.{each.step} may take {each.timeout:g} s, but an invocation of the worker ends after "
