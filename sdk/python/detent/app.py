@@ -12,6 +12,7 @@ from typing import Any, TypeVar, overload
 
 from detent_infra.connect import connect
 from detent_infra.engine import Engine
+from detent_infra.executor import Executor
 from detent_infra.ports import Backend
 from detent_infra.standard_logging import forward_standard_logging
 from detent_infra.triggers import Subscription
@@ -153,10 +154,7 @@ class App:
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: float = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
-        engine = Engine(self.backend, self.executor, telling=telling())
-        worker = Worker(engine, subscriptions=self.subscriptions, concurrency=concurrency, grace=grace)
-        with forward_standard_logging():
-            await worker.run(stop)
+        await work_with(self, self.executor, stop, concurrency=concurrency, grace=grace)
 
     async def _work_until_signal(self, concurrency: int, grace: float) -> None:
         stop = asyncio.Event()
@@ -172,3 +170,11 @@ class App:
         found = self._workflows.get(workflow)
         declared = found.steps.get(step) if found else None
         return declared.body if declared else None
+
+
+async def work_with(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
+    """`App.work`, with this executor around the app's own."""
+    engine = Engine(app.backend, executor, telling=telling())
+    worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
+    with forward_standard_logging():
+        await worker.run(stop)

@@ -8,18 +8,15 @@ import os
 import signal
 import sys
 import time
+from contextlib import closing
 
 from detent_infra.connect import shown
-from detent_infra.engine import Engine
 from detent_infra.executor import Executor
-from detent_infra.standard_logging import forward_standard_logging
 from detent_infra.triggers import queues
-from detent_infra.worker import Worker
 
-from detent.app import App
+from detent.app import App, work_with
 from detent.cli.output import clean, console, indented
 from detent.cli.project import Options, load_app, must_be_shared
-from detent.logs import telling
 
 IMPATIENT = 0.5
 """Seconds after the first signal from which a second one ends the process at once. Sooner, it is the same Ctrl-C,
@@ -74,15 +71,9 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
 
 
 async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
-    """Works with this executor of the app until `stop` is set."""
-    backend = app.backend
-    engine = Engine(backend, executor, telling=telling())
-    worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
-    try:
-        with forward_standard_logging():
-            await worker.run(stop)
-    finally:
-        backend.close()
+    """Works with this executor of the app until `stop` is set, and closes the app's backend."""
+    with closing(app.backend):
+        await work_with(app, executor, stop, concurrency=concurrency, grace=grace)
 
 
 def log_to_stderr() -> None:
