@@ -51,6 +51,11 @@ def rank(level: str) -> int:
     return LEVELS.get(level_name(level), LEVELS["INFO"])
 
 
+def names_below(level: str) -> tuple[str, ...]:
+    """Every name, in every spelling, of the levels below this one."""
+    return tuple(name for name in (*LEVELS, *_SPELLINGS) if rank(name) < rank(level))
+
+
 # ---- what people write ---------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -16,11 +17,13 @@ from detent_infra.aws.log_search import LATE, MAX_SEEN, Event, narrowing, to_lin
 from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
 from detent_infra.lifecycle import Lifecycle
-from detent_infra.log_lines import MAX_BYTES, fit, from_json, to_json
+from detent_infra.log_lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
 from detent_infra.log_reading import SEARCHING, LogReader
 from detent_infra.ports import Backend, LogLine, LogQuery
 from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
 from detent_state_machine.filter_pattern import parse
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
 
@@ -301,6 +304,9 @@ def test_many_searches_are_spread_over_time(backend: Backend) -> None:
     assert time.monotonic() - began >= (16 - 10) / 4
 
 
+BELOW_WARN = '$.level != "TRACE" && $.level != "DEBUG" && $.level != "INFO"'
+
+
 @pytest.mark.parametrize(
     ("query", "pattern"),
     [
@@ -308,17 +314,65 @@ def test_many_searches_are_spread_over_time(backend: Backend) -> None:
         (LogQuery(workflow="orders", path="charge"), "level charge orders"),
         (LogQuery(runs=("r1",)), "r1"),
         (LogQuery(runs=("r1",), path="charge"), "r1 charge"),
-        (LogQuery(runs=("r1",), path="load[3]", pattern="{ $.x = 1 }", level="WARN"), "r1"),
+        (LogQuery(runs=("r1",), path="load[3]", pattern="{ $.x = 1 }"), "r1"),
         (LogQuery(runs=("r-1",), path="charge"), '"r-1"'),
         (LogQuery(runs=('r"\\',)), "run_id"),
-        (LogQuery(runs=("r1", "r2")), '{ $.run_id = "r1" || $.run_id = "r2" }'),
+        (LogQuery(runs=("r1", "r2")), '{ ($.run_id = "r1" || $.run_id = "r2") }'),
+        (LogQuery(runs=("r1", "r2"), path="charge"), '{ ($.run_id = "r1" || $.run_id = "r2") && $.path = "charge" }'),
         (LogQuery(runs=("r1", 'r"2')), "run_id"),
         (LogQuery(runs=tuple(f"run{n:023}" for n in range(100))), "run_id"),
+        (LogQuery(level="WARN"), f"{{ {BELOW_WARN} }}"),
+        (LogQuery(level="warning", pattern="refused"), f"{{ {BELOW_WARN} }}"),
+        (LogQuery(runs=("r1",), level="WARN"), f'{{ $.run_id = "r1" && {BELOW_WARN} }}'),
+        (LogQuery(runs=("r1",), path="load[3]", level="DEBUG"), '{ $.run_id = "r1" && $.level != "TRACE" }'),
+        (LogQuery(runs=tuple(f"run{n:023}" for n in range(100)), level="WARN"), f"{{ {BELOW_WARN} }}"),
+        (LogQuery(path="x" * 2_000, level="WARN"), f"{{ {BELOW_WARN} }}"),
+        (LogQuery(level="TRACE"), "level"),
     ],
 )
-def test_cloudwatch_is_asked_for_no_less_than_the_query_wants(query: LogQuery, pattern: str) -> None:
+def test_cloudwatch_is_asked_for_what_the_query_wants(query: LogQuery, pattern: str) -> None:
     assert narrowing(query) == pattern
-    own = parse(pattern)
-    for run_id in query.runs or ("any",):
-        wanted = line(1, "m", run_id, path=query.path, workflow=query.workflow)
-        assert own(to_json(wanted)), "by the documented grammar it matches every line that is wanted"
+
+
+IDS = st.sampled_from(["r1", "r-2", "R_3.x", 'r"4', "run 5", "17", *(f"run{n:023}" for n in range(40))])
+NAMES = st.sampled_from(["", "charge", "load[3]", "think#4", "a.b", "naïve"])
+SPELLED = st.sampled_from([*LEVELS, "WARNING", "FATAL", "warn", "Error", "NOTICE", ""])
+QUERIES = st.builds(
+    LogQuery,
+    runs=st.lists(IDS, max_size=45).map(tuple),
+    workflow=NAMES,
+    path=NAMES,
+    level=st.sampled_from(["", *LEVELS, "warning", "fatal"]),
+    pattern=st.sampled_from(["", "refused", "-refused", "{ $.attempt > 1 }"]),
+)
+
+
+@st.composite
+def printed(draw: st.DrawFn, query: LogQuery) -> str:
+    """A line as detent, Powertools or another logger prints it; mostly one that the query may want."""
+    run_id = draw(IDS if not query.runs else st.sampled_from(query.runs) | IDS)
+    path, workflow = draw(st.just(query.path) | NAMES), draw(st.just(query.workflow) | NAMES)
+    level, message = draw(SPELLED), draw(st.sampled_from(["card refused", "level r1"]))
+    if draw(st.booleans()):
+        return to_json(LogLine(5, level, message, run_id, path, draw(st.integers(0, 3)), workflow=workflow))
+    names = {"level": level, "message": message, "run_id": run_id, "path": path, "workflow": workflow, "attempt": 2}
+    return json.dumps(names, separators=draw(st.sampled_from([(",", ":"), (", ", ": ")])))
+
+
+@given(QUERIES.flatmap(lambda query: st.tuples(st.just(query), printed(query))))
+def test_every_line_that_the_query_wants_fits_what_cloudwatch_is_asked(drawn: tuple[LogQuery, str]) -> None:
+    """By the documented grammar. So what is chosen here is what is chosen on a backend that is read whole."""
+    query, text = drawn
+    assert len(narrowing(query)) <= 1024
+    found = to_line(Event("stream", 5, text))
+    if found is not None and selects(query)(found, text):
+        assert parse(narrowing(query))(text)
+
+
+@pytest.mark.parametrize("least", LEVELS)
+def test_lines_below_the_level_do_not_travel(least: str) -> None:
+    asked = parse(narrowing(LogQuery(runs=("r1",), level=least)))
+    names = [*LEVELS, "WARNING", "FATAL"]
+    assert [name for name in names if asked(to_json(replace(line(1, "m"), level=name)))] == [
+        name for name in names if rank(name) >= rank(least)
+    ]

@@ -32,6 +32,7 @@ from detent_infra.log_reading import LogReader
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
 from detent_state_machine import run_transitions
+from detent_state_machine.filter_pattern import parse
 from detent_state_machine.keys import run_key
 from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
@@ -90,10 +91,10 @@ class Group:
     """What happens when a search has been answered, one thing after each."""
     over: threading.Event = field(default_factory=threading.Event)
 
-    def write(self, text: str, run_id: str = "r1", *, ago: int = 0, **more: Any) -> Stored:
+    def write(self, text: str, run_id: str = "r1", *, ago: int = 0, level: str = "INFO", **more: Any) -> Stored:
         """A line of the run, as the group stores it, dated `ago` milliseconds back."""
         now = wall_clock() - ago
-        line = to_json(LogLine(now, "INFO", text, run_id, **more))
+        line = to_json(LogLine(now, level, text, run_id, **more))
         stored = {"logStreamName": "s", "timestamp": now, "ingestionTime": now, "message": line + "\n"}
         self.stored.append({**stored, "eventId": str(len(self.stored))})
         return stored
@@ -104,7 +105,8 @@ class Group:
                 others = [{"logGroupName": GROUP + "-other", "arn": ARN + "-other"}]
                 return 200, {"logGroups": [*others, {"logGroupName": GROUP, "arn": ARN}]}
             case "FilterLogEvents":
-                return 200, {"events": [e for e in self.stored if e["timestamp"] >= request.get("startTime", 0)]}
+                since, fits = request.get("startTime", 0), parse(request["filterPattern"])
+                return 200, {"events": [e for e in self.stored if e["timestamp"] >= since and fits(e["message"])]}
             case _:
                 return 400, {"__type": self.refusal, "message": "no more sessions"}
 
@@ -269,14 +271,15 @@ def test_a_line_that_comes_by_search_and_live_is_shown_once_and_one_written_twic
     assert sorted(served.follow(all_of("end"))) == ["end", "twice", "twice"]
 
 
-def test_the_users_pattern_is_applied_here_to_what_live_tail_sends(served: Served) -> None:
+def test_live_tail_is_asked_for_the_level_and_the_users_pattern_is_applied_here(served: Served) -> None:
     def script(group: Group, send: Callable[[bytes], None]) -> None:
-        send(update(group.write("no", attempt=1), group.write("yes", attempt=2)))
+        send(update(*(group.write(text, level="WARN", attempt=n) for n, text in enumerate(["no", "no", "yes"]))))
         silent(group, send)
 
     served.group.scripts.append(script)
-    query = LogQuery(runs=("r1",), pattern="{ $.attempt > 1 }")
+    query = LogQuery(runs=("r1",), level="DEBUG", pattern="{ $.attempt > 1 }")
     assert served.follow(all_of("yes"), query) == ["yes"]
+    assert served.group.patterns == ['{ $.run_id = "r1" && $.level != "TRACE" }']
 
 
 def test_what_a_sampled_update_left_out_is_searched_for(served: Served) -> None:
@@ -480,7 +483,7 @@ def test_lines_of_several_runs_are_asked_for_at_once(served: Served) -> None:
     served.group.scripts.append(script)
     query = LogQuery(runs=("r1", "r2"))
     assert sorted(served.follow(all_of("one", "two"), query)) == ["one", "two"]
-    assert served.group.patterns == ['{ $.run_id = "r1" || $.run_id = "r2" }']
+    assert served.group.patterns == ['{ ($.run_id = "r1" || $.run_id = "r2") }']
 
 
 def test_an_event_is_new_once_whoever_gives_it_and_however_often_it_was_written() -> None:

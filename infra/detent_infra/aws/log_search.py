@@ -17,7 +17,7 @@ from detent_state_machine.errors import InputError, Unavailable
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import Throttled
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import from_json, line_of
+from detent_infra.log_lines import from_json, line_of, names_below
 from detent_infra.ports import MAX_LINES, Clock, LogLine, LogQuery
 
 if TYPE_CHECKING:
@@ -113,10 +113,8 @@ def narrowing(query: LogQuery) -> str:
     The user's own pattern is not in it. It is applied here, to what comes back, where its meaning is the same on
     every backend; and what CloudWatch is sent stays simple enough for every stand-in.
     """
-    if len(query.runs) > 1:
-        pattern = "{ " + " || ".join(f'$.run_id = "{run}"' for run in query.runs) + " }"
-        simple = all(_PLAIN.fullmatch(run) for run in query.runs)
-        return pattern if simple and len(pattern) <= MAX_SENT_PATTERN else "run_id"
+    if query.level or len(query.runs) > 1:
+        return _conditions(query)
     terms = [term for term in (query.path, query.workflow) if _PLAIN.fullmatch(term)]
     if not query.runs:
         return " ".join(["level", *terms])
@@ -124,6 +122,26 @@ def narrowing(query: LogQuery) -> str:
     if not _PLAIN.fullmatch(run):
         return f'"{run}"' if _QUOTED.fullmatch(run) else "run_id"
     return " ".join([run, *terms])
+
+
+def _conditions(query: LogQuery) -> str:
+    """What terms cannot say. A condition that cannot be written, or for which there is no room, is left out.
+
+    Of the level it says what is too low, by name: one that nobody knows, or in small letters, is for us to judge.
+    """
+    wanted = (("run_id", query.runs), ("path", (query.path,)), ("workflow", (query.workflow,)))
+    equal = [
+        [f'$.{name} = "{text}"' for text in any_of]
+        for name, any_of in wanted
+        if any_of and all(_QUOTED.fullmatch(text) for text in any_of)
+    ]
+    conditions = [any_of[0] if len(any_of) == 1 else f"({' || '.join(any_of)})" for any_of in equal]
+    conditions += [f'$.level != "{name}"' for name in (names_below(query.level) if query.level else ())]
+    pattern = ""
+    for condition in conditions:
+        longer = f"{pattern} && {condition}" if pattern else condition
+        pattern = longer if len(longer) + len("{  }") <= MAX_SENT_PATTERN else pattern
+    return f"{{ {pattern} }}" if pattern else "run_id" if query.runs else "level"
 
 
 @dataclass(slots=True)
