@@ -100,6 +100,25 @@ def moto_stack(*, max_receives: int = 10) -> Iterator[Resources]:
 
 
 @contextmanager
+def named_stack(name: str) -> Iterator[Resources]:
+    """The same, known to CloudFormation under that name, so that an `aws://` URL leads to it."""
+    with moto_stack() as resources:
+        outputs = {
+            "TableName": resources.table,
+            "QueueUrl": resources.queue_url,
+            "DeadLetterQueueUrl": resources.dead_letter_url,
+            "BucketName": resources.bucket,
+            "LogGroupName": resources.log_group,
+        }
+        template = {
+            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+        }
+        _session().client("cloudformation").create_stack(StackName=name, TemplateBody=json.dumps(template))
+        yield resources
+
+
+@contextmanager
 def moto_backend(
     *,
     timing: Timing | None = None,

@@ -21,7 +21,6 @@ nobody waits for may write until its worker's time is up."""
 MAX_FAMILY = 100
 LOOK_EVERY = 3.0
 """Seconds between two looks at whether runs have ended that are followed."""
-SEARCHING = "Nothing found so far; searching on through a large log. A run, or a shorter time, is found faster."
 ENDS = frozenset({"run_completed", "run_failed", "run_cancelled"})
 """The engine's last line about a run."""
 
@@ -57,11 +56,8 @@ class LogReader:
         live = [run for run in runs if not self._settled(run)]
         if not follow or (runs and not live):
             after: str | None = None
-            said = False
             while True:
                 page = await self._logs.read(query, after=after)
-                if page.more and not page.lines and not said:
-                    page, said = replace(page, note=SEARCHING), True
                 yield page
                 if not page.more:
                     return

@@ -205,6 +205,8 @@ class LogPage:
     """There is more to read at once. An empty page may say so too: a search takes bounded time."""
     note: str = ""
     """What a person who waits for lines should know, as that they come later than usual. Said once."""
+    reached: int = 0
+    """Every line before this time has been given, in milliseconds since the epoch; 0: nobody can say yet."""
 
 
 MAX_LINES = 10_000

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from detent_infra.ports import LogLine
 from detent_infra.sqlite import sqlite_backend
 
+from tests.aws_stack import REGION, Answer, answering, named_stack
 from tests.e2e.cli_project import PATIENCE, Project
 
 
@@ -131,6 +133,24 @@ def test_what_makes_no_sense_is_refused_in_one_line(project: Project) -> None:
     project.call("logs", "--children").refused("--children", "Name one")
     project.call("logs", "last", "--follow", "--until", "1m").refused("--until")
     project.call("logs", "last", "--until", "soon").refused("--until 'soon'")
+    project.call("logs", "last", "--follow", "--timeout", "5").refused("--timeout")
+
+
+def test_a_search_that_would_take_minutes_stops_and_says_how_to_go_on(project: Project) -> None:
+    ends: Answer = (200, {"events": []})
+    goes_on: Answer = (200, {"events": [], "nextToken": "more"})
+    url = f"aws://shop?region={REGION}"
+    with named_stack("shop"):
+        with answering("logs.FilterLogEvents", ends, *[goes_on] * 100):
+            stopped = project.call("logs", "--since", "5h", "--timeout", "1", "--json", "--url", url)
+        stopped.refused("after 1 s of searching", "All before 20", "--timeout")
+        reached = re.search(r"Go on with --since (\S+),", stopped.err)
+        assert reached is not None
+        done = datetime.now(UTC) - datetime.fromisoformat(reached[1])
+        assert timedelta(hours=4) < done < timedelta(hours=4, minutes=5)
+        with answering("logs.FilterLogEvents", *[goes_on] * 100):
+            project.call("logs", "--timeout", "1", "--url", url).refused("more to search", "RUN, --since and --until")
+        assert project.call("logs", "--since", reached[1], "--timeout", "1", "--url", url).code == 0
 
 
 def test_following_a_run_that_has_ended_shows_it_all_and_ends(project: Project) -> None:

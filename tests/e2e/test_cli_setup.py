@@ -14,7 +14,7 @@ import boto3
 import pytest
 from detent.cli import main
 
-from tests.aws_stack import REGION, moto_stack
+from tests.aws_stack import REGION, named_stack
 from tests.e2e.cli_project import PATIENCE, Project, command
 
 
@@ -241,26 +241,13 @@ def test_the_doctor_finds_what_is_wrong(project: Project) -> None:
 
 
 def test_the_doctor_reaches_every_part_of_a_stack(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
-    with moto_stack() as resources:
-        outputs = {
-            "TableName": resources.table,
-            "QueueUrl": resources.queue_url,
-            "DeadLetterQueueUrl": resources.dead_letter_url,
-            "BucketName": resources.bucket,
-            "LogGroupName": resources.log_group,
-        }
-        template = {
-            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
-            "Outputs": {name: {"Value": value} for name, value in outputs.items()},
-        }
-        session = boto3.Session(region_name=REGION)
-        session.client("cloudformation").create_stack(StackName="shop", TemplateBody=json.dumps(template))
+    with named_stack("shop") as resources:
         code = main(["doctor", "--json", "--url", f"aws://shop?region={REGION}"])
         report = json.loads(capsys.readouterr().out)
         found = {check["name"]: check["verdict"] for check in report["checks"]}
         assert (code, report["ok"]) == (0, True)
         assert [found[name] for name in ("table", "table write", "blobs", "logs", "queue")] == ["ok"] * 5
-        items = session.client("dynamodb").scan(TableName=resources.table)["Items"]
+        items = boto3.client("dynamodb").scan(TableName=resources.table)["Items"]
         assert items == []
 
 

@@ -9,23 +9,22 @@ import time
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import boto3
 import pytest
-from detent_infra.aws.log_search import LATE, MAX_SEEN, Event, narrowing, to_line
+from detent_infra.aws.log_search import LATE, MAX_REQUESTS, MAX_SEEN, PRINTED, Event, narrowing, to_line
 from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.log_lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
-from detent_infra.log_reading import SEARCHING, LogReader
-from detent_infra.ports import Backend, LogLine, LogQuery
+from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
 from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
 from detent_state_machine.filter_pattern import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
+from tests.aws_stack import REGION, Answer, answering, moto_backend, recorded_calls
 
 
 class Clock:
@@ -155,19 +154,62 @@ def test_a_search_that_cloudwatch_does_in_many_empty_pages_ends_and_goes_on(back
     with answering("logs.FilterLogEvents", *[empty] * 30) as left:
         found, after = messages(backend)
         assert found == []
-        assert len(left) == 10
+        assert len(left) == 30 - MAX_REQUESTS
+        for _ in range(2):
+            _, after = messages(backend, after)
         assert run(backend.logs.read(LogQuery(runs=("r1",)), after=after)).more is False
     assert left == []
 
 
-def test_a_long_search_that_finds_nothing_says_once_that_it_goes_on(backend: Backend) -> None:
-    async def notes() -> list[str]:
-        return [page.note async for page in LogReader(Lifecycle(backend)).pages(LogQuery())]
+HOUR = 3_600_000
+SEARCH = "logs.FilterLogEvents"
+ENDS: Answer = (200, {"events": []})
+GOES_ON: Answer = (200, {"events": [], "nextToken": "more"})
 
-    empty = (200, {"events": [], "nextToken": "more"})
-    with answering("logs.FilterLogEvents", *[empty] * 25):
-        assert run(notes()) == [SEARCHING, ""]
-    assert run(notes()) == [""]
+
+def test_a_search_through_days_goes_slice_by_slice_and_finds_every_line_once(backend: Backend, clock: Clock) -> None:
+    since = clock() - 100 * HOUR
+    times = [since + hours * HOUR + off for hours in (0, 1, 3, 7, 15, 31, 63, 99) for off in (-1, 0, 1)]
+    run(backend.logs.append([line(time, str(time)) for time in times]))
+    with recorded_calls() as calls:
+        found, after = messages(backend, since=since)
+    assert found == [str(time) for time in times[1:]]
+    asked = [(call.params["startTime"], call.params.get("endTime")) for call in calls]
+    assert [(end - start + 1) / HOUR for start, end in asked[:-1] if end] == [1, 2, 4, 8, 16, 32]
+    assert all(start == end + 1 for (_, end), (start, _) in pairwise(asked) if end)
+    assert asked[-1][1] is None
+    run(backend.logs.append([line(clock() - LATE + 1, "late")]))
+    assert messages(backend, after, since=since)[0] == ["late"]
+
+
+def test_a_search_until_a_time_goes_no_further(backend: Backend, clock: Clock) -> None:
+    since = clock() - 100 * HOUR
+    with recorded_calls() as calls:
+        messages(backend, since=since, until=since + HOUR)
+        messages(backend, since=since, until=since + 2 * HOUR)
+    assert [(call.params["endTime"] - since) // HOUR for call in calls] == [0, 1, 0, 2]
+
+
+def test_a_slice_that_took_several_requests_is_followed_by_one_as_long(backend: Backend, clock: Clock) -> None:
+    with answering(SEARCH, GOES_ON, ENDS, ENDS), recorded_calls() as calls:
+        messages(backend, since=clock() - 5 * HOUR)
+    spans = [call.params["endTime"] - call.params["startTime"] + 1 for call in calls[:-1]]
+    assert spans == [HOUR, HOUR, HOUR, 2 * HOUR]
+
+
+def test_a_search_that_is_not_over_says_up_to_when_it_is(backend: Backend, clock: Clock) -> None:
+    since = clock() - 5 * HOUR
+
+    def read(after: str | None = None) -> LogPage:
+        page: LogPage = run(backend.logs.read(LogQuery(since=since), after=after))
+        return page
+
+    with answering(SEARCH, *[GOES_ON] * MAX_REQUESTS, ENDS, *[GOES_ON] * (MAX_REQUESTS - 1)):
+        nowhere = read()
+        after_one = read(nowhere.next)
+    assert (nowhere.more, nowhere.reached) == (True, 0)
+    assert (after_one.more, after_one.reached) == (True, since + HOUR - PRINTED)
+    assert read(after_one.next).more is False
 
 
 def test_one_stream_per_process_is_made_when_there_is_something_to_write(backend: Backend, clock: Clock) -> None:
@@ -300,7 +342,7 @@ def test_many_searches_are_spread_over_time(backend: Backend) -> None:
     empty = (200, {"events": [], "nextToken": "more"})
     with answering("logs.FilterLogEvents", *[empty] * 16):
         began = time.monotonic()
-        messages(backend)
+        messages(backend, messages(backend)[1])
     assert time.monotonic() - began >= (16 - 10) / 4
 
 

@@ -202,8 +202,8 @@ async def follow(
             last = over.is_set()
             while True:
                 events = await search.page(query, cursor, PAGE)
-                yield page(events, searched, more=cursor.token is not None)
-                if cursor.token is None:
+                yield page(events, searched, more=not cursor.done)
+                if cursor.done:
                     break
             if last:
                 return

@@ -23,8 +23,11 @@ from detent_infra.ports import MAX_LINES, Clock, LogLine, LogQuery
 if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import FilterLogEventsRequestTypeDef, FilterLogEventsResponseTypeDef
 
-MAX_REQUESTS = 20
+MAX_REQUESTS = 10
 """In one `read`: CloudWatch may answer a search of a large group with many empty pages."""
+SLICE = 3_600_000
+"""Milliseconds of log that are searched first, then the next: CloudWatch does not say how far a search is, so this is
+how it is known. After a slice for which one request was enough comes one twice as long."""
 LATE = 15_000
 """How many milliseconds later than its time a line may become visible and still be read."""
 PRINTED = 60_000
@@ -63,7 +66,7 @@ class GroupSearch:
 
     async def page(self, query: LogQuery, cursor: Cursor, limit: int) -> list[Event]:
         """The next events, at most `limit`, perhaps none though more follow. Moves the cursor on."""
-        cursor.begin(self._clock())
+        cursor.begin(self._clock(), query.until)
         # Asking for no more than is wanted means that no page is ever half used.
         request: FilterLogEventsRequestTypeDef = {
             "logGroupName": self._group,
@@ -71,7 +74,9 @@ class GroupSearch:
             "startTime": cursor.start,
             "limit": min(MAX_LINES, max(1, limit)),
         }
-        if query.until is not None:
+        if cursor.end is not None:
+            request["endTime"] = cursor.end
+        elif query.until is not None:
             request["endTime"] = max(cursor.start, query.until + PRINTED)
         if cursor.token is not None:
             request["nextToken"] = cursor.token
@@ -146,7 +151,7 @@ def _conditions(query: LogQuery) -> str:
 
 @dataclass(slots=True)
 class Cursor:
-    """Where a reader is: a search from `start` on, at `token`.
+    """Where a reader is: a search of the slice from `start` to `end`, or to the present, at `token`.
 
     Events become visible late and out of order, so the next search starts at `resume`, a little before this one
     began; `seen` keeps what was had from there on from being read twice.
@@ -156,12 +161,22 @@ class Cursor:
     token: str | None = None
     resume: int = 0
     seen: dict[str, int] = field(default_factory=dict[str, int])
+    end: int | None = None
+    span: int = SLICE
     most: int | None = MAX_SEEN
     """Of them, or None if the cursor is not handed out."""
 
-    def begin(self, now: int) -> None:
+    @property
+    def done(self) -> bool:
+        """Whether the search has come to its end, after which it begins again at `resume`."""
+        return self.token is None and self.end is None
+
+    def begin(self, now: int, until: int | None) -> None:
         if self.token is None:
             self.resume = max(self.start, now - LATE)
+            end = self.start + self.span - 1
+            latest = now - LATE if until is None else min(now - LATE, until + PRINTED)
+            self.end = end if self.start > 0 and end < latest else None
 
     def go_on(self, times: dict[str, int], token: str | None) -> None:
         self.seen.update((id, time) for id, time in times.items() if time >= self.resume)
@@ -169,20 +184,25 @@ class Cursor:
         if self.most is not None and full:
             # It stays small: rather miss a line that comes very late than carry thousands of ids.
             self.resume = max(self.resume, sorted(self.seen.values())[-self.most])
-        self.token = token
-        if token is None:
+        if token is None and self.end is not None:
+            self.start = self.end + 1
+            self.span *= 2 if self.token is None else 1
+        elif token is None:
             self.start = self.resume
+        self.token = token
         if full or token is None:
             self.seen = {id: time for id, time in self.seen.items() if time >= self.resume}
 
     def encode(self) -> str:
-        return json.dumps([self.start, self.token, self.resume, self.seen], separators=(",", ":"))
+        parts = [self.start, self.token, self.resume, self.seen, self.end, self.span]
+        return json.dumps(parts, separators=(",", ":"))
 
     @staticmethod
     def decode(text: str) -> Cursor:
         try:
-            start, token, resume, seen = cast("tuple[int, str | None, int, dict[str, int]]", json.loads(text))
-            return Cursor(int(start), token, int(resume), dict(seen))
+            parts = cast("tuple[int, str | None, int, dict[str, int], int | None, int]", json.loads(text))
+            start, token, resume, seen, end, span = parts
+            return Cursor(int(start), token, int(resume), dict(seen), end, int(span))
         except (ValueError, TypeError):
             raise InputError(f"{text[:80]!r} is no cursor of a log.", advice="Pass `LogPage.next` unchanged.") from None
 

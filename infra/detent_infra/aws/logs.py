@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.live_tail import SETTLES, follow
-from detent_infra.aws.log_search import MAX_REQUESTS, Cursor, GroupSearch, in_order, to_line
+from detent_infra.aws.log_search import MAX_REQUESTS, PRINTED, Cursor, GroupSearch, in_order, to_line
 from detent_infra.aws.resources import Clients
 from detent_infra.log_lines import fit, selects
 from detent_infra.ports import Clock, Ids, LogLine, LogPage, LogQuery
@@ -74,9 +74,12 @@ class CloudWatchLogs:
             events = await self._search.page(query, cursor, limit - len(found))
             lines = ((to_line(event), event.text) for event in events)
             found.extend(line for line, text in lines if line is not None and wanted(line, text))
-            if cursor.token is None or len(found) >= limit:
+            if cursor.done or len(found) >= limit:
                 break
-        return LogPage(in_order(found), cursor.encode(), more=cursor.token is not None)
+        reached = cursor.start - PRINTED
+        return LogPage(
+            in_order(found), cursor.encode(), more=not cursor.done, reached=reached if reached > query.since else 0
+        )
 
     def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
         """By Live Tail, and where that is refused or breaks off, by searching every few seconds."""

@@ -199,6 +199,10 @@ def logs(
         int | None,
         typer.Option("--limit", "-n", metavar="N", min=1, help="The first so many; 10,000, unless it follows."),
     ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", min=1, help="Search at most so long; 60, unless it follows."),
+    ] = None,
     app: AppName = None,
     url: Url = None,
     json: AsJson = False,
@@ -209,7 +213,7 @@ def logs(
     """
     from detent.cli.logs import Wanted, show_logs
 
-    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit)
+    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit, timeout)
     show_logs(Options(app, url), wanted, follow=follow, as_json=json)
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from detent_infra.log_lines import known_level, level_name
 from detent_infra.log_reading import LogReader
-from detent_infra.ports import LogLine, LogQuery
+from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_state_machine import filter_pattern
-from detent_state_machine.errors import InputError, UnknownStep
+from detent_state_machine.errors import InputError, Unavailable, UnknownStep
 from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
@@ -38,6 +39,8 @@ MAX_SHOWN = 10_000
 """Lines, the first, that are printed without --limit or --follow."""
 RECENT = 600_000
 """Milliseconds that are looked back over without a run and --since."""
+PATIENCE = 60
+"""Seconds that a search takes at most without --timeout or --follow."""
 NARROW, WIDE = 60, 90
 
 
@@ -54,6 +57,7 @@ class Wanted:
     until: str | None
     children: bool
     limit: int | None
+    timeout: int | None
 
 
 def show_logs(options: Options, wanted: Wanted, *, follow: bool, as_json: bool) -> None:
@@ -63,6 +67,8 @@ def show_logs(options: Options, wanted: Wanted, *, follow: bool, as_json: bool) 
         raise InputError("--children is about a run.", advice="Name one: `detent logs RUN --children`.")
     if follow and wanted.until is not None:
         raise InputError("--follow has no end, and --until is one.", advice="Leave one of them out.")
+    if follow and wanted.timeout is not None:
+        raise InputError("--follow has no end, and --timeout is one.", advice="Leave one of them out.")
     query = LogQuery(
         workflow=wanted.workflow or "",
         path=wanted.step or "",
@@ -132,7 +138,9 @@ async def _show(options: Options, wanted: Wanted, query: LogQuery, *, follow: bo
             query = replace(query, since=_now() - RECENT)
         limit = wanted.limit if wanted.limit is not None or follow else MAX_SHOWN
         shown = 0
-        async with aclosing(LogReader(client.lifecycle).pages(query, runs, follow=follow)) as pages:
+        timeout = math.inf if follow else wanted.timeout or PATIENCE
+        found = LogReader(client.lifecycle).pages(query, runs, follow=follow)
+        async with aclosing(found), aclosing(_watched(found, timeout, err)) as pages:
             async for page in pages:
                 if page.note:
                     err.print(page.note, style="yellow", soft_wrap=True)
@@ -148,6 +156,47 @@ async def _show(options: Options, wanted: Wanted, query: LogQuery, *, follow: bo
                     return
     if not shown and not as_json:
         _say_none(err, wanted, runs, follow=follow)
+
+
+async def _watched(pages: AsyncGenerator[LogPage, None], timeout: float, err: Console) -> AsyncGenerator[LogPage, None]:
+    """The pages. While there are none with lines, a terminal shows how far the search is.
+
+    Raises `Unavailable` if there is more after so many seconds of waiting for pages; what is done with them is free.
+    """
+    spent = 0.0
+    shown = err.status("") if err.is_terminal else None
+    try:
+        while True:
+            began = time.monotonic()
+            page = await anext(pages, None)
+            spent += time.monotonic() - began
+            if shown is not None:
+                shown.stop()
+            if page is None:
+                return
+            yield page
+            if page.more and spent >= timeout:
+                raise _too_long(timeout, page.reached)
+            if page.more and not page.lines and shown is not None:
+                so_far = f", done up to {local_time(page.reached)}" if page.reached else ""
+                shown.update(f"Searching a large log{so_far} …")
+                shown.start()
+    finally:
+        if shown is not None:
+            shown.stop()
+
+
+def _too_long(timeout: float, reached: int) -> Unavailable:
+    longer = "or search longer with --timeout."
+    if reached:
+        return Unavailable(
+            f"Stopped after {timeout:g} s of searching. All before {iso(reached)} is searched.",
+            advice=f"Go on with --since {iso(reached)}, {longer}",
+        )
+    return Unavailable(
+        f"Stopped after {timeout:g} s of searching, with more to search.",
+        advice=f"Search less at once, by RUN, --since and --until, {longer}",
+    )
 
 
 async def _runs(client: Client, run_id: str, children: bool) -> list[RunRecord]:
