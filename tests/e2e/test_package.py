@@ -100,7 +100,7 @@ def test_markers_of_dependencies_are_judged_for_the_target(tmp_path: Path) -> No
     for python, held, missing in (("3.11", "ancient", "modern"), ("3.13", "modern", "ancient")):
         target = Target(python, "arm64")
         if python == "3.11":
-            reached(detent("package", "--lock", *options(target)), project, **found)
+            reached(detent("package", "--lock", "--python-version", python), project, **found)
         reached(detent("package", "--no-bytecode", *options(target)), project, **found)
         assert (project / f"build/lambda/{held}.py").exists()
         assert not (project / f"build/lambda/{missing}.py").exists()

@@ -167,6 +167,9 @@ def test_a_folder_inside_of_what_goes_into_it_is_refused(shop: Project) -> None:
 
 def test_options_that_would_do_nothing_are_refused(shop: Project) -> None:
     shop.call("package", "--upgrade").refused("detent package --lock --upgrade")
+    for option in (("--out", "build"), ("--architecture", "arm64"), ("--bytecode",), ("--no-bytecode",)):
+        shop.call("package", "--lock", *option).refused(f"{option[0]} is about the folder", f"Leave {option[0]} out")
+    shop.call("package", "--lock", "--compile-with", "python3").refused("--compile-with is about the folder")
     shop.call("doctor", "--stack", "shop", "--app", "shop:app").refused("--stack")
     shop.call("doctor", "--stack", "shop", "--url", "memory://").refused("--stack")
     left_alone(shop)

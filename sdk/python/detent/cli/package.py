@@ -52,13 +52,12 @@ def package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
         _show(folder, wanted.out)
 
 
-def lock(wanted: Wanted, *, upgrade: bool, as_json: bool) -> None:
-    """Writes the lock of the project in the current directory."""
+def lock(python: str | None, *, upgrade: bool, as_json: bool) -> None:
+    """Writes the lock of the project in the current directory. `python`: for a project that does not say itself."""
     root = Path.cwd()
     project = read_project(root)
     # A lock is for every processor, and for every Python that the project supports: the template is asked for the rest.
-    python = wanted.python or project.oldest_python
-    target = read_target(root / TEMPLATE, python=python, architecture=wanted.architecture or "arm64")
+    target = read_target(root / TEMPLATE, python=python or project.oldest_python, architecture="arm64")
     with _busy(f"locking {len(project.dependencies)} dependencies and theirs"):
         path = write_lock(project, target, upgrade=upgrade)
     packages = [line.split(" ")[0] for line in path.read_text(encoding="utf-8").splitlines() if line[:1].isalnum()]

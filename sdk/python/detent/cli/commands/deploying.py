@@ -11,7 +11,9 @@ from detent.cli.project import Options
 
 
 def package(
-    out: Annotated[str, typer.Option("--out", metavar="DIR", help="The folder to make or replace.")] = "build/lambda",
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="The folder to make or replace. Default: build/lambda.")
+    ] = None,
     architecture: Annotated[
         str | None, typer.Option(metavar="NAME", help="arm64 or x86_64. Default: template.yaml's.")
     ] = None,
@@ -38,10 +40,17 @@ def package(
 
     if upgrade and not lock:
         raise InputError("--upgrade changes what is locked.", advice="detent package --lock --upgrade")
-    wanted = Wanted(out, python_version, architecture, bytecode, compile_with)
     if lock:
-        write_lock(wanted, upgrade=upgrade, as_json=json)
+        written = "--no-bytecode" if bytecode is False else "--bytecode"
+        of_folder = {"--out": out, "--architecture": architecture, written: bytecode, "--compile-with": compile_with}
+        for option in [option for option, value in of_folder.items() if value is not None]:
+            raise InputError(
+                f"{option} is about the folder; --lock makes none, and its lock serves every one.",
+                advice=f"Leave {option} out here, and give it to the `detent package` that follows.",
+            )
+        write_lock(python_version, upgrade=upgrade, as_json=json)
     else:
+        wanted = Wanted(out or "build/lambda", python_version, architecture, bytecode, compile_with)
         package(Options(app), wanted, as_json=json)
 
 
