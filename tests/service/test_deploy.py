@@ -63,7 +63,9 @@ def made(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("a project") / "shop"
     with credentials():
         assert main(["init", str(folder)]) == 0
-        # ministack runs functions with a Python of this machine, whatever the template says.
+        # ministack runs functions with a Python of this machine, whatever the template says. So the template is edited,
+        # as a user does who wants another. Parameters would not do: `detent deploy` packages for what is written there,
+        # and a value given to one deploy, or kept by the stack from the last, would be that of another folder.
         template = folder / "template.yaml"
         text = template.read_text().replace("python3.13", f"python3.{sys.version_info.minor}")
         template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{platform.machine()}]"))
