@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -130,6 +131,17 @@ def test_its_makefile_and_samconfig_name_what_is_there(project: Path) -> None:
     assert "build-Worker" in (project / "Makefile").read_text()
     left = [path for path, text in everything(project).items() if b"@package@" in text or b"@stack@" in text]
     assert left == []
+
+
+def test_its_readme_names_files_that_are_there_and_links_nowhere(project: Path) -> None:
+    """A page that does not exist yet, as that of a package before its release, is no place to send a newcomer to."""
+    readme = (project / "README.md").read_text()
+    assert "://" not in readme.replace("aws://", "")
+    assert "](" not in readme
+    named = re.findall(r"`([\w/]+\.\w+)`|@([\w/]+\.\w+)", readme)
+    assert len(named) >= 4
+    for path in {one or other for one, other in named}:
+        assert (project / path).is_file()
 
 
 def test_it_says_what_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
