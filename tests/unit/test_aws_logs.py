@@ -338,7 +338,7 @@ def test_a_search_is_bounded_in_time_on_both_sides(backend: Backend, clock: Cloc
 
 
 def test_many_searches_are_spread_over_time(backend: Backend) -> None:
-    """An account has 25 a second in us-east-1 and 10 elsewhere, for everybody in it."""
+    """An account has 25 a second in us-east-1 and 10 or 5 elsewhere, for everybody in it."""
     empty = (200, {"events": [], "nextToken": "more"})
     with answering("logs.FilterLogEvents", *[empty] * 16):
         began = time.monotonic()

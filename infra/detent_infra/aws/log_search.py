@@ -34,7 +34,7 @@ PRINTED = 60_000
 """How many milliseconds after its time a line may be printed or sent, and so be dated by CloudWatch."""
 MAX_SEEN = 500
 BURST, PER_SECOND = 10, 4.0
-"""Requests of one process: some at once, then so many a second. An account has 25 in us-east-1, 10 elsewhere."""
+"""Requests of one process: some at once, then so many a second. An account has 25 in us-east-1, 10 or 5 elsewhere."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between tries of a throttled request. One that did not arrive is tried again twice."""
 MAX_SENT_PATTERN = 1024
