@@ -15,12 +15,15 @@ MINISTACK_VERSION := 1.5.33
 SAM_VERSION := 1.170.0
 SAM := .venv-sam/.sam-$(SAM_VERSION)
 MINISTACK := .venv-ministack/.ministack-$(MINISTACK_VERSION)
+LOCALSTACK_VERSION := 4.14.0
+LOCALSTACK_PYTHON ?=
+LOCALSTACK := .venv-localstack/.localstack-$(LOCALSTACK_VERSION)
 DURABLE_SDK_VERSION := 3.0.0
 DURABLE_TESTING_VERSION := 1.4.0
 DURABLE := .venv-durable/.durable-$(DURABLE_SDK_VERSION)-$(DURABLE_TESTING_VERSION)
 SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
 
-.PHONY: help demo report package lock test check lint types imports template ministack sam durable kills bench bench-cost simulate mutants clean
+.PHONY: help demo report package lock test check lint types imports template ministack sam localstack durable kills bench bench-cost simulate mutants clean
 .SUFFIXES:
 .NOTPARALLEL:
 
@@ -77,6 +80,8 @@ sam: $(DEV) ## The SAM CLI, in a virtual environment of its own
 		echo "the SAM CLI could not be installed: the tests that need it are skipped (and fail where CI is set)"; \
 		exit $(if $(filter sam,$(MAKECMDGOALS)),1,0); }
 
+localstack: $(DEV) $(LOCALSTACK) ## LocalStack without docker, for DETENT_TEST_STACK=localstack; needs Python 3.13
+
 kills: ministack ## Kill workers at random for minutes, on sqlite and on ministack, and count what was lost
 	@$(PY) -m tests.kills --backend sqlite $(ARGS)
 	@$(PY) -m tests.kills --backend ministack $(ARGS)
@@ -99,8 +104,8 @@ mutants: $(DEV) ## Break each rule of the engine, and see that a test notices
 	@$(PY) -m tests.simulation.mutants
 
 clean: ## Remove what was installed, built and cached (databases in .detent stay)
-	@rm -rf .venv .venv-ministack .venv-sam .venv-durable .aws-sam build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache \
-		.hypothesis
+	@rm -rf .venv .venv-ministack .venv-sam .venv-localstack .venv-durable .aws-sam build .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- what they need -----------------------------------------------------------------------------------------------
@@ -130,6 +135,26 @@ $(SAM):
 	@$(PY) -m venv .venv-sam
 	@.venv-sam/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
 		aws-sam-cli==$(SAM_VERSION)
+	@touch $@
+
+# Its releases name few upper bounds. What came out later than this one breaks it, and so does another Python: its code is
+# newer than 3.11, and functions run with the Python it runs with, which is to be the template's. The last line but one is
+# AWS's runtime client, in a folder of its own for functions alone.
+$(LOCALSTACK):
+	@echo "installing LocalStack into .venv-localstack (330 MB)"
+	@for python in $(LOCALSTACK_PYTHON) python3.13 "$$HOME"/.pyenv/versions/3.13.*/bin/python3.13; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' > /dev/null 2>&1; then break; fi; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "LocalStack needs Python 3.13. Install it, or name it: make LOCALSTACK_PYTHON=/path/to/python3.13 localstack" >&2; \
+		exit 1; \
+	fi; \
+	.venv/bin/uv venv --quiet --clear --no-python-downloads --python "$$python" .venv-localstack
+	@.venv/bin/uv pip install --quiet --python .venv-localstack/bin/python --exclude-newer 2026-03-01T00:00:00Z \
+		'localstack-core[runtime]==$(LOCALSTACK_VERSION)'
+	@.venv/bin/uv pip install --quiet --python .venv-localstack/bin/python --target .venv-localstack/runtime \
+		'awslambdaric>=4.2,<5'
 	@touch $@
 
 $(DURABLE):

@@ -95,6 +95,8 @@ class Function:
     environment: Mapping[str, str]
     log: Path
     timeout: float = 900.0
+    patience: float = PATIENCE
+    """Seconds after which an invocation that is not over, though it may go on, is an error of whoever waits for it."""
     environments: int = 0
     """How many were started so far."""
     _current: _Environment | None = field(default=None, repr=False)
@@ -104,7 +106,7 @@ class Function:
         if self._current is None:
             self.environments += 1
             self._current = _Environment(self)
-        outcome = self._current.invoke(json.dumps(payload).encode(), left or self.timeout, self.timeout)
+        outcome = self._current.invoke(json.dumps(payload).encode(), left or self.timeout, self.timeout, self.patience)
         if not isinstance(outcome, Answered | Raised):
             self.end()
         return outcome
@@ -148,7 +150,7 @@ class _Environment:
             )
         Thread(target=self._watch, daemon=True).start()
 
-    def invoke(self, body: bytes, left: float, timeout: float) -> Outcome:
+    def invoke(self, body: bytes, left: float, timeout: float, patience: float) -> Outcome:
         match self._next(INIT_PATIENCE):
             case Ready():
                 pass
@@ -157,13 +159,13 @@ class _Environment:
             case other:
                 return InitFailed({"errorType": "Runtime.ExitError", "errorMessage": f"{other}"})
         self._invocations.put(Invocation(str(uuid4()), body, int((time.time() + left) * 1000)))
-        match self._next(min(timeout, PATIENCE)):
+        match self._next(min(timeout, patience)):
             case Answered() | Raised() as answer:
                 return answer
             case int(status):
                 return Crashed(status)
             case None:
-                assert timeout <= PATIENCE, "the invocation never ends"
+                assert timeout <= patience, "the invocation never ends"
                 return TimedOut()
             case other:
                 raise AssertionError(f"the runtime client asked for another invocation before it answered: {other}")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +68,9 @@ def ministack(folder: Path, *, authorise: bool = False) -> Iterator[Server]:
     if not PROGRAM.exists():
         raise NoServer(f"{PROGRAM} is missing: `make ministack` installs it, or set AWS_ENDPOINT_URL.")
     endpoint = f"http://127.0.0.1:{free_port()}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON", "DETENT_"))}
     for name in ("s3", "state"):
         (folder / name).mkdir()
     environment = {
-        **kept,
         "BIND_HOST": "127.0.0.1",  # it listens on every address otherwise
         "GATEWAY_PORT": endpoint.rpartition(":")[2],
         "S3_DATA_DIR": str(folder / "s3"),
@@ -84,19 +82,30 @@ def ministack(folder: Path, *, authorise: bool = False) -> Iterator[Server]:
         "MINISTACK_HOST": "127.0.0.1",
         "AUTH": str(authorise).lower(),
     }
-    with (folder / "ministack.log").open("wb") as log:
+    with started([PROGRAM], endpoint, folder / "ministack.log", environment) as pid:
+        yield Server(endpoint, pid)
+
+
+@contextmanager
+def started(command: Sequence[str | Path], endpoint: str, log: Path, environment: Mapping[str, str]) -> Iterator[int]:
+    """The id of a process that answers at the endpoint, and works where its log is. It ends with the block.
+
+    Of our own environment it has nothing that is for AWS, Python or detent.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHON", "DETENT_"))}
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            [PROGRAM],
-            cwd=folder,
-            env=environment,
+            command,
+            cwd=log.parent,
+            env={**kept, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     try:
-        _until_healthy(endpoint, process, folder / "ministack.log")
-        yield Server(endpoint, process.pid)
+        _until_healthy(endpoint, process, log)
+        yield process.pid
     finally:
         _end(process)
 

@@ -40,7 +40,7 @@ def deployed(place: Place, folder: Path) -> Iterator[Stack]:
             _allow_plain_http(stack)
         yield stack
     finally:
-        if place.kind != "ministack":
+        if not place.temporary:
             _remove(place, project, name)
             place.client("iam").delete_policy(PolicyArn=policy)
 

@@ -102,7 +102,7 @@ def redrive(stack: Stack) -> Any:
 def log_group(stack: Stack) -> Any:
     name = stack.outputs["LogGroupName"]
     [found] = stack.place.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    return found["retentionInDays"]
+    return found.get("retentionInDays")
 
 
 def function(name: str) -> Fact:

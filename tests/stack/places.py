@@ -1,7 +1,8 @@
 """Where the suite deploys, by DETENT_TEST_STACK:
 
     not set       the server that AWS_ENDPOINT_URL names, else a ministack of our own, which checks what roles allow
-    localstack    LocalStack in a container, which pytest-localstack starts; needs a docker daemon
+    localstack    the LocalStack that AWS_ENDPOINT_URL names, else one of our own: as a process, if `make localstack`
+                  has been made, else in a container, which pytest-localstack starts
     account       AWS: the account and region of the environment's credentials. Costs some cents.
 
 Nobody comes to an account by accident: everywhere else, credentials and endpoint are a stand-in's.
@@ -10,6 +11,8 @@ Nobody comes to an account by accident: everywhere else, credentials and endpoin
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +21,13 @@ from typing import Any, Literal, TypeAlias
 
 import boto3
 
+from tests.localstack.server import PYTHON, VERSION, localstack
 from tests.service.server import NoServer, given_endpoint, ministack
 from tests.service.stack import CREDENTIALS, REGION, credentials, session
 
 VARIABLE = "DETENT_TEST_STACK"
 LOCALSTACK = "4.14"
-"""The last release that asks for no account of its own."""
+"""The release whose container is run. Later ones may ask for an account of LocalStack's own."""
 SOCKET = "/var/run/docker.sock"
 
 Kind: TypeAlias = Literal["ministack", "server", "localstack", "account"]
@@ -31,12 +35,17 @@ Kind: TypeAlias = Literal["ministack", "server", "localstack", "account"]
 
 @dataclass(frozen=True)
 class Place:
-    """`endpoint` is None on AWS. `pid` is of a server of our own, whose functions are processes of this machine."""
+    """`endpoint` is None on AWS. `pid` is of a ministack of our own, whose functions are processes of this machine.
+
+    What is deployed to a place that is `temporary` need not be taken away. `package` are options of `detent package`.
+    """
 
     kind: Kind
     region: str
     endpoint: str | None
     pid: int | None = None
+    temporary: bool = False
+    package: str = ""
 
     def client(self, service: str) -> Any:
         if self.endpoint is None:
@@ -61,9 +70,16 @@ def chosen_place(folder: Path) -> Iterator[Place]:
                 yield Place("server", REGION, given)
         case "":
             with credentials(), ministack(folder, authorise=True) as server:
-                yield Place("ministack", REGION, server.endpoint, server.pid)
+                own = f"{sys.version_info.major}.{sys.version_info.minor}"
+                yield Place("ministack", REGION, server.endpoint, server.pid, temporary=True, package=_here(own))
+        case "localstack" if (given := given_endpoint()) is not None:
+            with credentials():
+                yield Place("localstack", REGION, given)
+        case "localstack" if PYTHON.exists():
+            with credentials(), localstack(folder) as endpoint:
+                yield Place("localstack", REGION, endpoint, temporary=True, package=_here(VERSION))
         case "localstack":
-            with credentials(), _localstack() as endpoint:
+            with credentials(), _container() as endpoint:
                 yield Place("localstack", REGION, endpoint)
         case "account":
             region = boto3.Session().region_name
@@ -74,8 +90,13 @@ def chosen_place(folder: Path) -> Iterator[Place]:
             raise NoServer(f"{VARIABLE} is {other!r}: use localstack or account, or do not set it.")
 
 
+def _here(python: str) -> str:
+    """A stand-in runs functions with a Python of this machine. What the template says is for AWS."""
+    return f"--python-version {python} --architecture {platform.machine()}"
+
+
 @contextmanager
-def _localstack() -> Iterator[str]:
+def _container() -> Iterator[str]:
     from docker import DockerClient
     from docker.errors import DockerException
     from docker.models.containers import ContainerCollection
@@ -96,6 +117,6 @@ def _localstack() -> Iterator[str]:
         daemon = Docker.from_env()
         daemon.ping()
     except DockerException as error:
-        raise NoServer(f"There is no docker daemon to run LocalStack in: {error}") from error
+        raise NoServer(f"`make localstack` was not made, and there is no docker daemon either: {error}") from error
     with LocalstackSession(daemon, region_name=REGION, localstack_version=LOCALSTACK) as running:
         yield str(running.endpoint_url("cloudformation"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -81,9 +80,7 @@ class Project:
 def new_project(folder: Path, place: Place) -> Project:
     for name in ("template.yaml", "samconfig.toml", "pyproject.toml", "requirements.lock"):
         shutil.copy(ROOT / name, folder)
-    # A stand-in runs functions with a Python of this machine. What `detent package` reads in the template is for AWS.
-    here = f"--python-version {sys.version_info.major}.{sys.version_info.minor} --architecture {platform.machine()}"
-    options = os.environ.get(OPTIONS, here if place.kind == "ministack" else "")
+    options = os.environ.get(OPTIONS, place.package)
     (folder / "Makefile").write_text(MAKEFILE.format(app=APP, options=options))
     (folder / "tests/stack").mkdir(parents=True)
     for name in ("__init__", "stack/__init__", "stack/app", "stack/edition", "stack/ledger"):

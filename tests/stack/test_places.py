@@ -9,7 +9,7 @@ from tests.stack.stack import Stack
 
 PLACES = {
     "ministack": "AWS_ENDPOINT_URL names another server",
-    "localstack": f"it was not asked for: {VARIABLE}=localstack, with a docker daemon",
+    "localstack": f"it was not asked for: {VARIABLE}=localstack, after `make localstack`",
     "account": f"it was not asked for: {VARIABLE}=account, with credentials and a region; it costs some cents",
 }
 

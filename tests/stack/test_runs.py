@@ -78,6 +78,8 @@ def test_the_same_key_starts_one_run_and_another_input_under_it_is_refused(stack
 
 
 def test_what_functions_print_is_read_by_run(stack: Stack) -> None:
+    if stack.place.kind == "localstack":
+        pytest.skip("LocalStack leaves LoggingConfig alone: what functions print is not in the stack's log group")
     run_id = stack.client.start(app.talking, "five small words in all").id
     stack.client.handle(run_id).result(timeout=PATIENCE)
 
