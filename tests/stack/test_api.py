@@ -30,7 +30,7 @@ def test_a_run_is_cancelled_over_http(stack: Stack) -> None:
 
 def test_a_request_without_a_signature_is_refused_before_it_reaches_detent(stack: Stack) -> None:
     if stack.place.kind in ("server", "localstack"):
-        pytest.skip("a stand-in that somebody else has started need not look at signatures")
+        pytest.skip("LocalStack does not look at signatures, and a server that somebody else has started need not")
     status, said = stack.request("GET", "/runs/none", signed=False)
     assert (status, list(said)) == (403, ["Message"])
     status, said = stack.request("GET", "/runs/none")

@@ -8,7 +8,7 @@ from tests.stack.places import VARIABLE
 from tests.stack.stack import Stack
 
 PLACES = {
-    "ministack": "AWS_ENDPOINT_URL names another server",
+    "ministack": f"AWS_ENDPOINT_URL or {VARIABLE} names another place",
     "localstack": f"it was not asked for: {VARIABLE}=localstack, after `make localstack`",
     "account": f"it was not asked for: {VARIABLE}=account, with credentials and a region; it costs some cents",
 }
