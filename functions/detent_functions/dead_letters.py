@@ -10,6 +10,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from detent_functions.batches import BatchResponse, SqsEvent
 from detent_functions.deliveries import handle
+from detent_functions.runtime import prepare
+
+prepare()
 
 
 def handler(event: SqsEvent, context: LambdaContext) -> BatchResponse:

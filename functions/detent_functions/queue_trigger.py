@@ -17,9 +17,11 @@ from detent_infra.ports import Arrived
 from detent_infra.triggers import Done, Kept, Refused, Triggers, Verdict
 
 from detent_functions.batches import RESERVE_MS, BatchResponse, answer, records_of
-from detent_functions.runtime import Runtime, runtime
+from detent_functions.runtime import Runtime, prepare, runtime
 from detent_functions.source_records import SourceRecord, read
 from detent_functions.telemetry import Counters, log
+
+prepare()
 
 
 def handler(event: object, context: LambdaContext) -> BatchResponse:

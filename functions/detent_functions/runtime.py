@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache, cached_property
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend
 from detent_infra.standard_logging import forward_standard_logging
+from detent_state_machine.errors import ConfigurationError
 
 from detent_functions.application import load_application
 from detent_functions.settings import Settings, settings
@@ -34,6 +35,16 @@ class Runtime:
         self.settings = settings
         self._runner = asyncio.Runner()
         self._open = ExitStack()
+        self._failed: Exception | None = None
+
+    def prepare(self) -> None:
+        """Builds what every function uses. Raises nothing: an error is for the invocation that needs the part."""
+        with suppress(Exception):
+            _ = self.backend  # it fails at once, and does so again when it is asked for
+        try:
+            _ = self.application
+        except Exception as error:  # noqa: BLE001 - raised again below
+            self._failed = error
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
         """The result of the work, done on this process's one event loop."""
@@ -47,6 +58,10 @@ class Runtime:
 
     @cached_property
     def application(self) -> Application:
+        if self._failed is not None:
+            # Once: the next one imports it anew, for it may have been a service that did not answer.
+            failed, self._failed = self._failed, None
+            raise failed
         application = load_application(self.settings.app)
         # Now, because the application may have set up its logging as it was imported.
         self._open.enter_context(forward_standard_logging(only=True))
@@ -84,3 +99,14 @@ def runtime() -> Runtime:
     made = Runtime(settings())
     log.setLevel(made.settings.log_level)
     return made
+
+
+def prepare() -> None:
+    """Imports the application and makes AWS's clients, as a handler's module is imported. Raises nothing.
+
+    Lambda imports that module in its INIT phase, with more CPU than a small function has afterwards, and tells how long
+    it took as `Init Duration`. An error there would end the environment before a handler can say which messages to
+    keep, and the next one too: it is raised in the first invocation instead.
+    """
+    with suppress(ConfigurationError):  # of the environment's variables, which `runtime` tells again
+        runtime().prepare()

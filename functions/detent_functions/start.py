@@ -15,8 +15,10 @@ from detent_infra.lifecycle import Lifecycle
 from detent_functions import api
 from detent_functions.problems import Problem, problem
 from detent_functions.requests import DirectStart, Reply, Request, UrlEvent, UrlReply, read_direct, read_request
-from detent_functions.runtime import runtime
+from detent_functions.runtime import prepare, runtime
 from detent_functions.telemetry import Counters, invocation, log
+
+prepare()
 
 
 class Started(TypedDict):

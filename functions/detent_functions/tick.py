@@ -10,8 +10,10 @@ from typing import TypedDict
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.reaper import ReapReport, reap
 
-from detent_functions.runtime import Runtime, runtime
+from detent_functions.runtime import Runtime, prepare, runtime
 from detent_functions.telemetry import invocation, log
+
+prepare()
 
 
 class TickReport(TypedDict):
