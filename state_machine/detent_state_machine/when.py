@@ -21,7 +21,8 @@ Scalar: TypeAlias = str | int | float | bool | None
 
 
 class _Node(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Validated as a part of a definition: validators of their own are made when one is first needed.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Ref(_Node):
@@ -64,8 +65,6 @@ class Either(_Node):
 
 
 Condition: TypeAlias = Annotated[Compare | Truthy | Not | All | Either, Field(discriminator="kind")]
-for _model in (Not, All, Either):
-    _model.model_rebuild()
 
 Lookup: TypeAlias = Callable[[str | None], JsonValue]
 """The run's input for None, a step's output for its name (null if it was skipped)."""

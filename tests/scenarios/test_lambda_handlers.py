@@ -377,6 +377,7 @@ def test_the_worker_imports_nothing_it_does_not_use() -> None:
     )
     unused = {"typer", "rich", "moto", "sqlite3", "pydantic_settings", "yaml", "detent", "detent_infra.sqlite"}
     unused |= {"detent_infra.memory", "detent_infra.lifecycle", "detent_infra.reaper", "detent_infra.worker"}
+    unused |= {"detent_infra.aws.live_tail", "detent_infra.aws.log_search", "detent_infra.aws.source"}
     unused |= {"aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.data_classes"}
     unused |= {"aws_lambda_powertools.utilities.parser", "aws_lambda_powertools.utilities.batch"}
     assert "boto3" in imported

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import boto3
 
@@ -12,9 +13,11 @@ from detent_infra.aws.calls import Calls
 from detent_infra.aws.logs import CloudWatchLogs, StdoutLines
 from detent_infra.aws.queue import SqsQueue
 from detent_infra.aws.resources import Clients, Resources, resources_of_stack
-from detent_infra.aws.source import SqsSource
 from detent_infra.aws.table import DynamoTable
 from detent_infra.ports import Backend, Clock, Ids, Timing
+
+if TYPE_CHECKING:
+    from detent_infra.aws.source import SqsSource
 
 __all__ = ["Clients", "CloudWatchLogs", "Resources", "StdoutLines", "aws_backend", "resources_of_stack"]
 
@@ -55,6 +58,9 @@ def aws_backend(
 
     @cache
     def source(place: str) -> SqsSource:
+        # Imported here: of the functions, only the queue trigger has sources.
+        from detent_infra.aws.source import SqsSource
+
         return SqsSource(clients, lambda what: Calls(pool, what), partial(queue, whole=True), ids, place)
 
     def close() -> None:

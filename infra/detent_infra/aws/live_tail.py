@@ -21,6 +21,7 @@ from detent_state_machine.errors import ConfigurationError
 
 from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
 from detent_infra.aws.log_search import Cursor, Event, GroupSearch, in_order, narrowing, to_line
+from detent_infra.aws.logs import SETTLES
 from detent_infra.aws.resources import Clients
 from detent_infra.log_lines import selects
 from detent_infra.ports import LogPage, LogQuery
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 CATCH_UP_EVERY = 30.0
 POLL_EVERY = 3.0
 """Seconds between two searches, with Live Tail and without."""
-SETTLES = 10.0
-"""Seconds after which a line that was printed is found by a search, as a rule."""
 TICK = 1.0
 """Seconds after which an empty page is given, so that who follows can look whether the run has ended."""
 SHORT = 30.0

@@ -17,8 +17,8 @@ from detent_state_machine.errors import InputError, Unavailable
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import Throttled
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import from_json, line_of, names_below
-from detent_infra.ports import MAX_LINES, Clock, LogLine, LogQuery
+from detent_infra.log_lines import from_json, line_of, names_below, selects
+from detent_infra.ports import MAX_LINES, Clock, LogLine, LogPage, LogQuery
 
 if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import FilterLogEventsRequestTypeDef, FilterLogEventsResponseTypeDef
@@ -54,7 +54,7 @@ class Event(NamedTuple):
 
 
 class GroupSearch:
-    """Reads a group's events that may be of a query. Which of them are, is for the caller to tell."""
+    """Reads a group's events that may be of a query (`page`), and the lines that are (`read`)."""
 
     def __init__(self, clients: Clients, calls: Calls, group: str, *, clock: Clock) -> None:
         self._clients = clients
@@ -63,6 +63,22 @@ class GroupSearch:
         self._clock = clock
         self._allowance = float(BURST)
         self._counted = time.monotonic()
+
+    async def read(self, query: LogQuery, *, limit: int, after: str | None) -> LogPage:
+        """As the logs port says, in at most `MAX_REQUESTS` requests."""
+        wanted = selects(query)
+        cursor = Cursor(query.since) if after is None else Cursor.decode(after)
+        found: list[LogLine] = []
+        for _ in range(MAX_REQUESTS):
+            events = await self.page(query, cursor, limit - len(found))
+            lines = ((to_line(event), event.text) for event in events)
+            found.extend(line for line, text in lines if line is not None and wanted(line, text))
+            if cursor.done or len(found) >= limit:
+                break
+        reached = cursor.start - PRINTED
+        return LogPage(
+            in_order(found), cursor.encode(), more=not cursor.done, reached=reached if reached > query.since else 0
+        )
 
     async def page(self, query: LogQuery, cursor: Cursor, limit: int) -> list[Event]:
         """The next events, at most `limit`, perhaps none though more follow. Moves the cursor on."""

@@ -8,27 +8,29 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TextIO
 
 from botocore.exceptions import ClientError
 
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
-from detent_infra.aws.live_tail import SETTLES, follow
-from detent_infra.aws.log_search import MAX_REQUESTS, PRINTED, Cursor, GroupSearch, in_order, to_line
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import fit, selects
+from detent_infra.log_lines import fit
 from detent_infra.ports import Clock, Ids, LogLine, LogPage, LogQuery
 
 if TYPE_CHECKING:
     from mypy_boto3_logs.type_defs import InputLogEventTypeDef
+
+    from detent_infra.aws.log_search import GroupSearch
 
 MAX_BATCH_EVENTS = 10_000
 MAX_BATCH_BYTES = 1024 * 1024
 MAX_BATCH_SPAN = 24 * 3600 * 1000
 EVENT_OVERHEAD = 26
 """Bytes that CloudWatch counts for each event besides its text."""
+SETTLES = 10.0
+"""Seconds after which a line that was printed is found by a search, as a rule."""
 
 
 class CloudWatchLogs:
@@ -43,7 +45,6 @@ class CloudWatchLogs:
         self._clock = clock
         self._process = ids()
         self._streams: set[str] = set()
-        self._search = GroupSearch(clients, calls, group, clock=clock)
 
     async def append(self, lines: Sequence[LogLine]) -> None:
         events = sorted(((line.time, fit(line)) for line in lines), key=lambda event: event[0])
@@ -67,23 +68,20 @@ class CloudWatchLogs:
 
         One call makes at most `MAX_REQUESTS` requests, four a second after the first ten.
         """
-        wanted = selects(query)
-        cursor = Cursor(query.since) if after is None else Cursor.decode(after)
-        found: list[LogLine] = []
-        for _ in range(MAX_REQUESTS):
-            events = await self._search.page(query, cursor, limit - len(found))
-            lines = ((to_line(event), event.text) for event in events)
-            found.extend(line for line, text in lines if line is not None and wanted(line, text))
-            if cursor.done or len(found) >= limit:
-                break
-        reached = cursor.start - PRINTED
-        return LogPage(
-            in_order(found), cursor.encode(), more=not cursor.done, reached=reached if reached > query.since else 0
-        )
+        return await self._search.read(query, limit=limit, after=after)
 
     def follow(self, query: LogQuery, over: asyncio.Event) -> AsyncGenerator[LogPage, None]:
         """By Live Tail, and where that is refused or breaks off, by searching every few seconds."""
+        from detent_infra.aws.live_tail import follow
+
         return follow(self._search, self._clients, self._group, query, over)
+
+    @cached_property
+    def _search(self) -> GroupSearch:
+        # Imported here, as Live Tail is: a Lambda worker writes lines and reads none, and its cold start is paid for.
+        from detent_infra.aws.log_search import GroupSearch
+
+        return GroupSearch(self._clients, self._calls, self._group, clock=self._clock)
 
 
 class StdoutLines:

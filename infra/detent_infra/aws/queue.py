@@ -40,7 +40,8 @@ _Asked: TypeAlias = tuple[int, int]
 _Poll: TypeAlias = "Future[list[MessageTypeDef]]"
 Entries: TypeAlias = "list[SendMessageBatchRequestEntryTypeDef]"
 
-_REFUSED = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
+"""All but #x9 | #xA | #xD | #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF, as SQS's documentation has it."""
 _STALE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
 
 
