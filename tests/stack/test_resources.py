@@ -24,7 +24,7 @@ RESOURCES = {
     *("WorkerMessages", "DeadLettersMessages", "StartUrl"),
     *("TickMinute", "TickMinutePermission", "TickEventInvokeConfig"),
     *("DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm"),
-    *("KeptMessagesAlarm", "WorkerErrorAlarm", "TickErrorAlarm"),
+    *("KeptMessagesAlarm", "WorkerErrorAlarm", "WorkerThrottleAlarm", "TickErrorAlarm"),
 }
 FORTNIGHT = 14 * 86_400
 QUEUE = {"VisibilityTimeout": 960, "MessageRetentionPeriod": FORTNIGHT, "wait": 20, "encrypted": "true"}
@@ -106,6 +106,10 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
     "the alarm of worker errors": (
         facts.alarm("WorkerErrorAlarm"),
         alarm(("AWS/Lambda", "Errors", "Sum"), ["Worker"], ("GreaterThanThreshold", 0.0, 300, 1)),
+    ),
+    "the alarm of worker throttles": (
+        facts.alarm("WorkerThrottleAlarm"),
+        alarm(("AWS/Lambda", "Throttles", "Sum"), ["Worker"], ("GreaterThanThreshold", 0.0, 300, 3)),
     ),
     "the alarm of tick errors": (
         facts.alarm("TickErrorAlarm"),

@@ -238,6 +238,7 @@ def test_an_alarm_watches_dead_letters_the_oldest_message_the_worker_and_the_tic
         ("MessagesKept", "QueueTrigger"),
         ("MessagesRefused", "QueueTrigger"),
         ("Errors", "Worker"),
+        ("Throttles", "Worker"),
         ("Errors", "Tick"),
     }
 

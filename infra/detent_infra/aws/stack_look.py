@@ -47,7 +47,7 @@ _GONE = {"ResourceNotFoundException", "TableNotFoundException", "NoSuchBucket", 
 """What AWS answers about something that is not there."""
 ALARMS = (
     "DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm", "KeptMessagesAlarm", "RefusedMessagesAlarm",
-    "KeptTriggersAlarm", "WorkerErrorAlarm", "TickErrorAlarm",
+    "KeptTriggersAlarm", "WorkerErrorAlarm", "WorkerThrottleAlarm", "TickErrorAlarm",
 )  # fmt: skip
 RULE = "TickMinute"
 """By these logical names the template's alarms and rule are known from those of the user's own."""
