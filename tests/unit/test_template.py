@@ -212,6 +212,27 @@ def test_only_the_worker_s_role_takes_policies_of_the_application() -> None:
     assert [role for role in of_type("AWS::IAM::Role") if "ManagedPolicyArns" in properties(role)] == ["WorkerRole"]
 
 
+@pytest.mark.parametrize("role", of_type("AWS::IAM::Role"))
+def test_a_role_has_the_boundary_of_an_account_that_demands_one_and_otherwise_none(role: str) -> None:
+    assert properties(role)["PermissionsBoundary"] == {
+        "Fn::If": ["HasPermissionsBoundary", {"Ref": "PermissionsBoundary"}, {"Ref": "AWS::NoValue"}]
+    }
+    assert template()["Parameters"]["PermissionsBoundary"]["Default"] == ""
+
+
+def test_what_is_no_arn_of_a_policy_is_refused_as_a_boundary() -> None:
+    pattern = re.compile(template()["Parameters"]["PermissionsBoundary"]["AllowedPattern"])
+    for taken in (
+        "",
+        "arn:aws:iam::123456789012:policy/developers/Boundary",
+        "arn:aws:iam::aws:policy/PowerUserAccess",
+        "arn:aws-us-gov:iam::123456789012:policy/b",
+    ):
+        assert pattern.fullmatch(taken)
+    for refused in ("Boundary", "arn:aws:iam::123456789012:role/Boundary", "arn:aws:iam::123456789012:policy/"):
+        assert pattern.fullmatch(refused) is None
+
+
 # ---- looking at it ------------------------------------------------------------------------------------------------
 
 
