@@ -56,7 +56,7 @@ class Place:
     def environment(self) -> Mapping[str, str]:
         """What other programs are told, so that they work here and nowhere else."""
         if self.endpoint is None:
-            return dict(os.environ)
+            return {**os.environ, "AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}  # SAM reads the second
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "DETENT_"))}
         return {**kept, **CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint}
 

@@ -6,10 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import boto3
 import pytest
+from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ports import Timing
 from detent_state_machine.errors import ConfigurationError
@@ -128,6 +130,37 @@ def test_no_region_is_told_before_anything_is_asked(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(ConfigurationError, match="region"):
         connect("aws://shop")
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        (None, {"AWS_REGION": "eu-west-1"}, "eu-west-1"),
+        (None, {"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        (None, {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
+        (None, {}, "eu-west-3"),
+        (None, {"AWS_REGION": "eu-west-1", "AWS_PROFILE": "shop"}, "eu-west-1"),
+        (None, {"AWS_PROFILE": "shop"}, "eu-north-1"),
+        ("us-west-2", {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "us-west-2"),
+    ],
+)
+def test_the_region_is_the_one_given_or_what_the_aws_cli_would_find(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    given: str | None,
+    environment: dict[str, str],
+    expected: str,
+) -> None:
+    """AWS_REGION, which is all that ECS sets and boto3 does not know, then AWS_DEFAULT_REGION, then the profile's."""
+    config = tmp_path / "config"
+    config.write_text("[default]\nregion = eu-west-3\n[profile shop]\nregion = eu-north-1\n")
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**environment, "AWS_CONFIG_FILE": str(config)}.items():
+        monkeypatch.setenv(name, value)
+    with closing(Clients(given, None)) as clients:
+        assert clients.region == expected
+        assert clients.sqs.meta.region_name == expected
 
 
 def test_an_endpoint_that_is_none_is_told() -> None:

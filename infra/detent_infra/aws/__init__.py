@@ -39,8 +39,9 @@ def aws_backend(
 ) -> Backend:
     """A backend on resources that exist. Reads nothing yet.
 
-    Region and credentials are found as boto3 finds them, unless given. `endpoint` leads to a stand-in for AWS.
-    `measure` makes DynamoDB report consumed capacity. May be used from several event loops and threads.
+    Unless given, the region is found as `new_session` says, and credentials as boto3 does. `endpoint` leads to a
+    stand-in for AWS. `measure` makes DynamoDB report consumed capacity. May be used from several event loops and
+    threads.
 
     boto3's calls block, so they run on threads of the backend's own: `CALL_THREADS`, and `POLL_THREADS` more for long
     polls. `close` starts nothing more and does not wait, but the interpreter waits for a poll that is under way.

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
 
 import boto3
+import botocore.session
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -140,13 +141,13 @@ class Clients:
 
     @property
     def region(self) -> str:
-        """The region the clients speak to, as boto3 found it."""
+        """The region the clients speak to, given or found."""
         return self.cloudformation.meta.region_name
 
     def _make(self, service: str, config: Config) -> object:
         with self._lock:
             if self._session is None:
-                self._session = cast("_Session", boto3.Session(region_name=self._region))
+                self._session = cast("_Session", new_session(self._region))
             return self._session.client(service, self._region, endpoint_url=self._endpoint, config=config)
 
     def prepare(self) -> None:
@@ -169,6 +170,16 @@ class Clients:
         for made in self.__dict__.values():
             if isinstance(made, BaseClient):
                 made.close()
+
+
+def new_session(region: str | None = None) -> boto3.Session:
+    """A session in the region given, else in that of AWS_REGION, AWS_DEFAULT_REGION or the profile: the first there is.
+
+    Other SDKs and the AWS CLI look there in this order. boto3 does not know AWS_REGION, which is all that ECS sets.
+    """
+    variables = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+    ours = botocore.session.Session(session_vars={"region": ("region", variables, None, None)})
+    return boto3.Session(region_name=region, botocore_session=ours)
 
 
 def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:
