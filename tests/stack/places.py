@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import boto3
+from detent_infra.aws.resources import new_session
 
 from tests.localstack.server import PYTHON, VERSION, localstack
 from tests.service.server import NoServer, given_endpoint, ministack
@@ -82,10 +83,12 @@ def chosen_place(folder: Path) -> Iterator[Place]:
             with credentials(), _container() as endpoint:
                 yield Place("localstack", REGION, endpoint)
         case "account":
-            region = boto3.Session().region_name
-            if region is None:
+            found = new_session()
+            if not found.region_name:
                 raise NoServer(f"{VARIABLE}=account needs a region: set AWS_REGION, or a profile that has one.")
-            yield Place("account", region, None)
+            if found.get_credentials() is None:
+                raise NoServer(f"{VARIABLE}=account needs credentials: `aws sso login`, or set AWS_PROFILE.")
+            yield Place("account", found.region_name, None)
         case other:
             raise NoServer(f"{VARIABLE} is {other!r}: use localstack or account, or do not set it.")
 
