@@ -153,18 +153,18 @@ class Deployer:
 
     def upload(self, file: Path, bucket: str, key: str) -> bool:
         """Stores the file unless something is there: the key is a hash of it. Says whether it was sent."""
-        s3 = self._clients.s3
 
         def send() -> bool:
             try:
-                s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self.account)
+                self._clients.s3.head_object(Bucket=bucket, Key=key, ExpectedBucketOwner=self.account)
             except ClientError as error:
                 if code_of(error) not in ("404", "NoSuchKey"):
                     raise
             else:
                 return False
+            extra = {"ExpectedBucketOwner": self.account}
             try:
-                s3.upload_file(str(file), bucket, key, ExtraArgs={"ExpectedBucketOwner": self.account})
+                self._clients.s3_uploads.upload_file(str(file), bucket, key, ExtraArgs=extra)
             except S3UploadFailedError as error:
                 # What S3 answered, which boto3 turns into text but keeps as the context.
                 raise error.__context__ or error from None

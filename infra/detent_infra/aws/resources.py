@@ -91,9 +91,12 @@ class Clients:
 
     @cached_property
     def s3(self) -> S3Client:
-        # A stand-in for S3 rarely has a host name per bucket.
-        style = Config(s3={"addressing_style": "path"}) if self._endpoint else Config()
-        return cast("S3Client", self._make("s3", _config(read_timeout=30).merge(style)))
+        return self._s3(_config(read_timeout=30))
+
+    @cached_property
+    def s3_uploads(self) -> S3Client:
+        """For files of megabytes over whatever line a person has: it may stand still for a minute."""
+        return self._s3(_config(connect_timeout=60, read_timeout=60))
 
     @cached_property
     def logs(self) -> CloudWatchLogsClient:
@@ -144,6 +147,11 @@ class Clients:
         """The region the clients speak to, given or found."""
         return self.cloudformation.meta.region_name
 
+    def _s3(self, config: Config) -> S3Client:
+        # A stand-in for S3 rarely has a host name per bucket.
+        style = Config(s3={"addressing_style": "path"}) if self._endpoint else Config()
+        return cast("S3Client", self._make("s3", config.merge(style)))
+
     def _make(self, service: str, config: Config) -> object:
         with self._lock:
             if self._session is None:
@@ -182,10 +190,13 @@ def new_session(region: str | None = None) -> boto3.Session:
     return boto3.Session(region_name=region, botocore_session=ours)
 
 
-def _config(*, read_timeout: float = 5, attempts: int = 3) -> Config:
-    """Times out early: a worker that waits for a lost connection loses its lease meanwhile."""
+def _config(*, connect_timeout: float = 2, read_timeout: float = 5, attempts: int = 3) -> Config:
+    """Times out early: a worker that waits for a lost connection loses its lease meanwhile.
+
+    Seconds. urllib3 takes `connect_timeout` for how long a send may stand still, too.
+    """
     return Config(
-        connect_timeout=2,
+        connect_timeout=connect_timeout,
         read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": attempts},
         max_pool_connections=CONNECTIONS,
