@@ -85,6 +85,19 @@ def test_a_message_that_would_start_nothing_is_refused_before_anything_is_made(p
     assert project.call("runs").code == 2, "there is still no database"
 
 
+def test_unchecked_sends_any_text_as_it_is_so_that_what_becomes_of_it_can_be_seen(project: Project) -> None:
+    project.call("send", "inbox", "plain text").refused("not JSON")
+    assert project.call("send", "inbox", "plain text", "--unchecked", "--id", "m-1").out == "m-1\n"
+    assert project.run("send", "inbox", "-", "--unchecked", "--id", "m-2", stdin="{no").out == "m-2\n"
+    project.call("send", "inbox", "", "--unchecked").refused("A message is empty")
+    with project.background("worker") as worker:
+        worker.says("message m-1 of the queue 'inbox' refused, now a dead letter")
+        worker.says("message m-2 of the queue 'inbox' refused, now a dead letter")
+    letters = {letter["message_id"]: letter for letter in listed(project, "dead", "inbox")}
+    assert {id: letter["body"] for id, letter in letters.items()} == {"m-1": "plain text", "m-2": "{no"}
+    assert all("is not JSON" in str(letter["reason"]) for letter in letters.values())
+
+
 def test_an_app_that_listens_to_nothing_says_how_it_would(project: Project) -> None:
     (project.path / "shop.py").write_text(SHOP)
     project.call("send", "inbox", ORDER).refused('Declare one with `on_queue="…"`.')

@@ -69,17 +69,18 @@ def statuses(words: Sequence[str] | None) -> tuple[RunStatus, ...]:
 
 def json_text(given: str) -> str:
     """The JSON text itself, from `@file`, or from standard input (`-`); checked to be JSON."""
-    text = _read(given)
+    found = raw_text(given)
     try:
-        json.loads(text, parse_constant=_refuse_constant)
+        json.loads(found, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"The input is not JSON: {error}.", advice="Quote it for the shell, as in '{\"id\": 7}'."
         ) from error
-    return text
+    return found
 
 
-def _read(given: str) -> str:
+def raw_text(given: str) -> str:
+    """The text itself, from `@file`, or from standard input (`-`)."""
     try:
         if given == "-":
             return sys.stdin.buffer.read().decode()

@@ -31,7 +31,7 @@ class Message:
 
 
 def send_message(options: Options, message: Message, *, unchecked: bool, as_json: bool) -> None:
-    body = arguments.json_text(message.body)
+    body = arguments.raw_text(message.body) if unchecked else arguments.json_text(message.body)
     attributes = arguments.metadata(message.attributes, "--attribute")
     app = find_app(options)
     check_outgoing(body, message.id, attributes)  # this and what follows before anything is opened, or made

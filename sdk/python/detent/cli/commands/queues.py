@@ -21,7 +21,7 @@ def send(
         typer.Option("--attribute", metavar="NAME=VALUE", help="An attribute of the message. May be repeated."),
     ] = None,
     unchecked: Annotated[
-        bool, typer.Option("--unchecked", help="Send it even if no workflow of the app could use it.")
+        bool, typer.Option("--unchecked", help="Send any text, even if no workflow could use it.")
     ] = False,
     app: AppName = None,
     url: Url = None,
