@@ -7,6 +7,7 @@ exception: it is meant for a program, which reads one stream.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
@@ -30,6 +31,8 @@ FIRST_LOOK = 0.02
 """Seconds until the second look; each pause is half as long again as the last, up to `FOLLOW_EVERY`."""
 NO_WORKER_AFTER = 3.0
 """Seconds without any progress or lease after which we say that no worker seems to be there."""
+NO_FUNCTION_AFTER = 15.0
+"""The same on AWS, where a function may have to be started first."""
 
 
 class View(Protocol):
@@ -40,7 +43,7 @@ class View(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
     def update(self, run: RunRecord, rows: Rows) -> None: ...
-    def no_worker(self) -> None: ...
+    def no_worker(self, url: str) -> None: ...
 
 
 def view_for(run_id: str, options: Options, *, as_json: bool) -> View:
@@ -66,8 +69,8 @@ async def follow(client: Client, run_id: str, view: View) -> RunRecord:
         state = {path: (record.status, record.attempt) for path, record in rows if record is not None}
         if state != seen or _worked_on(rows, lifecycle.backend.clock()):
             seen, moved = state, time.monotonic()
-        elif time.monotonic() - moved >= NO_WORKER_AFTER:
-            view.no_worker()
+        elif time.monotonic() - moved >= _patience(client.url):
+            view.no_worker(client.url)
             moved = float("inf")
         await asyncio.sleep(pause)
         pause = min(FOLLOW_EVERY, pause * 1.5)
@@ -85,11 +88,17 @@ def _worked_on(rows: Rows, now: int) -> bool:
     return any(record is not None and max(record.lease, record.due) > now for _, record in rows)
 
 
-def _no_worker(options: Options) -> str:
+def _patience(url: str) -> float:
+    return NO_FUNCTION_AFTER if url.startswith("aws://") else NO_WORKER_AFTER
+
+
+def _no_worker(url: str, options: Options) -> str:
+    said = f"Nothing has happened for {_patience(url):g} s: no worker seems to"
+    if url.startswith("aws://"):
+        return f"{said} take its messages. `detent doctor --stack {shlex.quote(url)}` looks for the reason."
     again = options.repeated()
     return (
-        f"Nothing has happened for {NO_WORKER_AFTER:g} s: no worker seems to be running. "
-        f"Start one with `detent worker{again}` or `detent dev{again}`, or use `detent run --here`."
+        f"{said} be running. Start one with `detent worker{again}` or `detent dev{again}`, or use `detent run --here`."
     )
 
 
@@ -133,8 +142,8 @@ class Lines:
             when = local_time(record.ended or record.started, "%H:%M:%S")
             self._err.print(f"{when} {_step_line(record, self._err)}", soft_wrap=True)
 
-    def no_worker(self) -> None:
-        self._err.print(_no_worker(self._options), style="yellow", soft_wrap=True)
+    def no_worker(self, url: str) -> None:
+        self._err.print(_no_worker(url, self._options), style="yellow", soft_wrap=True)
 
 
 class JsonLines(Lines):
@@ -189,8 +198,8 @@ class Live:
             self._hint = ""
         self._live.update(self._picture(run, rows), refresh=True)
 
-    def no_worker(self) -> None:
-        self._hint = _no_worker(self._options)
+    def no_worker(self, url: str) -> None:
+        self._hint = _no_worker(url, self._options)
 
     def _picture(self, run: RunRecord, rows: Rows) -> RenderableType:
         from rich.console import Group
