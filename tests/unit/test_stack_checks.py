@@ -167,6 +167,8 @@ FAULTS: list[tuple[StackFacts, str, str, str]] = [
     (worker(reserved=10), "concurrency", "fail", "after 10 deliveries"),
     (worker(reserved=Unread("no right")), "concurrency", "skip", "no right"),
     (account(unreserved=10), "concurrency", "warn", "up to 102 at once, but 10"),
+    (account(unreserved=10), "concurrency", "warn", "Deploy with `-p MaximumConcurrency=8`, or ask for a higher quota"),
+    (account(unreserved=3), "concurrency", "warn", "dead letters. Ask for a higher quota"),
     (queue(max_receives=None), "redrive", "fail", "no dead-letter queue"),
     (triggered(max_receives=None), "redrive", "warn", "TriggerDeadLetterQueueArn"),
     (triggered(max_receives=3), "redrive", "warn", "orders gives a message up after 3"),

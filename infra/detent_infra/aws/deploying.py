@@ -41,8 +41,7 @@ class Stack:
     """A stack as it is before the deploy."""
 
     status: str
-    parameters: frozenset[str]
-    """Names of those it has values for."""
+    parameters: Mapping[str, str]
 
     @property
     def exists(self) -> bool:
@@ -116,9 +115,8 @@ class Deployer:
         found = stack_called(name, self._clients)
         if found is None or found["StackStatus"] == "DELETE_COMPLETE":
             return None
-        return Stack(
-            found["StackStatus"], frozenset(each.get("ParameterKey", "") for each in found.get("Parameters", []))
-        )
+        given = {each.get("ParameterKey", ""): each.get("ParameterValue", "") for each in found.get("Parameters", [])}
+        return Stack(found["StackStatus"], given)
 
     def code_bucket(self) -> str:
         """The bucket for code of this account and region, made if it is not there. Raises `ConfigurationError`."""

@@ -85,6 +85,18 @@ def _gone(what: str) -> Unread:
     return Unread(f"AWS does not find {what}: deleted by hand, it seems.", gone=True)
 
 
+def unreserved_concurrency(clients: Clients) -> Fact[int]:
+    """Invocations at once that the account has for all functions without a reservation of their own."""
+
+    def look() -> int:
+        limit = clients.functions.get_account_settings()["AccountLimit"]
+        if "UnreservedConcurrentExecutions" not in limit:
+            raise LookupError("its concurrency")
+        return limit["UnreservedConcurrentExecutions"]
+
+    return attempt("the account", look)
+
+
 class Gone(Exception):
     """There is no such thing, which is said by an answer without it."""
 

@@ -21,6 +21,7 @@ from detent_infra.stranding import Outlook, outlook
 from detent_state_machine.errors import ConfigurationError, InputError
 
 from detent.app import App
+from detent.cli.capacity import judge_capacity
 from detent.cli.loss import judge_changes, judge_runs, lost, told
 from detent.cli.output import write_json, write_line
 from detent.cli.progress import Progress
@@ -93,7 +94,12 @@ def deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
             phase.told = f"{plan.name}; {'new stack' if creates else 'stack'} {place.stack} in {place.region}"
             if not creates:
                 phase.told += f"; {_look_ahead(plan, place, wanted)}"
-        kept = [] if creates or stack is None else sorted((plan.declared & stack.parameters) - plan.parameters.keys())
+            before: Mapping[str, str] = {} if creates or stack is None else stack.parameters
+            template = read_template(plan.root / TEMPLATE)
+            found = list(judge_capacity(clients, template, {**before, **plan.parameters}))
+        for each in found:
+            progress.line(f"{each.message} {each.fix}", "yellow")
+        kept = sorted((plan.declared & before.keys()) - plan.parameters.keys())
         change_set = _prepared(progress, deployer, clients, plan, place.stack, kept=kept, creates=creates)
         if change_set is not None:
             with deployer.held(change_set):

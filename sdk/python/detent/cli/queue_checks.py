@@ -11,6 +11,8 @@ from detent.cli.judgement import AGAIN, NEAR, aws, or_well, skipped, when_read
 
 RECEIVES = 5
 """Deliveries below which throttling alone makes dead letters of good messages (AWS's advice)."""
+LEAST_CONCURRENCY = 2
+"""The least that an event source of SQS may be limited to."""
 OLD_MESSAGE = 900
 """Seconds. No pause between deliveries is longer."""
 IN_FLIGHT = 120_000
@@ -65,16 +67,32 @@ def _concurrency(facts: StackFacts) -> Iterator[Check]:
     read = list(_read_by(facts))
     found = list(skipped("concurrency", facts.functions, facts.mappings, *facts.queues.values(), facts.account))
     found += [each for mapping, function, _, queue in read for each in _caps(facts, mapping, function, queue)]
-    shared = sum(mapping.maximum or 0 for mapping, function, _, _ in read if function.reserved is None)
-    if isinstance(facts.account, AccountFacts) and shared > facts.account.unreserved:
-        said = (
-            f"The event sources invoke up to {shared} at once, but {facts.account.unreserved} is what the account has "
-            "unreserved: Lambda throttles the rest, and throttled deliveries make dead letters."
-        )
-        fix = "Lower `MaximumConcurrency`, or ask for a higher quota of concurrent executions (L-B99A9384)."
-        found.append(Check("concurrency", "warn", said, fix))
+    if isinstance(facts.account, AccountFacts):
+        shared = [
+            (function.logical, mapping.maximum or 0) for mapping, function, _, _ in read if function.reserved is None
+        ]
+        worker = sum(most for function, most in shared if function == "Worker")
+        others = sum(most for function, most in shared if function != "Worker")
+        found += over_account(worker, others, facts.account.unreserved)
     most = ", ".join(f"{mapping.maximum} of {function.logical}" for mapping, function, _, _ in read)
     return or_well("concurrency", found, f"at most {most}, which Lambda has")
+
+
+def over_account(worker: int, others: int, unreserved: int) -> Iterator[Check]:
+    """A finding if event sources that invoke the worker and the others so often at once want more than there is.
+
+    `unreserved` is what the account has for all functions without a reservation; 10 in some new accounts.
+    """
+    if worker + others <= unreserved:
+        return
+    said = (
+        f"The event sources invoke up to {worker + others} at once, but {unreserved} is what the account has "
+        "unreserved: Lambda throttles the rest, and throttled deliveries come back late and make dead letters."
+    )
+    room = unreserved - others
+    lower = f"Deploy with `-p MaximumConcurrency={room}`, or ask" if LEAST_CONCURRENCY <= room < worker else "Ask"
+    fix = f"{lower} for a higher quota of concurrent executions (L-B99A9384)."
+    yield Check("concurrency", "warn", said, fix)
 
 
 def _caps(facts: StackFacts, mapping: MappingFacts, function: FunctionFacts, queue: QueueFacts) -> Iterator[Check]:
@@ -93,7 +111,9 @@ def _caps(facts: StackFacts, mapping: MappingFacts, function: FunctionFacts, que
             f"Lambda throttles the rest, and after {queue.max_receives or 'any number of'} deliveries, throttled ones "
             "counted, a message is a dead letter."
         )
-        fix = f"Reserve {mapping.maximum}, or lower `MaximumConcurrency` to {max(2, function.reserved)}."
+        fix = (
+            f"Reserve {mapping.maximum}, or lower `MaximumConcurrency` to {max(LEAST_CONCURRENCY, function.reserved)}."
+        )
         yield Check("concurrency", "fail", said, fix)
 
 
