@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import signal
@@ -28,6 +29,7 @@ from detent_state_machine.errors import ConfigurationError
 
 from tests.aws_stack import Answer, answering, recorded_calls
 from tests.e2e.cli_project import Result
+from tests.e2e.lambda_folders import UNREACHED
 from tests.service.server import Server
 from tests.service.stack import REGION, credentials, session
 from tests.waiting import until
@@ -299,6 +301,25 @@ def test_an_account_with_few_invocations_at_once_is_spoken_of_before_anything_is
         said = call("--yes", "-p", "MaximumConcurrency=20")
     [told] = [line for line in said.err.splitlines() if "up to 22 at once, but 10" in line]
     assert "Deploy with `-p MaximumConcurrency=8`, or ask for a higher quota" in told
+
+
+def test_code_that_no_python_here_could_compile_is_said_to_be_so(
+    call: Call, project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    other = "3.12" if sys.version_info.minor == 13 else "3.13"
+    template = project.folder / "template.yaml"
+    before = template.read_text()
+    try:
+        template.write_text(before.replace(f"python3.{sys.version_info.minor}", f"python{other}"))
+        with answering("s3.HeadObject", (403, {})):  # far enough: it is packaged
+            said = call("--yes")
+    finally:
+        template.write_text(before)
+    if not os.environ.get("CI") and any(words in said.err for words in UNREACHED):
+        pytest.skip(f"packages are fetched from an index, which does not answer: {said.err[-300:]}")
+    assert f"Not compiled, as no Python {other} was found: each cold start compiles what it imports." in said.err
+    assert "on the PATH" in said.err
 
 
 def test_a_bucket_that_somebody_else_owns_gets_no_code(call: Call, project: Project) -> None:

@@ -24,6 +24,7 @@ from detent.app import App
 from detent.cli.capacity import judge_capacity
 from detent.cli.loss import judge_changes, judge_runs, lost, told
 from detent.cli.output import write_json, write_line
+from detent.cli.package import not_compiled
 from detent.cli.progress import Progress
 from detent.cli.project import Options, app_name, load_app
 from detent.packaging import LOCK, MB, build, read_project, read_target, write_lock
@@ -176,6 +177,8 @@ def _prepared(
             write_lock(project, target, upgrade=False)
         folder = build(project, plan.name, target, plan.root / OUT)
         phase.told = f"{OUT} for {target}, {folder.size.unzipped / MB:.1f} MB"
+    if not folder.bytecode:
+        progress.line(f"{not_compiled(folder)} One on the PATH as python{target.python} would do it.", "yellow")
     label = new_id()
     with progress.phase("upload", "uploading the code") as phase:
         sent = _uploaded(deployer, plan.root, bucket, stack, label)

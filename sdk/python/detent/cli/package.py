@@ -50,6 +50,13 @@ def package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
         write_json(_told(folder))
     else:
         _show(folder, wanted.out)
+        if wanted.bytecode is None and not folder.bytecode:
+            console().print(f"{not_compiled(folder)} --compile-with names one.", style="yellow")
+
+
+def not_compiled(folder: Folder) -> str:
+    """What is to be known of a folder that was not compiled although nobody chose so."""
+    return f"Not compiled, as no Python {folder.target.python} was found: each cold start compiles what it imports."
 
 
 def lock(python: str | None, *, upgrade: bool, as_json: bool) -> None:
@@ -111,9 +118,3 @@ def _show(folder: Folder, named: str) -> None:
         table.add_row(clean(name), f"{unzipped / MB:.1f}", f"{zipped / MB:.1f}")
     out.print(table)
     out.print(f"Lambda takes {LIMIT // MB} MB: {size.unzipped / LIMIT:.0%} are used.")
-    if not folder.bytecode:
-        out.print(
-            f"Not compiled, as no Python {folder.target.python} was found: each cold start compiles what it imports. "
-            "--compile-with names one.",
-            style="yellow",
-        )
