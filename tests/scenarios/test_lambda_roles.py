@@ -18,7 +18,8 @@ from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Put
 
-from tests.aws_stack import UNSENT, Call, answering, recorded_calls
+from tests.aws_stack import UNSENT, answering, recorded_calls
+from tests.iam_actions import actions
 from tests.lambda_stack import KEEPING, LARGE, Context, Deployed, cool, deployed
 from tests.sam_template import allowed
 from tests.source_queues import create_queue
@@ -51,7 +52,9 @@ def _made_by_each(stack: Deployed) -> dict[str, set[tuple[str, str]]]:
         cool()
         with recorded_calls() as calls:
             result = act()
-        made.setdefault(function, set()).update(pair for call in calls for pair in _permissions(stack, call))
+        made.setdefault(function, set()).update(
+            pair for call in calls for pair in actions(call, stack.resources, OF_USERS)
+        )
         return result
 
     watch("Tick", lambda: tick.handler({}, Context("Tick")))
@@ -107,27 +110,3 @@ def _redelivered(stack: Deployed, url: str) -> SqsEvent:
         if '"kind":"start"' not in record["body"]:
             record["attributes"]["ApproximateReceiveCount"] = "2"
     return event
-
-
-def _permissions(stack: Deployed, call: Call) -> list[tuple[str, str]]:
-    """The actions that IAM wants for a call, with the resource as the template names it."""
-    match call.service, call.operation:
-        case "dynamodb", "TransactWriteItems":
-            kinds = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
-            return [(f"dynamodb:{kinds[kind]}", "Table") for item in call.params["TransactItems"] for kind in item]
-        case "dynamodb", operation:
-            index = call.params.get("IndexName")
-            return [(f"dynamodb:{operation}", f"Table/index/{index}" if index else "Table")]
-        case "sqs", "GetQueueUrl":
-            return [("sqs:GetQueueUrl", OF_USERS[call.params["QueueName"]])]
-        case "sqs", operation if of_users := OF_USERS.get(call.params["QueueUrl"].rpartition("/")[2]):
-            return [(f"sqs:{operation.removesuffix('Batch')}", of_users)]
-        case "sqs", operation:
-            dead = call.params["QueueUrl"] == stack.resources.dead_letter_url
-            return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]
-        case "s3", operation:
-            return [(f"s3:{operation}", "Bucket/blobs/*" if call.params["Key"].startswith("blobs/") else "Bucket")]
-        case "logs", operation:  # of a cancel; what workers tell is printed
-            return [(f"logs:{operation}", "Logs")]
-        case other:
-            raise AssertionError(f"no permission is known for {other}")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from detent_infra.ids import new_id
 from detent_state_machine.errors import ConfigurationError
 
 from tests.aws_stack import Answer, answering, recorded_calls
+from tests.aws_stack import Call as Recorded
 from tests.e2e.cli_project import Result
 from tests.e2e.lambda_folders import UNREACHED
 from tests.service.server import Server
@@ -36,6 +38,7 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
+ROOT = Path(__file__).parents[2]
 Call = Callable[..., Result]
 
 
@@ -137,14 +140,51 @@ def change_sets(project: Project, stack: str) -> list[Any]:
     return [each for each in listed if each["ExecutionStatus"] == "AVAILABLE"]
 
 
+ELSE = {f"cloudformation:Delete{what}" for what in ("ChangeSet", "Stack")} | {
+    "s3:CreateBucket", "s3:PutBucketPublicAccessBlock"
+}  # fmt: skip
+"""What a deploy needs if it is refused, and if it is the first in its account."""
+S3_ACTIONS = {
+    "HeadBucket": "ListBucket",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+}
+"""Where IAM's action has another name than the operation."""
+
+
+def actions_of(calls: list[Recorded]) -> set[str]:
+    """The actions that IAM wants for the calls."""
+    return {f"{call.service.replace('-', '')}:{S3_ACTIONS.get(call.operation, call.operation)}" for call in calls}
+
+
+def actions_listed(page: str, begin: str, end: str) -> set[str]:
+    """The actions that this part of the page names, which may end in `*`. A bare name is of the last service."""
+    found: set[str] = set()
+    service = ""
+    part = (ROOT / page).read_text().partition(begin)[2].partition(end)[0]
+    for named, action in re.findall(r"`(?:([a-z0-9]+):)?([A-Z]\w+\*?)`", part):
+        service = named or service
+        found.add(f"{service}:{action}")
+    return found
+
+
 def until_done(project: Project) -> None:
     look = project.client("cloudformation").describe_stacks
     until(lambda: not look(StackName=project.stack)["Stacks"][0]["StackStatus"].endswith("_IN_PROGRESS"))
 
 
 def test_from_nothing_to_a_run_that_ends_in_the_function(call: Call, project: Project) -> None:
-    said = call("--yes", "--json")
+    with recorded_calls() as calls:
+        said = call("--yes", "--json")
     assert said.code == 0, said.err
+    listed = actions_listed("docs/deploy.md", "Beyond that it asks\n", "\nCloudFormation then")
+    asked = {action for action in actions_of(calls) if action.split(":")[0] in ("cloudformation", "s3", "sts")}
+    assert asked <= listed
+    assert listed - asked <= ELSE
     told: Any = said.json
     assert [phase["name"] for phase in told["phases"]] == [
         "check", "package", "upload", "changes", "deploy", "register",
@@ -174,7 +214,9 @@ def test_deploying_the_same_again_changes_and_sends_nothing(call: Call, project:
     assert all(str(each.params["Key"]).endswith(".yaml") for each in calls if each.operation == "PutObject")
 
 
-def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(call: Call, project: Project) -> None:
+def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(
+    call: Call, project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     deployed(call, project)
     sqs = project.client("sqs")
     url = sqs.create_queue(QueueName=f"{project.stack}-refunds", Attributes={"VisibilityTimeout": "20"})["QueueUrl"]
@@ -190,6 +232,12 @@ def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(call: 
     assert (source.arn, source.visibility, source.max_receives) == (arn, 20, None)
     found = {(check.name, check.verdict) for check in judge(facts)}
     assert {("visibility", "fail"), ("redrive", "warn"), ("permissions", "ok")} <= found
+
+    with recorded_calls() as calls:
+        assert main(["doctor", "--stack", project.url]) == WRONG
+    asked, listed = actions_of(calls), actions_listed("docs/cli.md", "Reading all of it takes\n", ".\n")
+    assert {one for one in asked if not any(fnmatch(one, each) for each in listed)} == set()
+    assert {each for each in listed if not any(fnmatch(one, each) for one in asked)} == set()
 
 
 def test_a_removed_step_that_live_runs_still_need_is_refused_unless_told(call: Call, project: Project) -> None:

@@ -1,0 +1,35 @@
+"""What IAM wants for a call to AWS, with the resource as `template.yaml` names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detent_infra.aws import Resources
+
+from tests.aws_stack import Call
+
+
+def actions(call: Call, resources: Resources, of_users: Mapping[str, str]) -> list[tuple[str, str]]:
+    """As (action, resource). `of_users`: what queues that detent does not own are called, by their names."""
+    match call.service, call.operation:
+        case "cloudformation", operation:
+            return [(f"cloudformation:{operation}", "Stack")]
+        case "dynamodb", "TransactWriteItems":
+            kinds = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem"}
+            return [(f"dynamodb:{kinds[kind]}", "Table") for item in call.params["TransactItems"] for kind in item]
+        case "dynamodb", operation:
+            index = call.params.get("IndexName")
+            return [(f"dynamodb:{operation}", f"Table/index/{index}" if index else "Table")]
+        case "sqs", "GetQueueUrl":
+            return [("sqs:GetQueueUrl", of_users[call.params["QueueName"]])]
+        case "sqs", operation if name := of_users.get(call.params["QueueUrl"].rpartition("/")[2]):
+            return [(f"sqs:{operation.removesuffix('Batch')}", name)]
+        case "sqs", operation:
+            dead = call.params["QueueUrl"] == resources.dead_letter_url
+            return [(f"sqs:{operation.removesuffix('Batch')}", "DeadLetterQueue" if dead else "Queue")]
+        case "s3", operation:
+            return [(f"s3:{operation}", "Bucket/blobs/*" if call.params["Key"].startswith("blobs/") else "Bucket")]
+        case "logs", operation:  # never of functions, which print their lines, but for a cancel
+            return [(f"logs:{operation}", "Logs")]
+        case other:
+            raise AssertionError(f"no action is known for {other}")
