@@ -17,6 +17,7 @@ from detent import scaffold
 from detent.cli import main
 
 from tests.e2e.cli_project import Result, command
+from tests.e2e.lambda_folders import reached
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = 3
@@ -112,16 +113,32 @@ def test_the_wheel_carries_the_template_of_the_repository() -> None:
     assert (ROOT / "sdk/python" / place) == scaffold._SHIPPED
 
 
-@pytest.mark.slow
-def test_sam_accepts_it(project: Path) -> None:
-    sam = ROOT / ".venv-sam/bin/sam"
-    if not sam.exists():
+def sam(*arguments: str, project: Path) -> None:
+    program = ROOT / ".venv-sam/bin/sam"
+    if not program.exists():
         if os.environ.get("CI"):
             pytest.fail("make sam")
-        pytest.skip(f"{sam} is missing: `make sam` installs it")
-    environment = {**os.environ, "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us-east-1"}
-    done = subprocess.run([sam, "validate", "--lint"], cwd=project, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+        pytest.skip(f"{program} is missing: `make sam` installs it")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "MAKEFLAGS": "", "SAM_CLI_TELEMETRY": "0", "AWS_DEFAULT_REGION": "us-east-1"}
+    reached([str(program), *arguments], project, **environment)
+
+
+@pytest.mark.slow
+def test_sam_accepts_it(project: Path) -> None:
+    sam("validate", "--lint", project=project)
+
+
+@pytest.mark.slow
+def test_sam_builds_it_as_it_is(project: Path, tmp_path: Path) -> None:
+    made = tmp_path / "my shop"  # a copy: the other tests look at a project that was not built
+    shutil.copytree(project, made, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    sam("build", project=made)
+    built = made / ".aws-sam/build"
+    assert (built / "template.yaml").read_text().count("CodeUri: ") == 5
+    assert (built / "Worker/my_shop/app.py").read_bytes() == (made / "my_shop/app.py").read_bytes()
+    assert (built / "Worker/detent_functions/worker.py").is_file()
+    assert (made / "requirements.lock").is_file()
 
 
 def test_its_makefile_and_samconfig_name_what_is_there(project: Path) -> None:
