@@ -7,7 +7,7 @@ import os
 import signal
 from functools import cache
 
-from detent import App, Context, Failure, NonRetryable, Retry, RetryAfter, Update, Workflow
+from detent import App, Context, Failure, NonRetryable, Queue, Retry, RetryAfter, Update, Workflow
 from detent_state_machine.status import Delivery
 
 from tests.stack.edition import EDITION
@@ -24,6 +24,11 @@ LONG = 8.0
 PATIENT = Retry(attempts=1000)
 
 app = App("stack")
+
+
+def inbox(stack: str) -> str:
+    """The name of the queue whose messages start runs: none of the stack's own."""
+    return f"inbox-of-{stack}"
 
 
 @cache
@@ -221,6 +226,18 @@ if EDITION > 1:
 @growing.step(after=["polish"] if EDITION > 1 else [])
 def finish(so_far: list[str] = hold.output) -> str:
     return f"{', '.join(so_far)}, finished by edition {EDITION}"
+
+
+# ---- messages -------------------------------------------------------------------------------------------------
+
+source = Queue(inbox(os.environ.get("DETENT_STACK", "nobody")), input="name")
+greeting = app.workflow("greeting", input=str, output=str, on_queue=source)
+
+
+@greeting.step
+def greet(name: str, *, ctx: Context) -> str:
+    effect(ctx)
+    return f"hello {name}"
 
 
 # ---- values and lines -------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from detent_infra.ids import new_id
 
 from tests.sam_template import as_list
+from tests.source_queues import create_queue
+from tests.stack.app import inbox
 from tests.stack.facts import TLS_ONLY, bucket_policy
 from tests.stack.ledger import ACTIONS, Ledger, table_name
 from tests.stack.places import Place
@@ -21,6 +23,9 @@ MINISTACK_ALSO_ASKS_FOR = {"sqs:SendMessage": "sqs:SendMessageBatch"}
 """What ministack demands where AWS demands the first alone: to AWS, a batch is so many single messages."""
 
 
+FUNCTIONS = ("Worker", "Start", "Tick", "DeadLetters", "QueueTrigger")
+
+
 @contextmanager
 def deployed(place: Place, folder: Path) -> Iterator[Stack]:
     """The stack, for as long as the block. Of what it leaves on a server that others use, nothing is left."""
@@ -28,11 +33,17 @@ def deployed(place: Place, folder: Path) -> Iterator[Stack]:
     ledger = Ledger(table_name(name), place.client("dynamodb"))
     project = new_project(folder, place)
     ledger.create()
+    source = create_queue(place.client("sqs"), inbox(name))
     policy = _policy(place, ledger)
     try:
         project.sam("validate", "--lint")
         project.build()
-        parameters = {"App": APP, "AppPolicies": policy}
+        parameters = {
+            "App": APP,
+            "AppPolicies": policy,
+            "TriggerQueueArn": source,
+            "TriggerDeadLetterQueueArn": f"{source}-dead",
+        }
         project.deploy(name, parameters)
         stack = read_stack(place, project, name, parameters)
         if place.kind == "ministack":
@@ -69,7 +80,7 @@ def _policy(place: Place, ledger: Ledger) -> str:
 
 def _allow_batches(stack: Stack) -> None:
     iam = stack.place.client("iam")
-    for role in (stack.resources[f"{function}Role"] for function in ("Worker", "Start", "Tick", "DeadLetters")):
+    for role in (stack.resources[f"{function}Role"] for function in FUNCTIONS):
         document = iam.get_role_policy(RoleName=role, PolicyName="detent")["PolicyDocument"]
         extra = [
             {"Effect": "Allow", "Action": more, "Resource": statement["Resource"]}
@@ -98,7 +109,9 @@ def _remove(place: Place, project: Project, name: str) -> None:
         pass
     else:
         project.delete(name)
-    dynamodb, s3 = place.client("dynamodb"), place.client("s3")
+    dynamodb, s3, sqs = place.client("dynamodb"), place.client("s3"), place.client("sqs")
+    for queue in sqs.list_queues(QueueNamePrefix=inbox(name)).get("QueueUrls", []):
+        sqs.delete_queue(QueueUrl=queue)
     for page in dynamodb.get_paginator("list_tables").paginate():
         for table in page["TableNames"]:
             if table.startswith(name):

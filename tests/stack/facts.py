@@ -136,7 +136,7 @@ def told(stack: Stack) -> dict[str, str]:
 
 def recursion(stack: Stack) -> Any:
     client = stack.place.client("lambda")
-    names = ("Worker", "Start", "Tick", "DeadLetters")
+    names = ("Worker", "Start", "Tick", "DeadLetters", "QueueTrigger")
     return {client.get_function_recursion_config(FunctionName=stack.resources[name])["RecursiveLoop"] for name in names}
 
 
@@ -149,7 +149,7 @@ def retries_of_the_tick(stack: Stack) -> Any:
 def event_source(name: str, queue: str) -> Fact:
     def read(stack: Stack) -> Any:
         found = stack.place.client("lambda").get_event_source_mapping(UUID=stack.event_source(name))
-        source = stack.outputs[queue].rpartition("/")[2]
+        source = {**stack.parameters, **stack.outputs}[queue].replace("/", ":").rpartition(":")[2]
         return {
             "from": found["EventSourceArn"].endswith(f":{source}"),
             "to": found["FunctionArn"].rpartition(":")[2] == stack.resources[name],
@@ -186,7 +186,7 @@ def alarm(name: str) -> Fact:
         watched = {
             "QueueName": {stack.outputs[output].rpartition("/")[2]: output for output in stack.outputs},
             "FunctionName": {stack.resources[function]: function for function in ("Worker", "Tick")},
-            "function": {stack.resources["Worker"]: "Worker"},
+            "function": {stack.resources[function]: function for function in ("Worker", "QueueTrigger")},
             "service": {"detent": "detent"},
         }
         return {

@@ -6,6 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 from detent import ConfigurationError
 
+from tests.stack.deploy import FUNCTIONS
 from tests.stack.stack import Stack
 
 
@@ -14,7 +15,7 @@ def test_deleting_the_stack_ends_its_functions_and_keeps_what_they_stored(stack:
     assert runs > 0
     stack.project.delete(stack.name)
     client = stack.place.client
-    for function in ("Worker", "Start", "Tick", "DeadLetters"):
+    for function in FUNCTIONS:
         with pytest.raises(ClientError, match="ResourceNotFound"):
             client("lambda").get_function(FunctionName=stack.resources[function])
     left = client("sqs").list_queues(QueueNamePrefix=stack.name)

@@ -13,18 +13,20 @@ import pytest
 
 from tests.sam_template import properties, statements, template
 from tests.stack import facts
+from tests.stack.deploy import FUNCTIONS
 from tests.stack.facts import Fact
 from tests.stack.places import Kind
 from tests.stack.stack import Stack
 
 RESOURCES = {
     *("Table", "Bucket", "BucketPolicy", "Queue", "DeadLetterQueue", "Logs"),
-    *("Worker", "Start", "Tick", "DeadLetters"),
-    *("WorkerRole", "StartRole", "TickRole", "DeadLettersRole"),
-    *("WorkerMessages", "DeadLettersMessages", "StartUrl"),
+    *FUNCTIONS,
+    *(f"{function}Role" for function in FUNCTIONS),
+    *("WorkerMessages", "DeadLettersMessages", "QueueTriggerMessages", "StartUrl"),
     *("TickMinute", "TickMinutePermission", "TickEventInvokeConfig"),
     *("DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm"),
     *("KeptMessagesAlarm", "WorkerErrorAlarm", "WorkerThrottleAlarm", "TickErrorAlarm"),
+    *("RefusedMessagesAlarm", "KeptTriggersAlarm"),
 }
 FORTNIGHT = 14 * 86_400
 QUEUE = {"VisibilityTimeout": 960, "MessageRetentionPeriod": FORTNIGHT, "wait": 20, "encrypted": "true"}
@@ -72,6 +74,7 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
     "the tick's retries": (facts.retries_of_the_tick, 0),
     "the worker's messages": (facts.event_source("Worker", "QueueUrl"), source(100)),
     "the dead letters' messages": (facts.event_source("DeadLetters", "DeadLetterQueueUrl"), source(2)),
+    "the trigger's messages": (facts.event_source("QueueTrigger", "TriggerQueueArn"), source(10)),
     "the URL": (facts.url, ("AWS_IAM", True)),
     "the minute": (facts.minute, ("rate(1 minute)", "ENABLED", True)),
     "the minute's permission": (facts.minute_may_invoke, [("events.amazonaws.com", "lambda:InvokeFunction")]),
@@ -102,6 +105,14 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
     "the alarm of kept messages": (
         facts.alarm("KeptMessagesAlarm"),
         alarm(("detent", "MessagesKept", "Sum"), ["Worker", "detent"], ("GreaterThanThreshold", 0.0, 300, 3)),
+    ),
+    "the alarm of refused messages": (
+        facts.alarm("RefusedMessagesAlarm"),
+        alarm(("detent", "MessagesRefused", "Sum"), ["QueueTrigger", "detent"], ("GreaterThanThreshold", 0.0, 300, 1)),
+    ),
+    "the alarm of kept triggers": (
+        facts.alarm("KeptTriggersAlarm"),
+        alarm(("detent", "MessagesKept", "Sum"), ["QueueTrigger", "detent"], ("GreaterThanThreshold", 0.0, 300, 3)),
     ),
     "the alarm of worker errors": (
         facts.alarm("WorkerErrorAlarm"),
@@ -150,7 +161,7 @@ def test_a_resource_is_what_the_template_says(stack: Stack, name: str) -> None:
         assert read(stack) == expected
 
 
-@pytest.mark.parametrize("name", ["Worker", "Start", "Tick", "DeadLetters"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_is_set_as_the_template_says(stack: Stack, name: str) -> None:
     given = properties(name)
     defaults = {key: parameter["Default"] for key, parameter in template()["Parameters"].items()}
@@ -167,7 +178,7 @@ def test_a_function_is_set_as_the_template_says(stack: Stack, name: str) -> None
 LIMITS = ("Timeout", "MemorySize")
 
 
-@pytest.mark.parametrize("name", ["WorkerRole", "StartRole", "TickRole", "DeadLettersRole"])
+@pytest.mark.parametrize("name", [f"{function}Role" for function in FUNCTIONS])
 def test_a_role_has_the_template_s_statements_and_the_worker_s_the_app_s_policies(stack: Stack, name: str) -> None:
     found, attached = facts.role(name)(stack)
     wanted = list(statements(name))
