@@ -1,16 +1,33 @@
-"""What IAM wants for a call to AWS, with the resource as `template.yaml` names it."""
+"""What IAM wants for a call to AWS, and what the pages say that it wants."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from detent_infra.aws import Resources
 
 from tests.aws_stack import Call
 
+ROOT = Path(__file__).parents[1]
+S3_ACTIONS = {
+    "HeadBucket": "ListBucket",
+    "HeadObject": "GetObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
+}
+"""Where IAM's action has another name than the operation."""
+
 
 def actions(call: Call, resources: Resources, of_users: Mapping[str, str]) -> list[tuple[str, str]]:
-    """As (action, resource). `of_users`: what queues that detent does not own are called, by their names."""
+    """As (action, resource), with the resource as `template.yaml` names it.
+
+    `of_users`: what queues that detent does not own are called, by their names.
+    """
     match call.service, call.operation:
         case "cloudformation", operation:
             return [(f"cloudformation:{operation}", "Stack")]
@@ -33,3 +50,19 @@ def actions(call: Call, resources: Resources, of_users: Mapping[str, str]) -> li
             return [(f"logs:{operation}", "Logs")]
         case other:
             raise AssertionError(f"no action is known for {other}")
+
+
+def actions_of(calls: list[Call]) -> set[str]:
+    """The actions that IAM wants for the calls."""
+    return {f"{call.service.replace('-', '')}:{S3_ACTIONS.get(call.operation, call.operation)}" for call in calls}
+
+
+def actions_listed(page: str, begin: str, end: str) -> set[str]:
+    """The actions that this part of the page names, which may end in `*`. A bare name is of the last service."""
+    found: set[str] = set()
+    service = ""
+    part = (ROOT / page).read_text().partition(begin)[2].partition(end)[0]
+    for named, action in re.findall(r"`(?:([a-z0-9]+):)?([A-Z]\w+\*?)`", part):
+        service = named or service
+        found.add(f"{service}:{action}")
+    return found

@@ -29,16 +29,15 @@ from detent_infra.ids import new_id
 from detent_state_machine.errors import ConfigurationError
 
 from tests.aws_stack import Answer, answering, recorded_calls
-from tests.aws_stack import Call as Recorded
 from tests.e2e.cli_project import Result
 from tests.e2e.lambda_folders import UNREACHED
+from tests.iam_actions import actions_listed, actions_of
 from tests.service.server import Server
 from tests.service.stack import REGION, credentials, session
 from tests.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 Call = Callable[..., Result]
 
 
@@ -144,32 +143,6 @@ ELSE = {f"cloudformation:Delete{what}" for what in ("ChangeSet", "Stack")} | {
     "s3:CreateBucket", "s3:PutBucketPublicAccessBlock"
 }  # fmt: skip
 """What a deploy needs if it is refused, and if it is the first in its account."""
-S3_ACTIONS = {
-    "HeadBucket": "ListBucket",
-    "HeadObject": "GetObject",
-    "CreateMultipartUpload": "PutObject",
-    "UploadPart": "PutObject",
-    "CompleteMultipartUpload": "PutObject",
-    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
-    "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
-}
-"""Where IAM's action has another name than the operation."""
-
-
-def actions_of(calls: list[Recorded]) -> set[str]:
-    """The actions that IAM wants for the calls."""
-    return {f"{call.service.replace('-', '')}:{S3_ACTIONS.get(call.operation, call.operation)}" for call in calls}
-
-
-def actions_listed(page: str, begin: str, end: str) -> set[str]:
-    """The actions that this part of the page names, which may end in `*`. A bare name is of the last service."""
-    found: set[str] = set()
-    service = ""
-    part = (ROOT / page).read_text().partition(begin)[2].partition(end)[0]
-    for named, action in re.findall(r"`(?:([a-z0-9]+):)?([A-Z]\w+\*?)`", part):
-        service = named or service
-        found.add(f"{service}:{action}")
-    return found
 
 
 def until_done(project: Project) -> None:
