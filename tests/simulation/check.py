@@ -19,7 +19,7 @@ from detent_state_machine.keys import RUN, data_key, step_key
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery
 
-from tests.simulation.workloads import Drawn, Workload, build, draw
+from tests.simulation.workloads import Drawn, Workload, build, draw, line
 
 VALUES = (0, 7, 200)
 INBOX = "inbox"
@@ -38,6 +38,8 @@ class Case:
     plan: Plan | None = None
     machines: int = 3
     max_receives: int = 30
+    max_hops: int = 3
+    """Steps driven inline by one delivery: low on purpose, inline chains and messages alternate."""
     large_input: bool = False
     cancels: bool = False
     deploys: bool = False
@@ -46,6 +48,8 @@ class Case:
     retries: bool = False
     triggered: bool = False
     """Its runs are started by messages, which are sent twice."""
+    brisk: bool = False
+    """Its run is a line of steps too short for a heartbeat, and cancelled soon: only a look between them sees it."""
     injected: dict[int, Fault] = field(default_factory=dict[int, Fault])
     trace: list[str] = field(default_factory=list[str])
     calls: int = 0
@@ -53,14 +57,14 @@ class Case:
     """What happened in it, by name: faults, messages, transitions."""
 
 
-EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries", "triggered")
+EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries", "triggered", "brisk")
 """What may happen in the middle of a case, or be odd about it: fields of `Case`."""
 
 
 def case(seed: int) -> Case:
     """The case of a seed."""
     rng = random.Random(f"case {seed}")
-    return Case(
+    drawn = Case(
         seed=seed,
         steps=draw(rng),
         runs=rng.choice([1, 2, 3]),
@@ -75,6 +79,9 @@ def case(seed: int) -> Case:
         max_receives=rng.choice([2, 5, 30]),
         triggered=rng.random() < 0.2,
     )
+    if drawn.cancels and rng.random() < 0.3:
+        return replace(drawn, steps=line(rng), runs=1, max_hops=25, brisk=True)
+    return drawn
 
 
 def run(case: Case) -> None:
@@ -87,7 +94,13 @@ def run(case: Case) -> None:
         later.world.raised, later.world.hung = workload.world.raised, workload.world.hung
         apps.append(later.app)
     simulation = Simulation(
-        apps, case.seed, plan=case.plan, rates=case.rates, machines=case.machines, max_receives=case.max_receives
+        apps,
+        case.seed,
+        plan=case.plan,
+        rates=case.rates,
+        machines=case.machines,
+        max_receives=case.max_receives,
+        max_hops=case.max_hops,
     )
     try:
         ended = simulation.run(scenario(case, simulation, workload))
@@ -138,7 +151,7 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
             await asyncio.sleep(rng.random() * 20)
             await simulation.reap()
     if case.cancels:
-        await asyncio.sleep(rng.random() * 20)
+        await asyncio.sleep(0.0 if case.brisk else rng.random() * 20)
         done.cancelled.add(first)
         await simulation.cancel(first)
     if case.retries:

@@ -281,7 +281,14 @@ MUTANTS = (
         ENGINE + "loop.py",
         "        return await body.look(session) and session.may_start(path)",
         "        return True",
-        ("h13_a_cancel_reaches_a_chain_of_steps_too_short_for_a_heartbeat",),
+        ("h13_a_cancel_reaches_a_chain_of_steps_too_short_for_a_heartbeat", SEEDS),
+    ),
+    Mutant(
+        "a heartbeat that finds the run over stops its step, and what would follow it",
+        ENGINE + "body.py",
+        "        if not await look(session) or not session.may_start(me.path):\n            return RunOver(), held",
+        "        await look(session)",
+        ("h13_a_cancel_stops_the_step_in_progress_at_its_next_heartbeat", SEEDS),
     ),
     Mutant(
         "the reaper sends for an ended step whose successor has no record",

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from detent import App
+from detent.testing.faults import Machine
 from detent.testing.invariants import Invariants, ObservedTable, Violation
+from detent.testing.simulation import Simulation
 from detent_infra.memory import Store
 from detent_state_machine import keys, run_transitions, transitions
 from detent_state_machine.definition import StepDefinition
@@ -122,6 +124,15 @@ def test_7_no_body_begins_long_after_a_cancel_returned() -> None:
     invariants.on_body(RUN, StepDefinition(name="a"), 105.0, slack=5.0)
     with pytest.raises(Violation, match=r"7: 'a' of r1 began 5.1 s after its cancel returned"):
         invariants.on_body(RUN, StepDefinition(name="a"), 105.1, slack=5.0)
+
+
+def test_7_what_a_machine_waited_for_is_no_lateness_and_is_counted_once() -> None:
+    simulation = Simulation([App("w", url="memory://")], 1)
+    machine = Machine("m", simulation.gate, simulation.backend)
+    simulation.loop.close()
+    machine.held += [(100.0, 104.0), (90.0, 101.0), (103.0, 105.0), (110.0, 130.0)]
+    assert machine.held_up(95.0, 120.0) == 10.0 + 10.0
+    assert machine.held_up(105.0, 110.0) == 0.0
 
 
 def at_work() -> World:

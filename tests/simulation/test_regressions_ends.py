@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-from detent import Retry, RunStatus
+from detent import Retry, RunStatus, StepStatus
 from detent.testing.faults import Fault
 from detent_infra.ports import Timing
 from detent_infra.reaper import reap
@@ -18,7 +18,7 @@ from detent_state_machine.messages import Drive, Start, encode
 from detent_state_machine.status import Delivery
 
 from tests.simulation.by_hand import FOREVER, Hand, by_hand
-from tests.simulation.canonical import CANONICAL, FAILS, Canonical, chain
+from tests.simulation.canonical import CANONICAL, FAILS, LONG, Canonical, chain
 from tests.simulation.workloads import Drawn
 
 ABC = ("a", "b", "c")
@@ -333,6 +333,19 @@ def test_h13_a_cancel_reaches_a_chain_of_steps_too_short_for_a_heartbeat() -> No
     assert hand.record.status is RunStatus.CANCELLED
     heartbeat = Timing().heartbeat
     assert len(hand.bodies) <= heartbeat / 0.9 + 1, "none began later than a heartbeat, plus the step in progress"
+
+
+def test_h13_a_cancel_stops_the_step_in_progress_at_its_next_heartbeat() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        working = hand.begin(await hand.take(), "owner")
+        await asyncio.sleep(2.0)
+        await hand.client().cancel(hand.run)
+        assert await working == "acknowledged"
+
+    hand = by_hand(chain("a", "b", a=LONG), act)
+    assert {path: step.status for path, step in hand.steps.items()} == {"a": StepStatus.CANCELLED}
+    assert hand.bodies == {"a": 1}
 
 
 SURVIVORS = [one for one in CANONICAL if one.script.__name__ == "once"]

@@ -210,6 +210,13 @@ def draw(rng: random.Random) -> tuple[Drawn, ...]:
     return tuple(steps)
 
 
+def line(rng: random.Random) -> tuple[Drawn, ...]:
+    """Eight to twelve steps in a row, each too short for a heartbeat, all together longer than the time between two."""
+    names = [f"s{number}" for number in range(rng.randint(8, 12))]
+    before = [(), *((name,) for name in names)]
+    return tuple(Drawn(name, after, seconds=rng.uniform(0.5, 0.95)) for name, after in zip(names, before, strict=False))
+
+
 SCOPES: tuple[tuple[Scope, str, float], ...] = (("on_success", "z", 0.2), ("on_failure", "h", 0.35))
 """Where steps can be besides the main graph, what they are called, and how often there are some."""
 

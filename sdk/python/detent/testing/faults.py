@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from typing import TypeAlias, TypeVar
 
 from detent_infra.embedded_source import EmbeddedSource
+from detent_infra.engine.patience import PATIENCE
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
 from detent_state_machine.errors import CorruptRecord, Unavailable
@@ -70,6 +71,17 @@ class Gate:
 
     async def pass_through(self, machine: Machine, operation: str, what: str, act: Act[_T]) -> _T:
         """Makes the call, or what the plan makes of it. `act` is told the fault, for those it plays itself."""
+        time = asyncio.get_running_loop().time
+        began = time()
+        try:
+            return await self._pass_through(machine, operation, what, act)
+        except Unavailable:
+            machine.held.append((time(), time() + max(PATIENCE)))  # The engine tries a claim again so much later.
+            raise
+        finally:
+            machine.held.append((began, time()))
+
+    async def _pass_through(self, machine: Machine, operation: str, what: str, act: Act[_T]) -> _T:
         await machine.may_go_on()
         await asyncio.sleep(self.rng.random() * self.latency)
         await machine.may_go_on()
@@ -142,6 +154,8 @@ class Machine:
         self.name = name
         self.gate = gate
         self.dead = False
+        self.held: list[tuple[float, float]] = []
+        """When it waited, from and to, in seconds of the loop: its calls, the pauses between tries, its standstills."""
         self._resumes = 0.0
         self._sources = backend.source
         self.backend = replace(
@@ -162,7 +176,17 @@ class Machine:
         return replace(source, queue=queue, dead=dead)
 
     def pause(self, seconds: float) -> None:
-        self._resumes = asyncio.get_running_loop().time() + seconds
+        now = asyncio.get_running_loop().time()
+        self._resumes = now + seconds
+        self.held.append((now, self._resumes))
+
+    def held_up(self, since: float, until: float) -> float:
+        """Seconds of this time in which at least one of its calls was under way, or it stood still."""
+        total, seen = 0.0, since
+        for began, ended in sorted(self.held):
+            total += max(0.0, min(ended, until) - max(began, seen))
+            seen = max(seen, ended)
+        return total
 
     async def may_go_on(self) -> None:
         """Waits while the machine is paused; raises `WorkerCrashed` once it is dead."""

@@ -76,7 +76,7 @@ class Invariants:
             self._step_changed(run_id, key.sk.removeprefix(keys.STEP_PREFIX), before, after)
 
     def on_body(self, run_id: str, step: StepDefinition, now: float, *, slack: float) -> None:
-        """A body begins. `slack` is how late after a cancel one may: a heartbeat, plus the step in progress."""
+        """A body begins. `slack` is how late after a cancel one may: a heartbeat, plus what its machine waited for."""
         self.bodies[run_id, step.name] += 1
         if step.delivery is Delivery.AT_MOST_ONCE and self.bodies[run_id, step.name] > 1:
             raise Violation(

@@ -42,8 +42,8 @@ END_SECONDS = 20_000.0
 """A run that is live after this is stuck."""
 DRAIN_SECONDS = 5_000.0
 """A message that is not acknowledged this long after the last run's end never will be."""
-LONGEST_STEP = 200.0
-"""How long a body may be cut off from its heartbeat (a pause): part of the slack of invariant 7, in seconds."""
+TICK = 0.002
+"""Seconds by which two readings of a clock of whole milliseconds may be off."""
 
 
 @dataclass
@@ -376,9 +376,12 @@ class _Watched:
 
     async def execute(self, task: Task) -> Outcome:
         await self._machine.may_go_on()
-        slack = self._machine.backend.timing.heartbeat + LONGEST_STEP
+        invariants, now = self._simulation.invariants, asyncio.get_running_loop().time()
+        held_up = self._machine.held_up(invariants.cancelled.get(task.run_id, now), now)
         try:
-            self._simulation.invariants.on_body(task.run_id, task.step, asyncio.get_running_loop().time(), slack=slack)
+            invariants.on_body(
+                task.run_id, task.step, now, slack=self._machine.backend.timing.heartbeat + held_up + TICK
+            )
         except Violation as violation:
             self._simulation.report(violation)
         self._machine.gate.note(self._machine, f"BODY {task.path} attempt {task.attempt} of {task.run_id}")
