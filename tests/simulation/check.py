@@ -182,10 +182,11 @@ def check_end(
     """Holds what is stored of an ended run, and what its bodies did, to the oracle; whether it needed no excuse."""
     record, steps = simulation.records(run_id)
     expected = workload.expected(value, mended=mended)
-    excused = any(_excused(drawn, steps[drawn.name]) for drawn in workload.steps if drawn.name in steps)
+    excused = {drawn.name for drawn in workload.steps if drawn.name in steps and _excused(drawn, steps[drawn.name])}
     cancelled = may_be_cancelled and record.status is RunStatus.CANCELLED
-    if not excused and not cancelled and record.status is not expected.status:
-        raise Violation(f"6: run {run_id} ended {record.status}, expected {expected.status}")
+    end = RunStatus.FAILED if excused else expected.status  # Excused or not, a step that failed fails its run.
+    if not cancelled and record.status is not end:
+        raise Violation(f"6: run {run_id} ended {record.status}, expected {end}")
     origin = record.origin or run_id
     chain = _chain(simulation, origin)
     for drawn in workload.steps:
@@ -204,12 +205,12 @@ def check_end(
             continue
         status, output = expected.steps[drawn.name]
         judged = step is not None and step.status.terminal and step.status is not StepStatus.CANCELLED
-        if judged and step is not None and step.status is not status and not excused:
+        if judged and step is not None and step.status is not status and drawn.name not in excused:
             raise Violation(f"6: {drawn.name} of {run_id} is {step.status}, expected {status}")
         if completed and step is not None and step.output is not None:
             ref = step.output.ref
             text = step.output.text if ref is None else simulation.store.blobs[ref].decode()
-            if json.loads(text or "null")["n"] != output and not excused:
+            if json.loads(text or "null")["n"] != output:
                 raise Violation(f"6: {drawn.name} of {run_id} has the wrong output")
         if record.status is RunStatus.COMPLETED and not (step is not None and step.status.terminal):
             raise Violation(f"6: {run_id} is COMPLETED, and {drawn.name} has not ended")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from detent import App
-from detent.testing.faults import Machine
+from detent.testing.faults import Fault, Machine
 from detent.testing.invariants import Invariants, ObservedTable, Violation
 from detent.testing.simulation import Simulation
 from detent_infra.memory import Store
@@ -19,8 +19,9 @@ from detent_state_machine.status import Delivery, RunStatus
 from detent_state_machine.transitions import Change, Writer
 from detent_state_machine.writes import Delete, Put, Update
 
-from tests.simulation.by_hand import Hand, by_hand
-from tests.simulation.workloads import Drawn
+from tests.simulation.by_hand import VALUE, Hand, by_hand
+from tests.simulation.check import check_end
+from tests.simulation.workloads import Drawn, build
 
 RUN = "r1"
 EXPIRES = 4_000_000_000
@@ -203,3 +204,28 @@ def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() ->
         f"step run: {Change.CLAIM}": 1,
         "run: finish": 1,
     }
+
+
+def test_6_a_run_in_which_one_step_is_excused_is_held_to_its_oracle_in_every_other() -> None:
+    steps = (Drawn("a"), Drawn("once", delivery=Delivery.AT_MOST_ONCE))
+
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        hand.plan("write step#once := COMPLETED", Fault.CRASH_BEFORE)
+
+    hand = by_hand(steps, act)
+    assert hand.statuses() == {"a": "COMPLETED", "once": "FAILED"}
+    assert not check_end(hand.simulation, build(steps), hand.run, VALUE), "it needed its excuse"
+    items = hand.simulation.store.items
+    key = keys.step_key(hand.run, "a")
+    sound = items[key]
+    items[key] = {**sound, "output": '{"n":1}'}
+    with pytest.raises(Violation, match=r"6: a of .* has the wrong output"):
+        check_end(hand.simulation, build(steps), hand.run, VALUE)
+    items[key] = {**sound, "status": "SKIPPED"}
+    with pytest.raises(Violation, match=r"6: a of .* is SKIPPED, expected COMPLETED"):
+        check_end(hand.simulation, build(steps), hand.run, VALUE)
+    items[key] = sound
+    items[keys.run_key(hand.run)] = {**items[keys.run_key(hand.run)], "status": "COMPLETED"}
+    with pytest.raises(Violation, match=r"6: run .* ended COMPLETED, expected FAILED"):
+        check_end(hand.simulation, build(steps), hand.run, VALUE)
