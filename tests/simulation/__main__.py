@@ -50,7 +50,7 @@ def main() -> int:
 
 def report(seed: int, violation: Violation) -> str:
     """The failing seed, its smallest form, and how to see it again."""
-    smallest = shrink(case_with_faults(seed), str(violation))
+    smallest = shrink(case_with_faults(seed), violation)
     lines = [
         f"\nseed {seed}: {violation}",
         f"replay: python -m tests.simulation --first {seed} --seeds 1 --show",

@@ -7,12 +7,13 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from detent import RunStatus, StepStatus
 from detent.testing.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
 from detent.testing.invariants import Violation
+from detent.testing.shrinking import MAX_SECONDS, fewer_faults
 from detent.testing.simulation import Simulation
 from detent_infra.lifecycle import NewRun
 from detent_state_machine.keys import RUN, data_key, step_key
@@ -233,44 +234,47 @@ def _chain(simulation: Simulation, origin: str) -> list[str]:
     return [origin, *retries]
 
 
-MAX_SHRINKING = 60.0
-"""Seconds after which the smallest case so far will do."""
-
-
-def shrink(case: Case, message: str) -> Case:
+def shrink(case: Case, violation: Violation) -> Case:
     """A smaller case that fails the same invariant: fewer steps, fewer runs, fewer faults."""
-    kind = message.split(":")[0]
     best = _but(case, plan=FixedPlan(dict(case.injected)))
-    if not _fails(best, kind):
+    if not _fails(best, violation):
         return case
-    ends = time.monotonic() + MAX_SHRINKING
+    ends = time.monotonic() + MAX_SECONDS
     progress = True
     while progress:
-        progress = False
+        best, progress = _with_fewer_faults(best, violation, ends), False
         for smaller in _smaller(best):
             if time.monotonic() > ends:
                 return best
-            if _fails(smaller, kind):
+            if _fails(smaller, violation):
                 best, progress = smaller, True
                 break
     return best
 
 
-def _fails(case: Case, kind: str) -> bool:
+def _with_fewer_faults(case: Case, violation: Violation, ends: float) -> Case:
+    assert isinstance(case.plan, FixedPlan)
+
+    def fails(faults: Mapping[int, Fault]) -> bool:
+        return _fails(_but(case, plan=FixedPlan(faults)), violation)
+
+    fewest = _but(case, plan=FixedPlan(fewer_faults(case.plan.faults, fails, ends=ends)))
+    assert _fails(fewest, violation), "what shrinking found is not what it saw"
+    return fewest
+
+
+def _fails(case: Case, as_before: Violation) -> bool:
     try:
         run(case)
     except Violation as violation:
-        return str(violation).split(":")[0] == kind
+        return violation.invariant == as_before.invariant
     except Exception:  # noqa: BLE001 - a smaller drawing may not compile
         return False
     return False
 
 
 def _smaller(case: Case) -> Sequence[Case]:
-    faults = case.plan.faults if isinstance(case.plan, FixedPlan) else {}
-    fewer = [{n: fault for n, fault in faults.items() if n != number} for number in faults]
-    found = [_but(case, plan=FixedPlan(left)) for left in fewer]
-    found += [_but(case, steps=case.steps[:i] + case.steps[i + 1 :]) for i in reversed(range(len(case.steps)))]
+    found = [_but(case, steps=case.steps[:i] + case.steps[i + 1 :]) for i in reversed(range(len(case.steps)))]
     if case.runs > 1:
         found.append(_but(case, runs=case.runs - 1))
     found += [_but(case, **{name: False}) for name in EVENTS if getattr(case, name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -126,6 +127,81 @@ def test_a_run_that_cannot_end_is_a_violation_that_names_its_seed_and_shows_the_
     bank.transfers.steps.pop("book")  # code that lost a step which the definition has
     with pytest.raises(Violation, match=r"seed 7: 3: run \w+ is stuck: {'pay': 'COMPLETED'}\n(.|\n)*worker1"):
         simulate(bank.app, bank.transfers, 100, seeds=[7], runs=1, rates=NONE)
+
+
+def fragile_bank() -> Bank:
+    """Its code loses a step when a body begins for the second time: only a fault makes its runs stuck."""
+    bank = Bank(Delivery.AT_LEAST_ONCE)
+    book = bank.transfers.steps["book"]
+
+    @bank.transfers.step(delivery=Delivery.EXACTLY_ONCE, after=[book])
+    def check(*, ctx: Context) -> None:
+        if ctx.attempt > 1:
+            bank.transfers.steps.pop("last", None)
+        else:
+            bank.transfers.steps["last"] = last
+
+    @bank.transfers.step(after=[check])
+    def last() -> None:
+        """Nothing."""
+
+    return bank
+
+
+def test_a_violation_says_which_call_replays_it_and_which_few_of_its_faults_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    bank = fragile_bank()
+    with pytest.raises(Violation) as caught:
+        simulate(bank.app, bank.transfers, 100, seeds=range(100), runs=1, rates=Rates(crash_after=0.1))
+    told = str(caught.value)
+    seed, replay, fewest, *faults = told.splitlines()
+    assert re.match(r"seed \d+: 3: run \w+ is stuck: ", seed)
+    call = replay.removeprefix("replay: ")
+    number = seed.split(":")[0].removeprefix("seed ")
+    rates = "Rates(crash_after=0.1)"
+    assert call == f"simulate(app, app.workflows['transfers'], 100, seeds=[{number}], runs=1, rates={rates})"
+    counts = re.fullmatch(r"The fewest faults of its (\d+) that do it: (\d+)", fewest)
+    assert counts is not None, told
+    of, left = map(int, counts.groups())
+    assert left <= 3 < of
+    assert any("step#check := RUNNING  [crash_after]" in line for line in faults[:left])
+    assert faults[left] == "The end of its trace:"
+    with pytest.raises(Violation) as again:
+        eval(call, {"simulate": simulate, "app": bank.app, "Rates": Rates})
+    assert str(again.value) == told
+
+
+def test_an_input_that_is_too_long_to_spell_is_left_out_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    app = App("long", url="memory://")
+    flow = app.workflow("long", input=str)
+    flow.step(name="only")(lambda text: None)
+    assert flow.definition.steps
+    flow.steps.clear()
+    with pytest.raises(Violation, match=re.escape("simulate(app, app.workflows['long'], ..., seeds=[1], runs=3)")):
+        simulate(app, flow, "x" * 1000, seeds=[1])
+
+
+def test_bodies_that_remember_something_are_said_to_and_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same faults then do something else: the trace is that of the seed as it was."""
+    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    app = App("memory", url="memory://")
+    flow = app.workflow("memory", input=int)
+    begun: list[int] = []
+
+    @flow.step
+    def first(number: int) -> None:
+        flow.steps.pop("second") if not begun else flow.steps.update(second=second)
+        begun.append(number)
+
+    @flow.step(after=[first])
+    def second() -> None:
+        """Nothing."""
+
+    with pytest.raises(Violation, match="With the same 0 faults it does not fail again: its bodies remember something"):
+        simulate(app, flow, 1, seeds=[1], runs=1, rates=NONE)
 
 
 def test_an_input_that_does_not_fit_is_refused_before_anything_is_simulated() -> None:

@@ -32,6 +32,11 @@ INTERRUPTIONS = ("Interrupted", "DeadLetter")
 class Violation(AssertionError):
     """An invariant does not hold."""
 
+    @property
+    def invariant(self) -> str:
+        """Its number, or what is wrong where it has none."""
+        return str(self).split(":")[0]
+
 
 class ObservedTable(MemoryTable):
     """A memory table that shows every applied write to an observer."""
