@@ -24,6 +24,8 @@ from tests.simulation.workloads import Drawn, Workload, build, draw, line
 
 VALUES = (0, 7, 200)
 INBOX = "inbox"
+LONGEST_INVOKED = 5.0
+"""Seconds of a body where some machines are functions, whose invocations last 60 s and more."""
 GAVE_UP = ("Interrupted", "DeadLetter")
 """Errors of steps that no worker ended: at_most_once after a crash, or all take-overs used up. And only of those."""
 
@@ -38,6 +40,8 @@ class Case:
     rates: Rates = Rates()
     plan: Plan | None = None
     machines: int = 3
+    invocations: int = 0
+    """Machines that are functions, beside its workers. No body of the case takes long then."""
     max_receives: int = 30
     max_hops: int = 3
     """Steps driven inline by one delivery: low on purpose, inline chains and messages alternate."""
@@ -58,7 +62,7 @@ class Case:
     """What happened in it, by name: faults, messages, transitions."""
 
 
-EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries", "triggered", "brisk")
+EVENTS = ("large_input", "cancels", "deploys", "reaps", "purges", "retries", "triggered", "brisk", "invocations")
 """What may happen in the middle of a case, or be odd about it: fields of `Case`."""
 
 
@@ -80,9 +84,17 @@ def case(seed: int) -> Case:
         max_receives=rng.choice([2, 5, 30]),
         triggered=rng.random() < 0.2,
     )
-    if drawn.cancels and rng.random() < 0.3:
+    if drawn.cancels and rng.random() < 0.5:
         return replace(drawn, steps=line(rng), runs=1, max_hops=25, brisk=True)
+    if rng.random() < 0.4:
+        return replace(drawn, steps=tuple(map(_invoked, drawn.steps)), invocations=rng.choice([1, 2, 3]))
     return drawn
+
+
+def _invoked(step: Drawn) -> Drawn:
+    """The step where some machines are functions: what hangs does until its invocation ends, the rest is short."""
+    timeout = 300.0 if step.hangs else step.timeout
+    return replace(step, seconds=min(step.seconds, LONGEST_INVOKED), timeout=timeout)
 
 
 def run(case: Case) -> None:
@@ -100,6 +112,7 @@ def run(case: Case) -> None:
         plan=case.plan,
         rates=case.rates,
         machines=case.machines,
+        invocations=case.invocations,
         max_receives=case.max_receives,
         max_hops=case.max_hops,
     )

@@ -186,7 +186,8 @@ def test_the_same_seed_does_exactly_the_same_twice(seed: int) -> None:
 
 def test_a_seed_does_the_same_in_another_process_whatever_its_hashes() -> None:
     """Otherwise nobody could replay a seed that failed elsewhere."""
-    seed = next(seed for seed in range(1, 50) if case(seed).machines == 3 and case(seed).deploys)
+    drawn = {seed: case(seed) for seed in range(1, 200)}
+    seed = next(seed for seed, one in drawn.items() if one.machines == 3 and one.deploys and one.invocations > 1)
     here = case(seed)
     run(here)
     code = f"from tests.simulation.check import case, run; c = case({seed}); run(c); print('\\n'.join(c.trace))"

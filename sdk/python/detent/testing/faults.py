@@ -1,7 +1,9 @@
 """Faults between a worker and its ports: every primitive call may be lost, late, doubled, or the last thing it did.
 
-A `Machine` stands for one worker process. Its ports are the memory backend's, behind a gate that asks a plan what
-happens to each call; the engine, the worker and the adapters' logic are the real ones.
+A `Machine` stands for one worker process, or for one environment of a function. Its ports are the memory backend's,
+behind a gate that asks a plan what happens to each call. The engine, the worker, the reaper and clients are the real
+ones; the adapters of SQLite and AWS are not here, and have suites of their own. Of functions, `Invocations` repeats
+what they do around the engine.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import TypeAlias, TypeVar
+from typing import Never, TypeAlias, TypeVar
 
 from detent_infra.embedded_source import EmbeddedSource
 from detent_infra.engine.patience import PATIENCE
@@ -101,11 +103,11 @@ class Gate:
         except Conflict as conflict:
             self.note(machine, f"    conflict: {(conflict.item or {}).get('status', conflict.item)}")
             if fault is Fault.CRASH_AFTER:
-                self._crash(machine)
+                self.crash(machine)
             await machine.may_go_on()
             raise
         if fault is Fault.CRASH_AFTER:
-            self._crash(machine)
+            self.crash(machine)
         if fault is Fault.UNKNOWN:
             raise Unavailable("The reply was lost (simulated).")
         await machine.may_go_on()
@@ -115,7 +117,7 @@ class Gate:
         now = asyncio.get_running_loop().time()
         match fault:
             case Fault.CRASH_BEFORE:
-                self._crash(machine)
+                self.crash(machine)
             case Fault.REFUSED:
                 raise Unavailable("Throttled (simulated).")
             case Fault.SLOW:
@@ -139,7 +141,8 @@ class Gate:
         """Something that no machine did."""
         self.trace.append(f"{asyncio.get_running_loop().time():9.3f} {text}")
 
-    def _crash(self, machine: Machine) -> None:
+    def crash(self, machine: Machine) -> Never:
+        """The machine dies. Raises `WorkerCrashed`."""
         machine.dead = True
         self.note(machine, "dies")
         if self.crashed is not None:
@@ -187,6 +190,14 @@ class Machine:
             total += max(0.0, min(ended, until) - max(began, seen))
             seen = max(seen, ended)
         return total
+
+    @property
+    def stands_still(self) -> bool:
+        return self._resumes > asyncio.get_running_loop().time()
+
+    def die(self) -> Never:
+        """Raises `WorkerCrashed`."""
+        self.gate.crash(self)
 
     async def may_go_on(self) -> None:
         """Waits while the machine is paused; raises `WorkerCrashed` once it is dead."""

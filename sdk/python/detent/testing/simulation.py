@@ -9,7 +9,7 @@ import random
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from detent_infra.embedded_source import EmbeddedSource
 from detent_infra.engine import Engine
@@ -33,6 +33,7 @@ from detent.testing.clock import VirtualLoop
 from detent.testing.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
 from detent.testing.harness import WorkerCrashed, on_the_spot
 from detent.testing.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of
+from detent.testing.invocations import Invocations
 
 _T = TypeVar("_T")
 
@@ -57,6 +58,10 @@ class Simulation:
     """Which faults; by default at random with `rates`."""
     rates: Rates = Rates()
     machines: int = 3
+    """Worker processes."""
+    invocations: int = 0
+    """Machines that handle messages as functions on Lambda do, beside the worker processes. Bodies must be done within
+    25 simulated seconds: half of the shortest invocation, and slow calls before it."""
     max_receives: int = 30
     """Deliveries after which a message is a dead letter."""
     max_hops: int = 3
@@ -93,8 +98,7 @@ class Simulation:
         self.gate = Gate(chosen, self.rng, crashed=self._crashed, applied=self._check, paused=self._paused)
         self.violation: Violation | None = None
         self._names = itertools.count(1)
-        self._workers: dict[Machine, asyncio.Task[None]] = {}
-        self._stops: dict[Machine, asyncio.Event] = {}
+        self._at_work: dict[Machine, _AtWork] = {}
         self._graphs: dict[tuple[str, str], Graph] = {}
         self._deployed = 0
         for app in self.apps:
@@ -181,7 +185,7 @@ class Simulation:
             try:
                 again: str = await self.as_client(call)
             except WrongState:
-                if not self._at_work(run_id):
+                if not self._unfinished(run_id):
                     return None
                 await asyncio.sleep(5.0)
             else:
@@ -191,7 +195,7 @@ class Simulation:
         self.invariants.started.add(again)
         return again
 
-    def _at_work(self, run_id: str) -> bool:
+    def _unfinished(self, run_id: str) -> bool:
         record, steps = self.records(run_id)
         return record.status is not RunStatus.COMPLETED and not all(step.status.terminal for step in steps.values())
 
@@ -212,11 +216,11 @@ class Simulation:
     def deploy(self, *, graceful: bool = True) -> None:
         """The next app replaces the current one: every machine is stopped, or killed, and a new one comes."""
         self._deployed = min(self._deployed + 1, len(self.apps) - 1)
-        for machine in list(self._workers):
+        for machine in list(self._at_work):
             if graceful:
-                self._stops.pop(machine).set()
-                self._workers.pop(machine)
-                self.boot()
+                old = self._at_work.pop(machine)
+                old.stop.set()
+                self.boot(invoked=old.invoked)
             else:
                 machine.dead = True
                 self._crashed(machine)
@@ -246,8 +250,8 @@ class Simulation:
     # ---- the world ----------------------------------------------------------------------------------------
 
     async def _whole(self, scenario: Coroutine[Any, Any, _T]) -> _T:
-        for _ in range(self.machines):
-            self.boot()
+        for number in range(self.machines + self.invocations):
+            self.boot(invoked=number >= self.machines)
         task = asyncio.ensure_future(scenario)
         await self._until(task.done, FAULTY_SECONDS * 5)
         await self._until(lambda: self._all_ended() or self.loop.time() > FAULTY_SECONDS, FAULTY_SECONDS)
@@ -293,13 +297,19 @@ class Simulation:
     def _live(self, key: Key) -> bool:
         return RunStatus(str(self.store.items[key]["status"])).live
 
-    def boot(self) -> None:
+    def boot(self, *, invoked: bool = False) -> None:
+        """A new machine: a worker process, or one that is invoked."""
         skew = self.rng.randint(-MAX_SKEW, MAX_SKEW) if self.skew else 0
-        machine = Machine(f"worker{next(self._names)}", self.gate, self.backend, skew)
-        subscriptions = self.apps[self._deployed].subscriptions
-        worker = Worker(self.engine_on(machine), subscriptions=subscriptions, grace=0.0, jitter=self.rng.random)
-        self._stops[machine] = asyncio.Event()
-        self._workers[machine] = asyncio.ensure_future(self._life(worker, self._stops[machine]))
+        machine = Machine(f"{'lambda' if invoked else 'worker'}{next(self._names)}", self.gate, self.backend, skew)
+        engine = self.engine_on(machine)
+        worker: Worker | Invocations
+        if invoked:
+            worker = Invocations(machine, engine, self.rng.random)
+        else:
+            subscriptions = self.apps[self._deployed].subscriptions
+            worker = Worker(engine, subscriptions=subscriptions, grace=0.0, jitter=self.rng.random)
+        stop = asyncio.Event()
+        self._at_work[machine] = _AtWork(asyncio.ensure_future(self._life(worker, stop)), stop, invoked)
 
     def engine_on(self, machine: Machine) -> Engine:
         """The engine of the deployed code on a machine."""
@@ -307,7 +317,7 @@ class Simulation:
         executor = _Watched(app.executor.with_sync(on_the_spot), machine, self)
         return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
-    async def _life(self, worker: Worker, stop: asyncio.Event) -> None:
+    async def _life(self, worker: Worker | Invocations, stop: asyncio.Event) -> None:
         while not stop.is_set():
             try:
                 await worker.run(stop)
@@ -317,14 +327,14 @@ class Simulation:
                 return
 
     def _crashed(self, machine: Machine) -> None:
-        worker = self._workers.pop(machine, None)
-        if worker is not None:
-            worker.cancel()
-            self.loop.call_later(self.rng.uniform(0.1, 10.0), self.boot)
+        old = self._at_work.pop(machine, None)
+        if old is not None:
+            old.life.cancel()
+            self.loop.call_later(self.rng.uniform(0.1, 10.0), lambda: self.boot(invoked=old.invoked))
 
     def _paused(self, machine: Machine) -> None:
-        if self.stand_ins and machine in self._workers:
-            self.boot()
+        if self.stand_ins and machine in self._at_work:
+            self.boot(invoked=self._at_work[machine].invoked)
 
     def _check(self) -> None:
         try:
@@ -358,6 +368,14 @@ class Simulation:
                 self.loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
+
+
+class _AtWork(NamedTuple):
+    """A machine's life, what tells it to stop, and of which kind the next one is."""
+
+    life: asyncio.Task[None]
+    stop: asyncio.Event
+    invoked: bool
 
 
 class _Watched:
