@@ -25,6 +25,7 @@ ENGINE = "infra/detent_infra/engine/"
 TRANSITIONS = "state_machine/detent_state_machine/transitions.py"
 REGRESSIONS = (
     *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies")),
+    "tests/simulation/test_invocations.py",
     "tests/scenarios/test_engine_edges.py",
 )
 SEEDS = "seeds 1 to 300"
@@ -187,6 +188,20 @@ MUTANTS = (
             "a_step_whose_invocation_has_no_time_left_does_not_begin_and_its_message_is_left",
             "a_step_does_not_begin_when_most_of_its_invocation_was_used_up_before_it",
         ),
+    ),
+    Mutant(
+        "a step that may outlast its invocation is not driven inline",
+        ENGINE + "loop.py",
+        "        if session.deadline is None:\n            return ready[0] if ready else None",
+        "        if True:\n            return ready[0] if ready else None",
+        ("a_step_that_may_not_fit_into_the_rest_of_an_invocation_gets_a_message_of_its_own",),
+    ),
+    Mutant(
+        "an attempt ends before its invocation does, so that its end is written",
+        ENGINE + "step.py",
+        "            deadline = max(started, min(deadline, session.deadline - TIME_MARGIN))",
+        "            pass",
+        ("a_body_that_outlasts_its_invocation_is_cut_off_before_its_timeout_and_tried_again",),
     ),
     Mutant(
         "a writer whose reply was lost knows its own write",
