@@ -6,21 +6,19 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from detent_infra.embedded_source import EmbeddedSource
 from detent_infra.engine import Engine
-from detent_infra.executor import Executor, Outcome, Task
 from detent_infra.ids import keyed_id
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.memory import MemoryBlobs, MemoryLogs, Store, memory_backend
 from detent_infra.ports import Timing
 from detent_infra.reaper import reap
 from detent_infra.worker import Worker
-from detent_state_machine.definition import Definition
 from detent_state_machine.errors import DetentError, Unavailable, WrongState
 from detent_state_machine.graph import Graph
 from detent_state_machine.keys import RUN, run_key
@@ -34,6 +32,7 @@ from detent.testing.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Ra
 from detent.testing.harness import WorkerCrashed, on_the_spot
 from detent.testing.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of
 from detent.testing.invocations import Invocations
+from detent.testing.watched import Watched
 
 _T = TypeVar("_T")
 
@@ -43,8 +42,6 @@ END_SECONDS = 20_000.0
 """A run that is live after this is stuck."""
 DRAIN_SECONDS = 5_000.0
 """A message that is not acknowledged this long after the last run's end never will be."""
-TICK = 0.002
-"""Seconds by which two readings of a clock of whole milliseconds may be off."""
 
 
 @dataclass
@@ -314,7 +311,7 @@ class Simulation:
     def engine_on(self, machine: Machine) -> Engine:
         """The engine of the deployed code on a machine."""
         app = self.apps[self._deployed]
-        executor = _Watched(app.executor.with_sync(on_the_spot), machine, self)
+        executor = Watched(app.executor.with_sync(on_the_spot), machine, self.invariants, self.report)
         return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
     async def _life(self, worker: Worker | Invocations, stop: asyncio.Event) -> None:
@@ -376,36 +373,6 @@ class _AtWork(NamedTuple):
     life: asyncio.Task[None]
     stop: asyncio.Event
     invoked: bool
-
-
-class _Watched:
-    """An executor that tells the invariants of each body, and runs none on a dead machine."""
-
-    def __init__(self, executor: Executor, machine: Machine, simulation: Simulation) -> None:
-        self._executor = executor
-        self._machine = machine
-        self._simulation = simulation
-
-    def definitions(self) -> Mapping[str, Definition]:
-        return self._executor.definitions()
-
-    def knows(self, workflow: str, step: str) -> bool:
-        return self._executor.knows(workflow, step)
-
-    async def execute(self, task: Task) -> Outcome:
-        await self._machine.may_go_on()
-        invariants, now = self._simulation.invariants, asyncio.get_running_loop().time()
-        held_up = self._machine.held_up(invariants.cancelled.get(task.run_id, now), now)
-        try:
-            invariants.on_body(
-                task.run_id, task.step, now, slack=self._machine.backend.timing.heartbeat + held_up + TICK
-            )
-        except Violation as violation:
-            self._simulation.report(violation)
-        self._machine.gate.note(self._machine, f"BODY {task.path} attempt {task.attempt} of {task.run_id}")
-        outcome = await self._executor.execute(task)
-        await self._machine.may_go_on()
-        return outcome
 
 
 def _ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
