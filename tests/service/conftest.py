@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Iterator
 
 import pytest
+from detent.cli import main
 from detent_infra.ids import new_id
 
 from tests.service.deployed import Deployed, deploy
+from tests.service.project import Project
 from tests.service.server import Server
 from tests.service.stack import credentials
 
@@ -32,3 +36,27 @@ def stack(ours: Server) -> Deployed:
         visibility=60,
         environment={},
     )
+
+
+@pytest.fixture(scope="module")
+def made(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    if service.pid is None:
+        pytest.skip("the folder is packaged for the Python of our own ministack")
+    folder = tmp_path_factory.mktemp("a project") / "shop"
+    with credentials():
+        assert main(["init", str(folder)]) == 0
+        # ministack runs functions with a Python of this machine, whatever the template says. So the template is edited,
+        # as a user does who wants another. Parameters would not do: `detent deploy` packages for what is written there,
+        # and a value given to one deploy, or kept by the stack from the last, would be that of another folder.
+        template = folder / "template.yaml"
+        text = template.read_text().replace("python3.13", f"python3.{sys.version_info.minor}")
+        template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{platform.machine()}]"))
+        yield Project(folder, service, f"shop-{new_id()[:10]}")
+
+
+@pytest.fixture
+def project(made: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.chdir(made.folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    return made
