@@ -8,6 +8,7 @@ import itertools
 import re
 import socket
 import time
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -303,6 +304,29 @@ def test_parameters_that_cannot_be_passed_by_name_are_refused() -> None:
 
     for declare in (variadic, keywords, positional):
         assert "cannot be passed by name" in refusal(declare)
+
+
+def test_a_generator_is_refused_as_a_step() -> None:
+    def plain(flow: AnyWorkflow) -> None:
+        @flow.step
+        def ship(order: Order) -> Iterator[str]:
+            yield order.id
+
+    def asynchronous(flow: AnyWorkflow) -> None:
+        @flow.step
+        async def ship(order: Order) -> AsyncIterator[str]:
+            yield order.id
+
+    def handler(flow: AnyWorkflow) -> None:
+        @flow.on_failure(name="ship")
+        def tell(order: Order) -> Generator[str]:
+            yield order.id
+
+    for declare in (plain, asynchronous, handler):
+        assert refusal(declare) == (
+            "Workflow 'orders', step 'ship': it is a generator: it has a `yield`. "
+            "A step returns its result once: return a list of what it would yield."
+        )
 
 
 def test_a_parameter_with_an_ordinary_default_keeps_it() -> None:

@@ -366,6 +366,11 @@ def _signature(
             f"{where}: its annotations cannot be read: {error}.",
             advice="Import what they name at run time, not only under TYPE_CHECKING.",
         ) from error
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError(
+            f"{where}: it is a generator: it has a `yield`.",
+            advice="A step returns its result once: return a list of what it would yield.",
+        )
     parameters: list[Parameter] = []
     for parameter in signature.parameters.values():
         annotation: object = hints.get(parameter.name, UNANNOTATED)
