@@ -242,6 +242,19 @@ def test_no_line_is_wider_than_the_terminal(project: Project, width: int) -> Non
         assert max(map(len, lines)) <= width, result.out
 
 
+@pytest.mark.parametrize("width", [40, 60])
+def test_the_error_of_an_attempt_that_was_retried_is_shown_whole_in_a_narrow_terminal(
+    project: Project, width: int
+) -> None:
+    cause = " ".join(f"word{number}" for number in range(20))
+    shop = project.path / "shop.py"
+    shop.write_text(shop.read_text().replace("the card was\\nrefused", cause))
+    ended(project, "flaky")
+    shown = project.call("show", "last", columns=width).out
+    assert f"ValueError: {cause}" in " ".join(shown.split())
+    assert max(map(len, (line for line in shown.splitlines() if "detent " not in line))) <= width
+
+
 def test_an_unknown_run_is_told_by_every_command(project: Project) -> None:
     started(project, "a")
     for name in ("show", "logs", "cancel", "retry"):

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 SHOWN_ATTEMPTS = 5
 """Past attempts of a step that are listed; `--json` has all that are kept."""
+PAST_INDENT = 5
+"""Columns before what is said of a past attempt."""
 MAX_WIDTH = 120
 
 
@@ -194,8 +196,13 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
     history = record.history
     if len(history) > 1 or (history and not failed):
         for number, past in list(enumerate(history, 1))[-SHOWN_ATTEMPTS:]:
-            said = f"  {number}. {clock_time(past.started)}, {duration(past.ended - past.started)}: "
-            out.print(Text.assemble((said, "bright_black"), one_line(past.error)), no_wrap=True, overflow="ellipsis")
+            when = (f"{clock_time(past.started)}, {duration(past.ended - past.started)}: ", "bright_black")
+            lines = Text.assemble(when, one_line(past.error)).wrap(out, out.width - PAST_INDENT)
+            head = f"  {number}."
+            for each in lines:
+                each.rstrip()
+                out.print(Text(f"{head:<{PAST_INDENT}}", "bright_black").append_text(each))
+                head = ""
 
 
 def _trace(error: ErrorInfo) -> list[str]:
