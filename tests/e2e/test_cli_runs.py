@@ -155,6 +155,17 @@ def test_runs_lists_the_newest_first_and_filters(project: Project) -> None:
     assert ids("--limit", "1") == [newest]
 
 
+def test_a_full_list_says_that_there_are_more_and_only_then(project: Project) -> None:
+    ids = [started(project, str(number)) for number in range(3)]
+    part = project.call("runs", "--limit", "2")
+    assert part.err == "the module prints\nThere are more: --limit 10\n"
+    assert [run in part.out for run in ids] == [False, True, True]
+    assert project.call("runs", "--limit", "3").err == "the module prints\n"
+    assert project.call("runs", "--limit", "2", "--status", "failed").err == "the module prints\nNo run matches.\n"
+    of_json = project.call("runs", "--limit", "2", "--json")
+    assert (len(of_json.json), of_json.err) == (2, "the module prints\n")  # type: ignore[arg-type]
+
+
 def test_runs_as_json_has_stable_names_and_iso_times(project: Project) -> None:
     ended(project, "a", "--metadata", "customer=42", "--key", "A-17")
     runs: Any = project.run("runs", "--json").json

@@ -13,6 +13,9 @@ from detent.cli import arguments
 from detent.cli.output import age, console, duration, iso, mark, name, seconds, symbol, write_json, write_line
 from detent.cli.project import Options, opened, run_id_of
 
+MORE = 5
+"""Times as many runs are proposed, where there are more than were listed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Filter:
@@ -26,11 +29,15 @@ class Filter:
 
 
 def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
-    runs = asyncio.run(_find(options, wanted))
+    asked = wanted.limit if as_json else wanted.limit + 1  # one more tells whether there are more
+    runs = asyncio.run(_find(options, wanted, asked))
     if as_json:
         write_json([run_json(run) for run in runs])
     elif runs:
-        _print_table(runs)
+        _print_table(runs[: wanted.limit])
+        if len(runs) > wanted.limit:
+            more = f"There are more: --limit {wanted.limit * MORE}"
+            console(stderr=True).print(more, style="bright_black", soft_wrap=True)
     else:
         _print_none(options, wanted)
 
@@ -62,13 +69,11 @@ def run_json(run: RunRecord) -> dict[str, object]:
     }
 
 
-async def _find(options: Options, wanted: Filter) -> list[RunRecord]:
+async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]:
     statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
     metadata = arguments.metadata(wanted.metadata)
     async with opened(options) as client:
-        found = await client.aruns(
-            wanted.workflow, statuses=statuses, since=since, metadata=metadata, limit=wanted.limit
-        )
+        found = await client.aruns(wanted.workflow, statuses=statuses, since=since, metadata=metadata, limit=limit)
         if not found and wanted.workflow is not None:
             await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
         return found
