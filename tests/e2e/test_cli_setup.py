@@ -240,6 +240,35 @@ def test_the_doctor_finds_what_is_wrong(project: Project) -> None:
     assert [check["verdict"] for check in result["checks"] if check["name"] == "workflows"] == ["ok", "fail"]
 
 
+def test_a_damaged_database_is_told_and_is_no_empty_one(project: Project) -> None:
+    project.call("run", "hello", "--here")
+    assert checks(project)["integrity"]["verdict"] == "ok"
+    file = project.path / ".detent" / "detent.db"
+    data = bytearray(file.read_bytes())
+    for place in range(4096, len(data), 50):
+        data[place] ^= 0xFF
+    file.write_bytes(data)
+    found = checks(project)
+    assert found["integrity"]["verdict"] == "fail"
+    assert "detent.db is damaged: " in found["integrity"]["message"]
+    assert "restore a backup" in found["integrity"]["fix"]
+    assert not {"table", "queue", "worker"} & found.keys(), "nothing is asked of a damaged file, or written to it"
+    assert file.read_bytes() == data
+    project.call("runs").refused("is damaged", "restore a backup")
+    project.call("runs", "--json").refused("is damaged")
+    project.call("show", "last").refused("is damaged")
+
+
+def test_the_doctor_does_not_read_a_huge_database_through(project: Project) -> None:
+    project.call("run", "hello", "--here")
+    with (project.path / ".detent" / "detent.db").open("r+b") as file:
+        file.truncate(1_000_001_536)  # a hole: it takes no space
+    found = checks(project)["integrity"]
+    assert found["verdict"] == "skip"
+    assert found["command"].startswith("sqlite3 ")
+    assert "PRAGMA quick_check" in found["command"]
+
+
 def test_the_doctor_reaches_every_part_of_a_stack(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     with named_stack("shop") as resources:
         code = main(["doctor", "--json", "--url", f"aws://shop?region={REGION}"])

@@ -18,6 +18,8 @@ CHECKPOINT_PAGES = 4000
 """16 MB of log before it is copied into the file: SQLite's default of 4 MB does so too often."""
 PREPARE_LIMIT = 10.0
 """Seconds to wait for another process that creates or recovers the file."""
+RESTORE = "Stop all workers, then restore a backup or try `sqlite3 FILE .recover`."
+"""What to do about a damaged file."""
 
 _SCHEMA = """
 CREATE TABLE items (
@@ -100,7 +102,7 @@ def translated(error: sqlite3.Error, path: Path) -> DetentError:
                 advice="It must be a file in an existing directory, and both must be writable by this user.",
             )
         case sqlite3.SQLITE_CORRUPT:
-            return CorruptRecord(said, advice="Stop all workers, then restore a backup or try `sqlite3 FILE .recover`.")
+            return CorruptRecord(said, advice=RESTORE)
         case sqlite3.SQLITE_FULL:
             return Unavailable(said, advice="Free some space on the disk; nothing of this write was stored.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

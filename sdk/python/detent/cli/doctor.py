@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import shlex
 import shutil
 import sqlite3
 import time
@@ -15,6 +16,7 @@ from typing import Literal
 
 from detent_infra.connect import connect, shown
 from detent_infra.ports import Backend, LogQuery
+from detent_infra.sqlite import integrity
 from detent_state_machine import keys
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError
 from detent_state_machine.messages import Start, encode
@@ -111,6 +113,8 @@ async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
         if file is not None:
             for check in _file_checks(file.absolute()):
                 yield check
+                if check.name == "integrity" and check.verdict == "fail":
+                    return  # what is read off it means nothing, and a write may make it worse
         async for check in _round_trips(backend):
             yield check
     finally:
@@ -140,11 +144,28 @@ def _file_checks(file: Path) -> Iterator[Check]:
         yield Check("database", "ok", f"{file}, {_size(size)}, write-ahead log")
     else:
         yield Check("database", "fail", f"{file} has journal mode {mode}.", "Put it on a local disk.")
+    yield _integrity(file)
     free = shutil.disk_usage(file.parent).free
     if free < LITTLE_DISK:
         yield Check("disk", "warn", f"{_size(free)} free", "Free some space: a full disk stops every run.")
     else:
         yield Check("disk", "ok", f"{_size(free)} free")
+
+
+def _integrity(file: Path) -> Check:
+    begun = time.monotonic()
+    try:
+        if integrity.check(file):
+            return Check("integrity", "ok", f"read through in {_since(begun)}, no damage found")
+    except DetentError as error:
+        return _failed("integrity", error)
+    return Check(
+        "integrity",
+        "skip",
+        f"A file of more than {_size(integrity.READ_THROUGH)} is not read through here: it takes long.",
+        "SQLite's own program does it:",
+        f"sqlite3 {shlex.quote(str(file))} 'PRAGMA quick_check(1)'",
+    )
 
 
 async def _round_trips(backend: Backend) -> AsyncIterator[Check]:

@@ -229,8 +229,21 @@ async def run_id_of(client: Client, given: str) -> str:
         return given
     newest = await client.aruns(limit=1)
     if not newest:
+        must_be_whole(client)
         raise UnknownRun(f"There is no last run: {client.url} has none.", advice="Start one with `detent run`.")
     return newest[0].run_id
+
+
+def must_be_whole(client: Client) -> None:
+    """For a list that is empty: raises `CorruptRecord` if that is because the SQLite file is damaged.
+
+    An index of damaged pages lists nothing, and raises nothing.
+    """
+    file = sqlite_file(client.url)
+    if file is not None:
+        from detent_infra.sqlite import integrity
+
+        integrity.check(file.absolute())
 
 
 def unknown_workflow(name: str, known: Iterable[str], where: str) -> UnknownWorkflow:

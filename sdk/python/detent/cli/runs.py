@@ -11,7 +11,7 @@ from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
 from detent.cli.output import age, console, duration, iso, mark, name, seconds, symbol, write_json, write_line
-from detent.cli.project import Options, opened, run_id_of
+from detent.cli.project import Options, must_be_whole, opened, run_id_of
 
 MORE = 5
 """Times as many runs are proposed, where there are more than were listed."""
@@ -74,6 +74,8 @@ async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]
     metadata = arguments.metadata(wanted.metadata)
     async with opened(options) as client:
         found = await client.aruns(wanted.workflow, statuses=statuses, since=since, metadata=metadata, limit=limit)
+        if not found:
+            must_be_whole(client)
         if not found and wanted.workflow is not None:
             await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
         return found
