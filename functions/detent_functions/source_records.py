@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from contextlib import suppress
 from typing import NamedTuple, cast
 
@@ -56,7 +55,7 @@ def _attributes(given: object) -> dict[str, Attribute]:
                 case {"stringValue": str(value), "dataType": str(kind)}:
                     found[name] = attribute_of(kind, value)
                 case {"binaryValue": str(value), "dataType": str(kind)}:
-                    with suppress(binascii.Error):
+                    with suppress(ValueError):  # no base64
                         found[name] = attribute_of(kind, base64.b64decode(value))
                 case _:
                     pass

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from detent_functions import dead_letters, start, tick, worker
+from detent_functions import dead_letters, queue_trigger, start, tick, worker
 from detent_functions.start import StartFailed
 from detent_state_machine.messages import Drive, Start, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.aws_stack import REGION
 from tests.lambda_stack import Context, Deployed, deployed
 from tests.security.json_values import FEW, HOSTILE, any_text, json_values
+from tests.source_queues import create_queue
 
+TEMPLATE = Path(__file__).parents[2] / "template.yaml"
+INBOX = f"arn:aws:sqs:{REGION}:123456789012:inbox"
 SECRET = "s3cr3t-t0ken-of-the-test"
 LEAKS = (SECRET, "Traceback", 'File "', ".py", "site-packages", "/var/task", "botocore", "boto3", "asyncio")
 """What no caller is to be told."""
@@ -28,6 +34,8 @@ def stack() -> Iterator[Deployed]:
         patch.setenv("SOME_PASSWORD", SECRET)
         patch.setenv("AWS_SESSION_TOKEN", SECRET)
         stack.start()
+        for queue in ("inbox", "inbox.fifo"):
+            assert create_queue(stack.sqs, queue) == INBOX + queue.removeprefix("inbox")
         yield stack
 
 
@@ -54,6 +62,38 @@ sqs_events = json_values | st.fixed_dictionaries(
 )
 
 
+text_or_json = any_text | json_values
+source_record = st.builds(
+    lambda record, more: {**record, **more},
+    record,
+    st.fixed_dictionaries(
+        {
+            "eventSourceARN": st.just(INBOX)
+            | st.just(f"{INBOX}.fifo")
+            | text_or_json
+            | any_text.map("arn:a:b:c:d:".__add__),
+            "body": text_or_json | json_values.map(json.dumps) | any_text.map(lambda text: json.dumps({"name": text})),
+        },
+        optional={
+            "attributes": st.fixed_dictionaries(
+                {"ApproximateReceiveCount": text_or_json | st.just("1")},
+                optional={"SentTimestamp": text_or_json | st.just("9" * 15), "MessageGroupId": text_or_json},
+            ),
+            "messageAttributes": json_values
+            | st.dictionaries(
+                any_text,
+                json_values
+                | st.fixed_dictionaries(
+                    {"dataType": st.sampled_from(["String", "Number", "Binary", "Number.x"]) | text_or_json},
+                    optional={"stringValue": text_or_json, "binaryValue": text_or_json},
+                ),
+                max_size=3,
+            ),
+        },
+    ),
+)
+
+
 def kept_is_well_formed(answer: object) -> None:
     match answer:
         case {"batchItemFailures": list(kept)}:
@@ -74,6 +114,27 @@ def test_the_worker_answers_any_event_and_never_raises(stack: Deployed, event: A
 @given(sqs_events)
 def test_the_dead_letter_consumer_answers_any_event_and_never_raises(stack: Deployed, event: Any) -> None:
     kept_is_well_formed(dead_letters.handler(event, Context("DeadLetters")))
+
+
+@FEW
+@given(sqs_events | st.fixed_dictionaries({"Records": st.lists(source_record | broken_record, max_size=3)}))
+def test_the_queue_trigger_answers_any_event_and_never_raises(stack: Deployed, event: Any) -> None:
+    kept_is_well_formed(queue_trigger.handler(event, Context("QueueTrigger")))
+
+
+@pytest.mark.parametrize("value", ["é", "\ud800", "=", "A", "A" * 99_999])
+def test_an_attribute_of_a_message_that_is_no_base64_is_none(stack: Deployed, value: str) -> None:
+    attributes = {"trace": {"dataType": "Binary", "binaryValue": value}}
+    record = {**_whole(), "body": json.dumps({"name": "you"}), "eventSourceARN": INBOX, "messageAttributes": attributes}
+    kept_is_well_formed(queue_trigger.handler({"Records": [record]}, Context("QueueTrigger")))
+
+
+def test_every_handler_is_given_anything() -> None:
+    """The functions of template.yaml, each with its test above or below."""
+    deployed_ones = set(re.findall(r"Handler: detent_functions\.(\w+)\.handler", TEMPLATE.read_text()))
+    assert {module.__name__.rpartition(".")[2] for module in (worker, dead_letters, queue_trigger, tick, start)} == (
+        deployed_ones
+    )
 
 
 def test_one_record_that_is_none_keeps_the_whole_batch_and_not_only_itself(stack: Deployed) -> None:
