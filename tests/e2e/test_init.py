@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from detent import scaffold
 from detent.cli import main
+from detent.packaging.origin import requirement
 
 from tests.e2e.cli_project import Result, command
 from tests.e2e.lambda_folders import reached
@@ -63,7 +64,7 @@ def test_an_environment_that_lacks_something_is_told_how_to_be_made_and_left_as_
     done = subprocess.run(["make", "test", f"PYTHON={bare}"], cwd=project, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     told, _ = done.stderr.splitlines()  # and make's own line
-    venv = "python3 -m venv .venv && . .venv/bin/activate && pip install 'detent[deploy]' pytest"
+    venv = f"python3 -m venv .venv && . .venv/bin/activate && pip install '{requirement()}' pytest"
     assert told == f"{bare} has no detent or no pytest: {venv}"
 
 

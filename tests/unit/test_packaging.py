@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from detent.packaging import LOCK, Target, read_project, read_target
+from detent.packaging.origin import requirement
 from detent_state_machine.errors import ConfigurationError
 
 from tests.e2e.cli_project import Project
@@ -181,8 +182,32 @@ def test_a_compiler_of_another_version_is_refused(shop: Project) -> None:
     left_alone(shop)
 
 
+@pytest.mark.parametrize(
+    ("origin", "found"),
+    [
+        (None, "detent[deploy]"),
+        ('{"url": "file:///a%20b/detent", "dir_info": {"editable": true}}', "detent[deploy] @ file:///a%20b/detent"),
+        ('{"url": "file:///x/detent-0.1.0.whl", "archive_info": {}}', "detent[deploy] @ file:///x/detent-0.1.0.whl"),
+        (
+            '{"url": "https://example.com/detent", "vcs_info": {"vcs": "git", "commit_id": "4edbd81"}}',
+            "detent[deploy] @ git+https://example.com/detent@4edbd81",
+        ),
+    ],
+)
+def test_detent_is_installed_again_from_where_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None, found: str
+) -> None:
+    installed = tmp_path / "detent-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.4\nName: detent\nVersion: 0.1.0\n")
+    if origin is not None:
+        (installed / "direct_url.json").write_text(origin)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert requirement() == found
+
+
 def test_without_uv_its_installation_is_named(shop: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", str(shop.path / "bin/python"))
     monkeypatch.setenv("PATH", str(shop.path))
-    shop.call("package", "--no-bytecode").refused("uv", "pip install 'detent[deploy]'")
+    shop.call("package", "--no-bytecode").refused("uv", f"pip install '{requirement()}'")
     assert not list((shop.path / "build").iterdir())

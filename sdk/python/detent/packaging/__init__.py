@@ -8,6 +8,7 @@ size      what it weighs
 archive   the folder as a zip, and the template that names it
 samconfig what samconfig.toml says about a deploy
 reading   how these files are read
+origin    where detent itself was installed from
 """
 
 from detent.packaging.folder import Folder, build

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detent_state_machine.errors import ConfigurationError
 
+from detent.packaging.origin import installation
 from detent.packaging.reading import mapping_at, read
 
 TEMPLATE = "template.yaml"
@@ -106,7 +107,7 @@ def read_template(template: Path) -> Mapping[str, object]:
         import yaml
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            "Reading template.yaml needs PyYAML, which is not installed.", advice="pip install 'detent[deploy]'"
+            "Reading template.yaml needs PyYAML, which is not installed.", advice=installation()
         ) from error
 
     class Loader(yaml.SafeLoader):

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from detent_state_machine.errors import ConfigurationError, InputError
 
+from detent.packaging.origin import installation
+
 _LONGEST = 600
 """Characters of uv's own words that are passed on."""
 
@@ -26,7 +28,7 @@ def uv(arguments: Sequence[str], *, cwd: Path, doing: str, stdin: str = "") -> N
             command, cwd=cwd, input=stdin, capture_output=True, text=True, check=False
         )
     except OSError as error:
-        raise ConfigurationError(f"uv cannot be run: {error}.", advice="pip install 'detent[deploy]'") from error
+        raise ConfigurationError(f"uv cannot be run: {error}.", advice=installation()) from error
     if done.returncode:
         raise InputError(f"{doing} failed. uv says: {_said(done.stderr)}")
 
@@ -35,7 +37,7 @@ def _program() -> str:
     beside = Path(sys.executable).with_name("uv.exe" if os.name == "nt" else "uv")
     found = str(beside) if beside.is_file() else shutil.which("uv")
     if found is None:
-        raise ConfigurationError("Packaging needs uv, which is not installed.", advice="pip install 'detent[deploy]'")
+        raise ConfigurationError("Packaging needs uv, which is not installed.", advice=installation())
     return found
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from detent_state_machine.errors import InputError
 
+from detent.packaging.origin import requirement
+
 _PROJECT = Path(__file__).with_name("project")
 _SHIPPED = Path(__file__).with_name("platform.yaml")
 _OF_CHECKOUT = Path(__file__).parents[4] / "template.yaml"
@@ -72,6 +74,7 @@ def files(names: Names) -> Mapping[str, str]:
         "@name@": names.project,
         "@stack@": names.stack,
         "@version@": version("detent"),
+        "@detent@": requirement(),
     }
 
     def filled(text: str) -> str:
