@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+import typer
+from detent.cli.commands import commands
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -33,44 +35,101 @@ def behaves(result: Result) -> None:
         assert len(lines[0]) < 20_000
 
 
+_group = typer.main.get_command(commands)
+assert isinstance(_group, typer.core.TyperGroup)
+COMMANDS = _group.commands
 NOT_SERVED = ("dev", "worker", "dev-worker")
 """They work until they are stopped; what is wrong with their options is tried below."""
+UNENDING = {"--here", "--follow", "-f", "-"}
+"""What would work or wait until it is stopped, or would read this process's standard input."""
 words = any_text.filter(lambda text: text not in NOT_SERVED and "\x00" not in text)
 json_texts = (
     words | json_values.map(json.dumps) | st.sampled_from(["-", "@", "@/", "@missing", "@shop.py", "@.", "[" * 99_999])
 )
-options = st.one_of(
-    st.builds(
-        lambda name, value: [name, value],
-        st.sampled_from(
-            ["--key", "--metadata", "-m", "--status", "-s", "--since", "--limit", "-n", "-w", "--workflow", "--filter"]
+folders = words.filter(lambda text: "/" not in text)
+"""Places in the project: what is made must not lie about outside of it."""
+numbers = st.sampled_from(["0", "1", "-1", "128", "9" * 5_000, "1e9", "3.12"])
+runs_named = st.sampled_from(["last", *HOSTILE]) | words
+
+Words = st.SearchStrategy[list[str]]
+ARGUMENTS: dict[str, Words] = {
+    "cancel": st.tuples(runs_named).map(list),
+    "cost": st.lists(runs_named, max_size=1),
+    "dead": st.tuples(words).map(list),
+    "deploy": st.sampled_from([["--yes"], ["--yes", "--stack", "shop"]]),
+    "doctor": st.just([]),
+    "graph": st.lists(words, max_size=1),
+    "init": st.lists(folders, min_size=1, max_size=1),
+    "logs": st.lists(runs_named, max_size=1),
+    "package": st.just([]),
+    "retry": st.tuples(runs_named).map(list),
+    "run": st.tuples(st.sampled_from(["hello", "orders"]) | words, json_texts).map(list),
+    "runs": st.just([]),
+    "send": st.tuples(st.sampled_from(["inbox", "inbox.fifo"]) | words, json_texts).map(list),
+    "show": st.tuples(runs_named).map(list),
+}
+"""Every command that ends by itself, with its arguments."""
+
+
+def option(command: str) -> Words:
+    """One of the command's own options, with a value that it may not expect; sometimes one of another command."""
+    own = [name for parameter in COMMANDS[command].params for name in parameter.opts if name[:1] == "-"]
+    value = folders if command == "package" else words
+    return st.one_of(
+        st.tuples(st.sampled_from([*own, "--help"]), value | numbers | st.sampled_from(["1h", "debug", "a=b"])).map(
+            list
         ),
-        words,
-    ),
-    st.sampled_from([["--json"], ["--list"], ["--mermaid"], ["--help"], ["--version"], ["--"], ["-x"], [""]]),
-    words.map(lambda word: [word]),
-)
-commands = st.one_of(
-    st.builds(lambda name, text: ["run", name, text], st.sampled_from(["hello", "orders"]) | words, json_texts),
-    st.builds(
-        lambda command, run: [command, run],
-        st.sampled_from(["show", "logs", "cancel", "retry"]),
-        st.sampled_from(["last", *HOSTILE]) | words,
-    ),
-    st.builds(lambda command: [command], st.sampled_from(["runs", "graph", "run", "show", "logs", ""])),
-    st.builds(lambda name: ["graph", name], words),
-    st.lists(words, max_size=4),
-)
+        st.sampled_from([*own, "--version", "--", "-x", ""]).map(lambda name: [name]),
+        value.map(lambda word: [word]),
+    )
+
+
+def line(command: str) -> Words:
+    more = st.lists(option(command), max_size=3).map(lambda found: [word for each in found for word in each])
+    return st.builds(lambda given, options: [command, *given, *options], ARGUMENTS[command], more)
 
 
 def given_here(arguments: list[str]) -> bool:
-    """Not what would work or wait until it is stopped, nor what would read this process's standard input."""
-    return not {"--here", "--follow", "-f", "-"} & set(arguments) and arguments[:1] not in [
-        [word] for word in NOT_SERVED
-    ]
+    return not UNENDING & set(arguments) and arguments[:1] not in [[word] for word in NOT_SERVED]
 
 
-@settings(FEW, max_examples=150)
+@pytest.fixture
+def far_from_aws(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Nothing that is meant for AWS gets there, and no package index is asked: there is no uv."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
+    monkeypatch.setattr("sys.executable", str(project.path / "bin/python"))
+    monkeypatch.setenv("PATH", str(project.path))
+    (project.path / "template.yaml").write_text(
+        "Parameters: {App: {Type: String}}\n"
+        "Globals: {Function: {Runtime: python3.12, Architectures: [arm64]}}\n"
+        "Resources: {Worker: {Type: 'AWS::Serverless::Function', Properties: {CodeUri: build/lambda}}}\n"
+    )
+    return project
+
+
+def test_every_command_is_given_anything() -> None:
+    assert {*ARGUMENTS, *NOT_SERVED} == COMMANDS.keys(), "a command without arguments to try it with"
+
+
+@pytest.mark.parametrize("command", ARGUMENTS)
+@settings(FEW, max_examples=15)
+@given(data=st.data())
+def test_any_options_of_a_command_are_obeyed_or_refused_in_one_line(
+    far_from_aws: Project, command: str, data: st.DataObject
+) -> None:
+    arguments = data.draw(line(command).filter(given_here))
+    result = far_from_aws.call(*arguments)
+    if command == "doctor" and result.out:
+        assert result.code in (0, 2)
+        assert "Traceback" not in result.out + result.err
+    else:
+        behaves(result)
+
+
+@settings(FEW, max_examples=40)
 @example(["show", "\udcff"])
 @example(["run", "\udcff", "1"])
 @example(["run", "hello", "--key", "\udcff"])
@@ -81,16 +140,18 @@ def given_here(arguments: list[str]) -> bool:
 @example(["runs", "--since", "9" * 5_000 + "d"])
 @example(["run", "hello", "@" + "x" * 5_000])
 @example(["run", "orders", '{"id": ' + "9" * 5_000 + "}"])
-@given(
-    st.builds(
-        lambda command, more: [*command, *(word for each in more for word in each)],
-        commands,
-        st.lists(options, max_size=2),
-    )
-)
-def test_any_arguments_are_obeyed_or_refused_in_one_line(project: Project, arguments: list[str]) -> None:
+@example(["logs", "--until", "9" * 5_000 + "d"])
+@example(["logs", "last", "--step", "\udcff"])
+@example(["logs", "-w", "\udcff"])
+@example(["dead", "\udcff"])
+@example(["send", "\udcff", "1", "--id", "\udcff", "--attribute", "\udcff=\udcff"])
+@example(["cost", "-w", "\udcff"])
+@example(["package", "--out", "\udcff", "--architecture", "\udcff"])
+@example(["init", "\udcff"])
+@given(st.lists(words, max_size=4))
+def test_any_words_are_obeyed_or_refused_in_one_line(far_from_aws: Project, arguments: list[str]) -> None:
     if given_here(arguments):
-        behaves(project.call(*arguments))
+        behaves(far_from_aws.call(*arguments))
 
 
 URLS = [
