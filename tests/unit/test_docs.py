@@ -82,14 +82,16 @@ class Reader:
     def do(self, block: Block) -> None:
         if block.language == "console":
             for command, shown in conversations(block.text):
-                self.run(command, shown)
+                said = self.run(command, shown)
+                if block.page == ROOT / "README.md":
+                    assert shows_all(shown, said), f"{command} prints\n{said}"
         elif file := _FILE.match(block.text):
             with (self.folder / file[1]).open("a") as out:
                 out.write(block.text + "\n")
         else:
             exec(compile(block.text, named(block.page), "exec"), self.module.__dict__)
 
-    def run(self, command: str, shown: list[str]) -> None:
+    def run(self, command: str, shown: list[str]) -> str:
         given = shlex.split(command)
         programs = {"detent": [sys.executable, "-m", "detent.cli"], "python": [sys.executable]}
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("DETENT_", "PYTEST_"))}
@@ -97,17 +99,19 @@ class Reader:
             [*programs[given[0]], *given[1:]],
             cwd=self.folder,
             env={**clean, "COLUMNS": "100", "PYTHONPATH": str(self.folder)},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # in the order in which a terminal shows both
             text=True,
             timeout=PATIENCE,
         )
-        said = done.stdout + done.stderr
+        said = done.stdout
         run_failed = given[:2] == ["detent", "run"] and done.returncode == 1
         assert done.returncode == 0 or run_failed, f"{command}: exit code {done.returncode}\n{said}"
         printed = {without_figures(line) for line in said.splitlines()}
         for line in shown:
             if line.strip() and not _FIGURES.search(line):
                 assert without_figures(line) in printed, f"{command} does not print {line!r}, but\n{said}"
+        return said
 
 
 def conversations(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -118,7 +122,19 @@ def conversations(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def without_figures(line: str) -> str:
-    return " ".join(re.sub(r"\d+", "0", line).split())
+    return " ".join(re.sub(r"\b[0-9a-v]{26}\b|\d+", "0", line).split())
+
+
+def shows_all(shown: list[str], said: str) -> bool:
+    """Whether these are all the lines that were printed, but for their figures, and for what `…` stands for."""
+    pattern = "\n".join(".*" if line == "…" else re.escape(shape(line)) for line in shown if line.strip())
+    printed = "\n".join(shape(line) for line in said.splitlines() if line.strip())
+    return re.fullmatch(pattern, printed, re.DOTALL) is not None
+
+
+def shape(line: str) -> str:
+    """The line without what differs between two runs of one program: times and bars too."""
+    return without_figures(re.sub(r"[█▒·]+", "", re.sub(r"[\d.]+ (ms|s)\b", "0 ms", line)))
 
 
 @pytest.fixture
