@@ -8,6 +8,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from tests.sam_template import of_type
 from tests.stack.stack import Stack
 
 Fact = Callable[[Stack], Any]
@@ -146,6 +147,14 @@ def retries_of_the_tick(stack: Stack) -> Any:
     return found["MaximumRetryAttempts"]
 
 
+def failed_starts_go(stack: Stack) -> Any:
+    """To the queue of failed starts?"""
+    client = stack.place.client("lambda")
+    found = client.get_function_event_invoke_config(FunctionName=stack.resources["Start"], Qualifier="$LATEST")
+    queue = stack.outputs["FailedStartsQueueUrl"].rpartition("/")[2]
+    return found["DestinationConfig"]["OnFailure"]["Destination"].rpartition(":")[2] == queue
+
+
 def event_source(name: str, queue: str) -> Fact:
     def read(stack: Stack) -> Any:
         found = stack.place.client("lambda").get_event_source_mapping(UUID=stack.event_source(name))
@@ -185,7 +194,7 @@ def alarm(name: str) -> Fact:
         [found] = stack.place.client("cloudwatch").describe_alarms(AlarmNames=[stack.resources[name]])["MetricAlarms"]
         watched = {
             "QueueName": {stack.outputs[output].rpartition("/")[2]: output for output in stack.outputs},
-            "FunctionName": {stack.resources[function]: function for function in ("Worker", "Tick")},
+            "FunctionName": {stack.resources[function]: function for function in of_type("AWS::Serverless::Function")},
             "function": {stack.resources[function]: function for function in ("Worker", "QueueTrigger")},
             "service": {"detent": "detent"},
         }

@@ -19,14 +19,15 @@ from tests.stack.places import Kind
 from tests.stack.stack import Stack
 
 RESOURCES = {
-    *("Table", "Bucket", "BucketPolicy", "Queue", "DeadLetterQueue", "Logs"),
+    *("Table", "Bucket", "BucketPolicy", "Queue", "DeadLetterQueue", "FailedStarts", "Logs"),
     *FUNCTIONS,
     *(f"{function}Role" for function in FUNCTIONS),
     *("WorkerMessages", "DeadLettersMessages", "QueueTriggerMessages", "StartUrl"),
-    *("TickMinute", "TickMinutePermission", "TickEventInvokeConfig"),
+    *("TickMinute", "TickMinutePermission", "TickEventInvokeConfig", "StartEventInvokeConfig"),
     *("DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm"),
+    *("FailedStartsAlarm", "StartErrorAlarm", "DeadLettersErrorAlarm"),
     *("KeptMessagesAlarm", "WorkerErrorAlarm", "WorkerThrottleAlarm", "TickErrorAlarm"),
-    *("RefusedMessagesAlarm", "KeptTriggersAlarm"),
+    *("RefusedMessagesAlarm", "KeptTriggersAlarm", "QueueTriggerErrorAlarm"),
 }
 FORTNIGHT = 14 * 86_400
 QUEUE = {"VisibilityTimeout": 960, "MessageRetentionPeriod": FORTNIGHT, "wait": 20, "encrypted": "true"}
@@ -68,6 +69,11 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
     "the bucket's policy": (facts.bucket_policy, facts.TLS_ONLY),
     "the queue": (facts.queue("QueueUrl"), QUEUE),
     "the dead-letter queue": (facts.queue("DeadLetterQueueUrl"), QUEUE),
+    "the queue of failed starts": (
+        facts.queue("FailedStartsQueueUrl"),
+        {"VisibilityTimeout": 30, "MessageRetentionPeriod": FORTNIGHT, "wait": 0, "encrypted": "true"},
+    ),
+    "where failed starts go": (facts.failed_starts_go, True),
     "the redrive": (facts.redrive, (True, 10)),
     "the log group": (facts.log_group, 30),
     "the recursion setting": (facts.recursion, {"Allow"}),
@@ -91,6 +97,14 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
         alarm(
             ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum"),
             ["DeadLetterQueueUrl"],
+            ("GreaterThanThreshold", 0.0, 300, 1),
+        ),
+    ),
+    "the alarm of failed starts": (
+        facts.alarm("FailedStartsAlarm"),
+        alarm(
+            ("AWS/SQS", "ApproximateNumberOfMessagesVisible", "Maximum"),
+            ["FailedStartsQueueUrl"],
             ("GreaterThanThreshold", 0.0, 300, 1),
         ),
     ),
@@ -121,6 +135,18 @@ FACTS: Mapping[str, tuple[Fact, Any]] = {
     "the alarm of worker throttles": (
         facts.alarm("WorkerThrottleAlarm"),
         alarm(("AWS/Lambda", "Throttles", "Sum"), ["Worker"], ("GreaterThanThreshold", 0.0, 300, 3)),
+    ),
+    "the alarm of start errors": (
+        facts.alarm("StartErrorAlarm"),
+        alarm(("AWS/Lambda", "Errors", "Sum"), ["Start"], ("GreaterThanThreshold", 0.0, 300, 1)),
+    ),
+    "the alarm of dead-letter errors": (
+        facts.alarm("DeadLettersErrorAlarm"),
+        alarm(("AWS/Lambda", "Errors", "Sum"), ["DeadLetters"], ("GreaterThanThreshold", 0.0, 300, 1)),
+    ),
+    "the alarm of trigger errors": (
+        facts.alarm("QueueTriggerErrorAlarm"),
+        alarm(("AWS/Lambda", "Errors", "Sum"), ["QueueTrigger"], ("GreaterThanThreshold", 0.0, 300, 1)),
     ),
     "the alarm of tick errors": (
         facts.alarm("TickErrorAlarm"),

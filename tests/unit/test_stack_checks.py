@@ -56,6 +56,7 @@ QUEUE = QueueFacts(
 DEAD = replace(
     QUEUE, name="shop-Dead-1", arn="arn:dead", max_receives=None, dead_letters_to=None, visible=0, in_flight=0
 )
+FAILED = replace(DEAD, name="shop-FailedStarts-1", arn="arn:failed", visibility=30)
 TABLE = TableFacts(
     name="shop-Table-1", status="ACTIVE", indexes={"runs": "ACTIVE"}, expiry="expires", recovery=True, peak_writes=None
 )
@@ -68,7 +69,8 @@ WELL = StackFacts(
     clock=0.4,
     functions=(WORKER, START, TICK, DEAD_LETTERS),
     mappings=(SOURCE, DEAD_SOURCE),
-    queues={"Queue": QUEUE, "DeadLetterQueue": DEAD},
+    queues={"Queue": QUEUE, "DeadLetterQueue": DEAD, "FailedStarts": FAILED},
+    failed_starts_to="arn:failed",
     table=TABLE,
     public_access=(),
     log_retention=30,
@@ -197,6 +199,12 @@ FAULTS: list[tuple[StackFacts, str, str, str]] = [
     (gone("rules"), "schedule", "fail", "REVERT_DRIFT"),
     (replace(WELL, denied={"Worker": GONE}), "permissions", "fail", "REVERT_DRIFT"),
     (replace(WELL, queues={"Queue": GONE, "DeadLetterQueue": DEAD}), "messages", "fail", "REVERT_DRIFT"),
+    (replace(WELL, failed_starts_to=None), "starts", "fail", "forgets"),
+    (replace(WELL, failed_starts_to="arn:other"), "starts", "warn", "go to arn:other, not to shop-FailedStarts-1"),
+    (
+        replace(WELL, queues={**WELL.queues, "FailedStarts": replace(FAILED, visible=2)}),
+        "messages", "warn", "2 waiting, 0 in flight: events that started nothing. `detent failed-starts`",
+    ),
     (replace(WELL, alarms=(AlarmFacts("a", None, 0), AlarmFacts("b", "OK", 1))), "alarms", "fail", "a, which"),
     (replace(WELL, rules=()), "schedule", "fail", "no schedule"),
     (replace(WELL, alarms=(AlarmFacts("a", "ALARM", 1),)), "alarms", "warn", "a is in alarm"),
@@ -253,9 +261,11 @@ ASKED_OF = {
         "permissions",
         "visibility",
         "concurrency",
+        "starts",
     },
     "mappings": {"recursion", "sources", "visibility", "concurrency"},
-    "queues": {"visibility", "concurrency", "redrive", "messages"},
+    "queues": {"visibility", "concurrency", "redrive", "starts", "messages"},
+    "failed_starts_to": {"starts"},
     "table": {"table", "quotas"},
     "public_access": {"bucket"},
     "log_retention": {"logs"},
@@ -293,8 +303,8 @@ def test_a_limit_on_the_steps_timeout_is_the_engines() -> None:
 
 def test_resources_and_permissions_are_those_of_the_template() -> None:
     made = set(template()["Resources"])
-    # SAM makes these three kinds out of a function's properties.
-    implied = {"StartUrl", "TickMinute", "WorkerMessages", "DeadLettersMessages"}
+    # SAM makes these four kinds out of a function's properties.
+    implied = {"StartUrl", "StartEventInvokeConfig", "TickMinute", "WorkerMessages", "DeadLettersMessages"}
     assert set(RESOURCES) - implied <= made
     for function, needs in NEEDED.items():
         assert {(need.action, need.on) for need in needs} == allowed(f"{function}Role")

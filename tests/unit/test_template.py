@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from detent_functions.settings import from_environment
 from detent_infra.aws.queue import MAX_DELAY
-from detent_infra.aws.resources import OUTPUTS
+from detent_infra.aws.resources import FAILED_STARTS, OUTPUTS
 from detent_infra.aws.table import INDEX
 from detent_state_machine.records import INDEXED
 
@@ -64,7 +64,7 @@ def test_messages_become_dead_letters_after_as_many_deliveries_as_in_the_other_b
 
 
 def test_no_message_is_dropped_before_a_fortnight_and_all_are_encrypted() -> None:
-    for queue in ("Queue", "DeadLetterQueue"):
+    for queue in ("Queue", "DeadLetterQueue", "FailedStarts"):
         assert properties(queue)["MessageRetentionPeriod"] == 14 * 86_400
         assert properties(queue)["SqsManagedSseEnabled"] is True
     assert MAX_DELAY < 14 * 86_400
@@ -99,6 +99,17 @@ def test_a_tick_ends_before_the_next_one_begins() -> None:
     [schedule] = _events("Tick", "Schedule")
     assert schedule["Schedule"] == "rate(1 minute)"
     assert properties("Tick")["Timeout"] < 60
+
+
+def test_an_event_that_could_not_be_started_goes_to_a_queue_that_no_function_reads() -> None:
+    failure = properties("Start")["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]
+    assert failure == {"Type": "SQS", "Destination": {"Fn::GetAtt": ["FailedStarts", "Arn"]}}
+    assert "MaximumRetryAttempts" not in properties("Start")["EventInvokeConfig"], "Lambda's own: two"
+    assert ("sqs:SendMessage", "FailedStarts") in allowed("StartRole")
+    assert [role for role in of_type("AWS::IAM::Role") for _, on in allowed(role) if on == "FailedStarts"] == [
+        "StartRole"
+    ]
+    assert all(each["Queue"] != failure["Destination"] for function in FUNCTIONS for each in _events(function, "SQS"))
 
 
 def test_the_api_demands_signed_requests() -> None:
@@ -156,7 +167,13 @@ def test_the_bucket_refuses_plain_http() -> None:
 
 def test_without_a_queue_of_users_there_is_no_trigger_no_role_and_no_alarm_for_it() -> None:
     conditional = {name for name, resource in template()["Resources"].items() if "Condition" in resource}
-    assert conditional == {"QueueTrigger", "QueueTriggerRole", "RefusedMessagesAlarm", "KeptTriggersAlarm"}
+    assert conditional == {
+        "QueueTrigger",
+        "QueueTriggerRole",
+        "RefusedMessagesAlarm",
+        "KeptTriggersAlarm",
+        "QueueTriggerErrorAlarm",
+    }
     assert {template()["Resources"][name]["Condition"] for name in conditional} == {"HasTrigger"}
     assert template()["Conditions"]["HasTrigger"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "TriggerQueueArn"}, ""]}]}
     assert template()["Parameters"]["TriggerQueueArn"]["Default"] == ""
@@ -242,7 +259,7 @@ def test_a_function_logs_to_a_group_that_forgets(function: str) -> None:
     assert properties("Logs")["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
-def test_an_alarm_watches_dead_letters_the_oldest_message_the_worker_and_the_tick() -> None:
+def test_an_alarm_watches_dead_letters_failed_starts_the_oldest_message_and_every_function() -> None:
     watched: set[tuple[str, str]] = set()
     for name in of_type("AWS::CloudWatch::Alarm"):
         alarm = properties(name)
@@ -254,19 +271,30 @@ def test_an_alarm_watches_dead_letters_the_oldest_message_the_worker_and_the_tic
     assert watched == {
         ("NumberOfMessagesReceived", "DeadLetterQueue"),
         ("ApproximateNumberOfMessagesVisible", "DeadLetterQueue"),
+        ("ApproximateNumberOfMessagesVisible", "FailedStarts"),
         ("ApproximateAgeOfOldestMessage", "Queue"),
         ("MessagesKept", "Worker"),
         ("MessagesKept", "QueueTrigger"),
         ("MessagesRefused", "QueueTrigger"),
         ("Errors", "Worker"),
         ("Throttles", "Worker"),
+        ("Errors", "Start"),
+        ("Errors", "DeadLetters"),
+        ("Errors", "QueueTrigger"),
         ("Errors", "Tick"),
     }
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_function_that_fails_raises_an_alarm(function: str) -> None:
+    dimensions = [properties(name)["Dimensions"] for name in of_type("AWS::CloudWatch::Alarm")]
+    assert [{"Name": "FunctionName", "Value": {"Ref": function}}] in dimensions
 
 
 def test_the_outputs_name_what_clients_look_for() -> None:
     outputs = template()["Outputs"]
     assert set(OUTPUTS.values()) | {"ApiUrl"} <= set(outputs)
+    assert outputs[FAILED_STARTS]["Value"] == {"Ref": "FailedStarts"}
     references = {name: outputs[name]["Value"].get("Ref") for name in OUTPUTS.values()}
     assert references == {
         "TableName": "Table",

@@ -12,14 +12,22 @@ from detent_infra.aws.blobs import S3Blobs
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.logs import CloudWatchLogs, StdoutLines
 from detent_infra.aws.queue import SqsQueue
-from detent_infra.aws.resources import Clients, Resources, resources_of_stack
+from detent_infra.aws.resources import Clients, Resources, failed_starts_of_stack, resources_of_stack
 from detent_infra.aws.table import DynamoTable
 from detent_infra.ports import Backend, Clock, Ids, Timing
 
 if TYPE_CHECKING:
     from detent_infra.aws.source import SqsSource
 
-__all__ = ["Clients", "CloudWatchLogs", "Resources", "StdoutLines", "aws_backend", "resources_of_stack"]
+__all__ = [
+    "Clients",
+    "CloudWatchLogs",
+    "Resources",
+    "StdoutLines",
+    "aws_backend",
+    "failed_starts_of_stack",
+    "resources_of_stack",
+]
 
 CALL_THREADS = 32
 POLL_THREADS = 8

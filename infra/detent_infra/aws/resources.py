@@ -52,6 +52,8 @@ OUTPUTS = {
     "log_group": "LogGroupName",
 }
 """The stack's outputs that name them."""
+FAILED_STARTS = "FailedStartsQueueUrl"
+"""The output with the URL of the queue of events that could not be started. Only the command that reads it needs it."""
 PUBLIC_BLOCKS = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
 """All that S3 can keep from the public, of a bucket."""
 
@@ -246,3 +248,15 @@ def deployed(stack: str, clients: Clients) -> tuple[StackTypeDef, Resources]:
 def resources_of_stack(stack: str, clients: Clients) -> Resources:
     """The names alone. Raises `ConfigurationError`."""
     return deployed(stack, clients)[1]
+
+
+def failed_starts_of_stack(stack: str, clients: Clients) -> str:
+    """The name of the stack's queue of events that could not be started. Raises `ConfigurationError`."""
+    found, _ = deployed(stack, clients)
+    url = outputs_of(found).get(FAILED_STARTS)
+    if not url:
+        raise ConfigurationError(
+            f"The stack {stack!r} keeps no failed starts: it has no output {FAILED_STARTS}.",
+            advice="Its template is older: `detent init --template` writes the new one. Deploy that.",
+        )
+    return url.rpartition("/")[2]

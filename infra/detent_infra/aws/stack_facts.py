@@ -160,7 +160,9 @@ class StackFacts:
     """Those that are there, of those that serve detent."""
     mappings: Fact[tuple[MappingFacts, ...]]
     queues: Mapping[str, Fact[QueueFacts]]
-    """Detent's two by logical name, and the one that a trigger takes messages from as `TriggerQueueArn`."""
+    """Detent's three by logical name, and the one that a trigger takes messages from as `TriggerQueueArn`."""
+    failed_starts_to: Fact[str | None]
+    """The ARN of where events go that `Start` failed to start; None: nowhere, they are forgotten."""
     table: Fact[TableFacts]
     public_access: Fact[tuple[str, ...]]
     """The parts of the bucket's block that are missing; none is as it should be."""

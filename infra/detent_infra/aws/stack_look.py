@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 TRIGGER = "TriggerQueueArn"
 """What the queue of a trigger is called among the queues: as the parameter that names it."""
+FAILED_STARTS = "FailedStarts"
+"""The logical name of the queue of events that started nothing."""
 HOURS = 3
 """How far back the metrics are looked at: one page of minutes of each."""
 SERVES = "DETENT_TABLE"
@@ -48,6 +50,7 @@ _GONE = {"ResourceNotFoundException", "TableNotFoundException", "NoSuchBucket", 
 ALARMS = (
     "DeadLetterAlarm", "DeadLettersLeftAlarm", "OldestMessageAlarm", "KeptMessagesAlarm", "RefusedMessagesAlarm",
     "KeptTriggersAlarm", "WorkerErrorAlarm", "WorkerThrottleAlarm", "TickErrorAlarm",
+    "FailedStartsAlarm", "StartErrorAlarm", "DeadLettersErrorAlarm", "QueueTriggerErrorAlarm",
 )  # fmt: skip
 RULE = "TickMinute"
 """By these logical names the template's alarms and rule are known from those of the user's own."""
@@ -168,6 +171,16 @@ class Look:
             ),
             url_auth=attempt(f"the URL of {logical}", auth),
         )
+
+    def failed_starts_to(self, name: str) -> str | None:
+        """Where Lambda sends an event of this function that it tries no more: an ARN, or None."""
+        try:
+            got = self._clients.functions.get_function_event_invoke_config(FunctionName=name, Qualifier="$LATEST")
+        except ClientError as error:
+            if code_of(error) in _GONE:
+                return None
+            raise
+        return got.get("DestinationConfig", {}).get("OnFailure", {}).get("Destination")
 
     def mappings(self, logical: str, name: str) -> tuple[MappingFacts, ...]:
         pages = self._clients.functions.get_paginator("list_event_source_mappings").paginate(FunctionName=name)

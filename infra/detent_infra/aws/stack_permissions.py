@@ -21,6 +21,7 @@ NEEDED: Mapping[str, tuple[Needed, ...]] = {
             "Logs": "logs:CreateLogStream logs:PutLogEvents",
             "Table": "dynamodb:GetItem dynamodb:BatchGetItem dynamodb:PutItem dynamodb:UpdateItem",
             "Queue": "sqs:SendMessage",
+            "FailedStarts": "sqs:SendMessage",
             "Bucket/blobs/*": "s3:GetObject s3:PutObject",
             "Bucket": "s3:ListBucket",
         },

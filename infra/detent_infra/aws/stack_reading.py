@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from detent_infra.aws.errors import VENDOR_ERRORS, translate
 from detent_infra.aws.resources import Clients, deployed
 from detent_infra.aws.stack_facts import Fact, MappingFacts, StackFacts, Unread
-from detent_infra.aws.stack_look import TRIGGER, Listed, Look, attempt
+from detent_infra.aws.stack_look import FAILED_STARTS, TRIGGER, Listed, Look, attempt
 from detent_infra.aws.stack_permissions import NEEDED
 from detent_infra.ports import Clock
 
@@ -39,9 +39,10 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         look = Look(clients, names, resources, clock)
         clock_off = begin("the clock of AWS", look.clock_off)
         configurations = begin("the functions", look.configurations)
+        failed_starts = [(each.logical, each.physical) for each in resources if each.logical == FAILED_STARTS]
         queues = {
             logical: begin(f"the queue {url.rpartition('/')[2]!r}", lambda url=url: look.queue(url))  # type: ignore[misc]
-            for logical, url in (("Queue", names.queue_url), ("DeadLetterQueue", names.dead_letter_url))
+            for logical, url in (("Queue", names.queue_url), ("DeadLetterQueue", names.dead_letter_url), *failed_starts)
         }
         table = begin(f"the table {names.table!r}", look.table)
         blocks = begin(f"the bucket {names.bucket!r}", look.missing_blocks)
@@ -53,6 +54,10 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         found = configurations()
         own: Iterable[tuple[str, FunctionConfigurationTypeDef]] = () if isinstance(found, Unread) else found
         functions = [begin(name, lambda n=name, c=c: look.function(n, c)) for name, c in own]  # type: ignore[misc]
+        start = next((c.get("FunctionName") for name, c in own if name == "Start"), None)
+        failed_starts_to = begin(
+            "the failure destination of Start", lambda: None if start is None else look.failed_starts_to(start)
+        )
         listed = [
             begin("event source mappings", lambda n=n, c=c: look.mappings(n, c["FunctionName"]))  # type: ignore[misc]
             for n, c in own
@@ -75,6 +80,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
             functions=found if isinstance(found, Unread) else _all(ask() for ask in functions),
             mappings=mappings,
             queues={logical: ask() for logical, ask in queues.items()},
+            failed_starts_to=found if isinstance(found, Unread) else failed_starts_to(),
             table=table(),
             public_access=blocks(),
             log_retention=retention(),

@@ -162,6 +162,25 @@ def _redrive_lacks(queue: QueueFacts, dead: QueueFacts) -> Iterator[Check]:
         yield Check("redrive", "warn", said, "Set the dead-letter queue's MessageRetentionPeriod to 1209600, the most.")
 
 
+def _failed_starts(facts: StackFacts) -> Iterator[Check]:
+    """Lambda forgets an event that it has tried three times, unless it is told where to put it."""
+    queue = facts.queues.get("FailedStarts")
+    if queue is None:
+        return  # which the check of the resources tells
+    if isinstance(facts.functions, Unread) or isinstance(queue, Unread) or isinstance(facts.failed_starts_to, Unread):
+        yield from skipped("starts", facts.functions, queue, facts.failed_starts_to)
+    elif not any(each.logical == "Start" for each in facts.functions):
+        return
+    elif facts.failed_starts_to is None:
+        said = "Lambda forgets an event that Start failed to start: it has no failure destination."
+        yield Check("starts", "fail", said, AGAIN)
+    elif facts.failed_starts_to != queue.arn:
+        said = f"Events that Start failed to start go to {facts.failed_starts_to}, not to {queue.name}."
+        yield Check("starts", "warn", said, "There `detent failed-starts` does not find them. " + AGAIN)
+    else:
+        yield Check("starts", "ok", f"events that Start fails to start go to {queue.name}")
+
+
 def _messages(facts: StackFacts) -> Iterator[Check]:
     for logical, fact in facts.queues.items():
         yield from when_read("messages", fact, lambda queue, name=logical: _waiting(name, queue))  # type: ignore[misc]
@@ -173,6 +192,9 @@ def _waiting(logical: str, queue: QueueFacts) -> Iterator[Check]:
     if logical == "DeadLetterQueue" and queue.visible:
         fix = "The log of the DeadLetters function says why. Once it works: `detent runs --status failed`."
         yield Check("messages", "warn", f"{said}: nobody ends these dead letters.", fix)
+    elif logical == "FailedStarts" and queue.visible:
+        fix = "`detent failed-starts` says why, and with --redrive starts them."
+        yield Check("messages", "warn", f"{said}: events that started nothing.", fix)
     elif old:
         fix = "Workers are too few (`MaximumConcurrency`) or fail: search the log group for `message kept`."
         yield Check("messages", "warn", f"{said}; the oldest is {queue.oldest} s old.", fix)
@@ -201,5 +223,6 @@ CHECKS: tuple[Callable[[StackFacts], Iterator[Check]], ...] = (
     _visibility,
     _concurrency,
     _redrive,
+    _failed_starts,
     _messages,
 )

@@ -30,8 +30,9 @@ from detent.cli.judgement import AGAIN, NEAR, REVERT, aws, or_well, skipped, whe
 from detent.packaging.target import OLDEST
 
 RESOURCES = (
-    "Table", "Bucket", "Queue", "DeadLetterQueue", "Logs",
-    "Worker", "WorkerMessages", "Start", "StartUrl", "Tick", "TickMinute", "DeadLetters", "DeadLettersMessages",
+    "Table", "Bucket", "Queue", "DeadLetterQueue", "FailedStarts", "Logs",
+    "Worker", "WorkerMessages", "Start", "StartUrl", "StartEventInvokeConfig", "Tick", "TickMinute",
+    "DeadLetters", "DeadLettersMessages",
 )  # fmt: skip
 """What the template makes, by logical name. An emulator's stack may be complete and lack one; people delete others."""
 EXPIRES = "expires"

@@ -8,7 +8,7 @@ import typer
 
 from detent.cli.commands.deploying import deploy, package
 from detent.cli.commands.project import doctor, graph, init
-from detent.cli.commands.queues import dead, send
+from detent.cli.commands.queues import dead, failed_starts, send
 from detent.cli.commands.runs import cancel, cost, logs, retry, run, runs, show
 from detent.cli.commands.workers import dev, dev_worker, worker
 
@@ -49,6 +49,7 @@ for command in (
     retry,
     send,
     dead,
+    failed_starts,
     package,
     deploy,
     graph,

@@ -1,4 +1,4 @@
-"""Queues whose messages start runs."""
+"""Queues whose messages start runs, and the one of events that started none."""
 
 from __future__ import annotations
 
@@ -52,3 +52,21 @@ def dead(
 
     act = redrive_letters if redrive else show_letters
     act(Options(app, url), queue, limit, as_json=json)
+
+
+def failed_starts(
+    redrive: Annotated[bool, typer.Option("--redrive", help="Start them, and take them out of the queue.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many.")] = 10,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """List events that a stack's start function could not start, with the reason.
+
+    With --redrive it starts them, under the keys they had: what was started after all is not started twice.
+    """
+    from detent.cli.failed_starts import show_failed, start_failed
+
+    if redrive:
+        raise typer.Exit(start_failed(Options(app, url), limit, as_json=json))
+    show_failed(Options(app, url), limit, as_json=json)
