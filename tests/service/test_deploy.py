@@ -261,7 +261,7 @@ def test_what_is_wrong_is_one_line_before_anything_is_made(call: Call, project: 
 def test_an_account_with_few_invocations_at_once_is_spoken_of_before_anything_is_made(call: Call) -> None:
     few = 200, {"AccountLimit": {"ConcurrentExecutions": 10, "UnreservedConcurrentExecutions": 10}, "AccountUsage": {}}
     with answering("lambda.GetAccountSettings", few), answering("s3.HeadBucket", (403, {})):
-        said = call("--yes", "-p", "MaximumConcurrency=20")
+        said = call("--yes", "-p", "MaximumConcurrency=20", "-p", "TriggerQueueArn=")
     [told] = [line for line in said.err.splitlines() if "up to 22 at once, but 10" in line]
     assert "Deploy with `-p MaximumConcurrency=8`, or ask for a higher quota" in told
 
