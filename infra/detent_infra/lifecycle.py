@@ -277,20 +277,20 @@ class Lifecycle:
         """
         names = workflows if workflows is not None else await self.definitions.names()
         wanted = set(statuses or RunStatus)
-        groups = {status.live for status in wanted}
-        streams = [
-            self._index(name, shard, live=live, since=since)
-            for name in names
-            for live in groups
-            for shard in range(keys.SHARDS)
-        ]
-        found: list[RunRecord] = []
-        async for run in _newest_first(streams):
-            if run.status in wanted and _has(run.metadata, metadata):
-                found.append(run)
-                if len(found) == limit:
-                    break
-        return found
+        found: dict[str, RunRecord] = {}
+        # All live ones first: a run that ends meanwhile is then seen twice. The other way round it is seen not at all.
+        for live in sorted({status.live for status in wanted}, reverse=True):
+            streams = [
+                self._index(name, shard, live=live, since=since) for name in names for shard in range(keys.SHARDS)
+            ]
+            matching = 0
+            async for run in _newest_first(streams):
+                if run.status in wanted and _has(run.metadata, metadata):
+                    found[run.run_id] = run
+                    matching += 1
+                    if matching == limit:
+                        break
+        return sorted(found.values(), key=_age)[:limit]
 
     async def _index(self, workflow: str, shard: int, *, live: bool, since: int) -> AsyncIterator[RunRecord]:
         partition = keys.index_partition(workflow, shard)
@@ -374,11 +374,16 @@ def _has(metadata: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:
 async def _newest_first(streams: Sequence[AsyncIterator[RunRecord]]) -> AsyncIterator[RunRecord]:
     """Merges streams that are each newest first."""
     heads = await asyncio.gather(*(anext(stream, None) for stream in streams))
-    heap = [(-run.created, run.run_id, index, run) for index, run in enumerate(heads) if run is not None]
+    heap = [(*_age(run), index, run) for index, run in enumerate(heads) if run is not None]
     heapq.heapify(heap)
     while heap:
-        _, _, index, run = heapq.heappop(heap)
+        *_, index, run = heapq.heappop(heap)
         yield run
         following = await anext(streams[index], None)
         if following is not None:
-            heapq.heappush(heap, (-following.created, following.run_id, index, following))
+            heapq.heappush(heap, (*_age(following), index, following))
+
+
+def _age(run: RunRecord) -> tuple[int, str]:
+    """The newest first."""
+    return -run.created, run.run_id

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from detent import App, Context, KeyConflict, RunFailed, RunStatus, Unavailable, Update, WrongState
 from detent.testing import Harness
+from detent.testing.relay import RelayedTable, TableCall
 from detent_infra.engine import Engine
 from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Received, Timing
+from detent_infra.ports import Received, Table, Timing
 from detent_infra.reaper import reap
 from detent_infra.worker import Worker
 from detent_state_machine.keys import run_key
@@ -21,6 +23,7 @@ from detent_state_machine.writes import Item, Write
 
 from tests.scenarios.shop import Order, open_shop
 
+_T = TypeVar("_T")
 QUICK = Timing(first_heartbeat=0.1, heartbeat=0.2, lease=0.6, visibility=0.6)
 
 
@@ -205,6 +208,34 @@ def test_a_record_the_reaper_cannot_read_keeps_no_other_run_from_it() -> None:
         assert h.wait_for(reap(h.backend)).looked == 0  # not again before it had time to help
         h.start_worker()
         assert [h.result(run) for n, run in enumerate(runs) if n != 3]
+
+
+class _Meanwhile(RelayedTable):
+    """Does something between two reads of the index."""
+
+    def __init__(self, table: Table, act: Callable[[], Awaitable[object]], *, after: int) -> None:
+        super().__init__(table)
+        self._act = act
+        self._left = after
+
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        answer = await act()
+        if call.operation == "query_index":
+            self._left -= 1
+            if self._left == 0:
+                await self._act()
+        return answer
+
+
+@pytest.mark.parametrize("after", range(1, 17))
+def test_a_list_has_a_run_that_ends_while_it_is_made_and_has_it_once(after: int) -> None:
+    shop = open_shop()
+    with Harness(shop.app) as h:
+        h.stop_worker()
+        runs = [h.start(shop.orders, Order(id=f"o{n}")) for n in range(3)]
+        table = _Meanwhile(h.backend.table, runs[1].acancel, after=after)
+        listed = h.wait_for(Lifecycle(replace(h.backend, table=table)).list())
+        assert sorted(run.run_id for run in listed) == sorted(run.id for run in runs)
 
 
 def test_more_stopped_runs_than_a_reaper_reads_at_once_have_their_turn_all_the_same() -> None:

@@ -58,6 +58,7 @@ ARGUMENTS: dict[str, Words] = {
     "dead": st.tuples(words).map(list),
     "deploy": st.sampled_from([["--yes"], ["--yes", "--stack", "shop"]]),
     "doctor": st.just([]),
+    "failed-starts": st.just([]),
     "graph": st.lists(words, max_size=1),
     "init": st.lists(folders, min_size=1, max_size=1),
     "logs": st.lists(runs_named, max_size=1),
