@@ -22,11 +22,12 @@ def test_a_message_that_is_sent_twice_starts_one_run(stack: Stack) -> None:
 
 def test_a_message_that_can_start_nothing_becomes_a_dead_letter_with_the_reason(stack: Stack) -> None:
     source = stack.backend.source(inbox(stack.name))
-    asyncio.run(source.send('{"name":7}', id="m-2"))
+    body = '{"name": 7}'  # spelled so: LocalStack hands JSON to a function as Python would write it
+    asyncio.run(source.send(body, id="m-2"))
     [letter] = until(lambda: asyncio.run(source.dead_letters(10)))
     assert letter.refusal is not None
     assert "Input should be a valid string" in letter.refusal.reason
-    assert (letter.message.id, letter.message.body) == ("m-2", '{"name":7}')
+    assert (letter.message.id, letter.message.body) == ("m-2", body)
 
 
 def unhandled(stack: Stack) -> int:
