@@ -72,9 +72,9 @@ class Invariants:
     """How often each transition of a run and of a step run was made, by its name in the tables."""
 
     def on_write(self, key: Key, before: Item | None, after: Item | None) -> None:
-        if not key.pk.startswith("run#"):
+        run_id = keys.run_id_of(key.pk)
+        if not run_id:
             return
-        run_id = key.pk.removeprefix("run#")
         if key.sk == keys.RUN:
             self._run_changed(run_id, before, after)
         elif key.sk.startswith(keys.STEP_PREFIX):

@@ -21,7 +21,7 @@ from detent_infra.reaper import reap
 from detent_infra.worker import Worker
 from detent_state_machine.errors import DetentError, Unavailable, WrongState
 from detent_state_machine.graph import Graph
-from detent_state_machine.keys import RUN, run_key
+from detent_state_machine.keys import RUN, run_id_of, run_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Key
@@ -234,7 +234,7 @@ class Simulation:
         for queue in self.queues:
             queue.purge()
         live = [key for key in self.store.items if key.sk == RUN and self._live(key)]
-        self.invariants.purged.update(key.pk.removeprefix("run#") for key in live)
+        self.invariants.purged.update(run_id_of(key.pk) for key in live)
 
     def outage(self, operation: str, seconds: float) -> None:
         """Every call of this operation is refused for so long. Only the reaper uses `query_index`."""
