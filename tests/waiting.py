@@ -12,7 +12,7 @@ PATIENCE = 60.0
 """Seconds after which what has not happened never will, however busy the machine is."""
 
 
-def until(look: Callable[[], T], patience: float = PATIENCE, *, every: float = 0.05) -> T:
+def until(look: Callable[[], T | None], patience: float = PATIENCE, *, every: float = 0.05) -> T:
     """What the look finds, once it finds something. `every`: the seconds between two looks."""
     ends = time.monotonic() + patience
     while not (found := look()):

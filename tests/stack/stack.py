@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +20,7 @@ from botocore.awsrequest import AWSRequest
 from detent import Client, StepRecord
 from detent_infra.ports import Backend
 
+from tests import waiting
 from tests.service.deployed import function_processes
 from tests.stack.ledger import Ledger, table_name
 from tests.stack.places import Place
@@ -33,12 +33,8 @@ PATIENCE = 120.0
 
 
 def until(look: Callable[[], _T | None], patience: float = PATIENCE, *, every: float = 0.25) -> _T:
-    """What `look` finds, once it finds something. Raises `AssertionError` with what it found last."""
-    ends = time.monotonic() + patience
-    while not (found := look()):
-        assert time.monotonic() < ends, f"not within {patience:g} s: {found!r}"
-        time.sleep(every)
-    return found
+    """What `look` finds, once it finds something: with more patience than elsewhere, and less often, for it costs."""
+    return waiting.until(look, patience, every=every)
 
 
 @dataclass(frozen=True)
