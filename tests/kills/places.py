@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from detent_infra.ids import new_id
-
+from tests.fresh_names import fresh
 from tests.kills.ledger import VARIABLE, Ledger
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import ministack
@@ -120,7 +119,7 @@ def on_ministack(folder: Path, ledger: Path, settings: Settings) -> Iterator[Pla
     with ministack(folder) as server, credentials():
         stack = deploy(
             server,
-            f"kills-{new_id()[:10]}",
+            fresh("kills"),
             app=APP,
             concurrency=settings.workers,
             visibility=settings.visibility,

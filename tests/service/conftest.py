@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 from detent.cli import main
-from detent_infra.ids import new_id
 
+from tests.fresh_names import fresh
 from tests.service.deployed import Deployed, deploy
 from tests.service.project import Project
 from tests.service.server import Server
@@ -30,7 +30,7 @@ def stack(ours: Server) -> Deployed:
     """The orders example, deployed anew for each module: no other sees what one does to it."""
     return deploy(
         ours,
-        f"detent-{new_id()[:10]}",
+        fresh("detent"),
         app="examples.orders.app:app",
         concurrency=2,
         visibility=60,
@@ -51,7 +51,7 @@ def made(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         template = folder / "template.yaml"
         text = template.read_text().replace("python3.13", f"python3.{sys.version_info.minor}")
         template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{platform.machine()}]"))
-        yield Project(folder, service, f"shop-{new_id()[:10]}")
+        yield Project(folder, service, fresh("shop"))
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from contextlib import closing
 import pytest
 from detent import Client
 from detent_infra.connect import connect
-from detent_infra.ids import new_id
 from detent_infra.ports import Backend
 
+from tests.fresh_names import fresh
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import session
@@ -26,7 +26,7 @@ def stack(ours: Server) -> Deployed:
     arn = create_queue(session().client("sqs", endpoint_url=ours.endpoint), "greetings-inbox")
     return deploy(
         ours,
-        f"detent-{new_id()[:10]}",
+        fresh("detent"),
         app="tests.service.inbox_app:app",
         concurrency=2,
         visibility=60,

@@ -16,6 +16,7 @@ from detent_infra.ids import new_id
 from detent_state_machine.errors import ConfigurationError
 
 from tests.aws_stack import Answer, answering
+from tests.fresh_names import fresh
 from tests.service.project import Project
 from tests.service.stack import REGION
 
@@ -59,7 +60,7 @@ def answer(operation: str, result: str) -> Answer:
 def test_the_resource_that_failed_is_named_with_its_reason(
     project: Project, deployer: Deployer, tmp_path: Path
 ) -> None:
-    name = f"bad-{new_id()[:8]}"
+    name = fresh("bad")
     nowhere = {"TemplateURL": f"{project.server.endpoint}/no-such-bucket/no-such-key"}
     template = {"Resources": {"Fine": QUEUE, "Broken": {"Type": "AWS::CloudFormation::Stack", "Properties": nowhere}}}
     with pytest.raises(ConfigurationError, match=r"failed at Broken \(AWS::CloudFormation::Stack\): \w+") as failed:
@@ -75,12 +76,12 @@ def test_a_template_that_makes_no_sense_is_refused_in_the_words_of_cloudformatio
 ) -> None:
     template = {"Resources": {"Broken": {"Type": "AWS::No::Such", "Properties": {}}}}
     with pytest.raises(ConfigurationError, match=r"CloudFormation refused .*AWS::No::Such") as refused:
-        attempted(project, deployer, f"bad-{new_id()[:8]}", template, tmp_path)
+        attempted(project, deployer, fresh("bad"), template, tmp_path)
     assert "Nothing was changed" in refused.value.advice
 
 
 def test_a_change_that_is_not_agreed_to_leaves_no_stack(project: Project, deployer: Deployer, tmp_path: Path) -> None:
-    name = f"no-{new_id()[:8]}"
+    name = fresh("no")
     change_set = deployer.prepare(
         name,
         placed(project, deployer, {"Resources": {"Fine": QUEUE}}, tmp_path),
@@ -98,7 +99,7 @@ def test_a_change_that_is_not_agreed_to_leaves_no_stack(project: Project, deploy
 
 def test_ctrl_c_while_the_change_is_worked_out_leaves_no_stack(project: Project, tmp_path: Path) -> None:
     """CloudFormation deletes no change set that it is still making."""
-    name = f"no-{new_id()[:8]}"
+    name = fresh("no")
     naps: list[float] = []
 
     def interrupted(seconds: float) -> None:
@@ -124,7 +125,7 @@ def test_ctrl_c_while_the_change_is_worked_out_leaves_no_stack(project: Project,
 def test_a_stack_that_is_cleaned_up_after_an_update_is_waited_for(
     project: Project, deployer: Deployer, tmp_path: Path
 ) -> None:
-    name = f"one-{new_id()[:8]}"
+    name = fresh("one")
     attempted(project, deployer, name, {"Resources": {"One": QUEUE}}, tmp_path)
     cleaning = answer(
         "DescribeStacks",
@@ -147,7 +148,7 @@ def test_an_upload_that_s3_refuses_is_told_in_its_words(deployer: Deployer, tmp_
 
 
 def test_events_tell_each_resource_once_it_is_done(project: Project, deployer: Deployer, tmp_path: Path) -> None:
-    name = f"two-{new_id()[:8]}"
+    name = fresh("two")
     events = attempted(project, deployer, name, {"Resources": {"One": QUEUE, "Two": QUEUE}}, tmp_path)
     done = [event.logical for event in events if event.status == "CREATE_COMPLETE" and event.kind == "AWS::SQS::Queue"]
     assert sorted(done) == ["One", "Two"]
@@ -168,7 +169,7 @@ def test_a_long_history_is_read_once_and_then_only_what_is_new(
     # The service has more pages then, and they would be news: nobody asks for them.
     now = page("New2", "New1", "Old3", more=True), page("Old2", more=True)
     with answering("cloudformation.DescribeStackEvents", *before, *now) as left:
-        name = f"old-{new_id()[:8]}"
+        name = fresh("old")
         events = attempted(project, deployer, name, {"Resources": {"One": QUEUE}}, tmp_path)
     told = [event.logical for event in events]
     assert left == []

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from botocore.exceptions import ClientError
-from detent_infra.ids import new_id
 
+from tests.fresh_names import fresh
 from tests.sam_template import as_list
 from tests.source_queues import create_queue
 from tests.stack.app import inbox
@@ -29,7 +29,7 @@ FUNCTIONS = ("Worker", "Start", "Tick", "DeadLetters", "QueueTrigger")
 @contextmanager
 def deployed(place: Place, folder: Path) -> Iterator[Stack]:
     """The stack, for as long as the block. Of what it leaves on a server that others use, nothing is left."""
-    name = f"detent-test-{new_id()[-10:]}"
+    name = fresh("detent-test")
     ledger = Ledger(table_name(name), place.client("dynamodb"))
     project = new_project(folder, place)
     ledger.create()

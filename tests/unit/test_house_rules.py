@@ -158,6 +158,16 @@ def test_nothing_is_left_for_later() -> None:
     assert offences(EVERY_MODULE, left) == {}
 
 
+def test_an_id_is_not_cut_short() -> None:
+    """Its beginning is the time: two that are made one after the other begin alike."""
+
+    def cut(path: Path) -> list[int]:
+        slices = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Subscript)]
+        return [node.lineno for node in slices if ast.unparse(node.value) == "new_id()"]
+
+    assert set(offences(EVERY_MODULE, cut)) == {"tests/fresh_names.py"}  # which takes the end
+
+
 def test_what_is_exported_is_sorted() -> None:
     def unsorted(path: Path) -> list[str]:
         for node in tree(path).body:
