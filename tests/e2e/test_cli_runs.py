@@ -7,9 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detent.cli import follow
 
 from tests.e2e.cli_project import Project, Result
 
+NAPS = """
+import time
+
+from detent import App
+
+app = App("naps", url="memory://")
+nap = app.workflow("nap", output=str)
+
+
+@nap.step
+async def doze() -> str:
+    time.sleep(0.3)  # as much async code in the wild does: nothing else moves meanwhile
+    return "awake"
+
+
+@nap.step(after=[doze])
+def linger() -> str:
+    time.sleep(0.3)
+    return "awake"
+"""
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -49,6 +70,14 @@ def test_run_here_needs_no_worker_and_ends_with_the_result_on_standard_output(pr
     assert (result.code, result.out) == (0, '"a for 2.0"\n')
     assert "✓ reserve" in result.err
     assert "✓ ship" in result.err
+
+
+def test_run_here_never_says_that_no_worker_is_there(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "NO_WORKER_AFTER", 0.0)
+    (project.path / "naps.py").write_text(NAPS)
+    result = project.call("run", "nap", "--here", "--app", "naps:app")
+    assert (result.code, result.out) == (0, '"awake"\n')
+    assert "worker" not in result.err
 
 
 def test_a_failed_run_exits_with_1_and_names_the_step_in_one_line(project: Project) -> None:

@@ -53,8 +53,8 @@ def view_for(run_id: str, options: Options, *, as_json: bool) -> View:
     return Live(err, options) if err.is_terminal and not err.is_dumb_terminal else Lines(err, options)
 
 
-async def follow(client: Client, run_id: str, view: View) -> RunRecord:
-    """Shows the run until it has ended."""
+async def follow(client: Client, run_id: str, view: View, *, here: bool = False) -> RunRecord:
+    """Shows the run until it has ended. `here`: this process works on it too, however long a body may hold it up."""
     lifecycle = client.lifecycle
     pause = FIRST_LOOK
     seen: dict[str, tuple[StepStatus, int]] | None = None
@@ -69,7 +69,7 @@ async def follow(client: Client, run_id: str, view: View) -> RunRecord:
         state = {path: (record.status, record.attempt) for path, record in rows if record is not None}
         if state != seen or _worked_on(rows, lifecycle.backend.clock()):
             seen, moved = state, time.monotonic()
-        elif time.monotonic() - moved >= _patience(client.url):
+        elif not here and time.monotonic() - moved >= _patience(client.url):
             view.no_worker(client.url)
             moved = float("inf")
         await asyncio.sleep(pause)

@@ -123,9 +123,9 @@ def _print_id(run_id: str, options: Options, *, as_json: bool) -> None:
         hint.print(f"Look at it with `detent show {run_id}{options.repeated()}`.", style="bright_black", soft_wrap=True)
 
 
-async def _follow(client: Client, run_id: str, view: View, *, as_json: bool) -> None:
+async def _follow(client: Client, run_id: str, view: View, *, as_json: bool, here: bool = False) -> None:
     with view:
-        await follow(client, run_id, view)
+        await follow(client, run_id, view, here=here)
     try:
         text = await client.lifecycle.result(run_id)
     except RunError as error:
@@ -148,7 +148,7 @@ async def _work_and_follow(app: App, client: Client, run_id: str, view: View, *,
     """Follows with a worker beside it, whose failure ends the command."""
     stop = asyncio.Event()
     working = asyncio.create_task(app.work(stop, grace=1.0))
-    following = asyncio.create_task(_follow(client, run_id, view, as_json=as_json))
+    following = asyncio.create_task(_follow(client, run_id, view, as_json=as_json, here=True))
     try:
         done, _ = await asyncio.wait({working, following}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
