@@ -73,6 +73,45 @@ def test_an_unknown_parent_that_resembles_nothing_is_refused_with_every_name() -
     assert "It has: reserve, ship." in refusal(declare)
 
 
+@pytest.mark.parametrize("after", ["reserve", None, 3])
+def test_what_a_step_follows_is_a_list(after: Any) -> None:
+    def declare(flow: AnyWorkflow) -> None:
+        @flow.step
+        def reserve(order: Order) -> str: ...
+
+        @flow.step(after=after)
+        def ship(order: Order) -> str: ...
+
+    said = f"Workflow 'orders', step 'ship': `after=` is a list of steps, not {after!r}. Write it as `after=[reserve]`."
+    assert refusal(declare) == said
+
+
+def test_what_is_no_step_is_no_parent() -> None:
+    def declare(flow: AnyWorkflow) -> None:
+        other: Any = time.sleep
+
+        @flow.step(after=[other])
+        def ship(order: Order) -> str: ...
+
+    said = refusal(declare)
+    assert "step 'ship' follows <built-in function sleep>, which is no step. Give the function that" in said
+
+
+@pytest.mark.parametrize(
+    ("decorator", "option", "said"),
+    [
+        ("step", "retries", "Did you mean 'retry'?"),
+        ("on_success", "when_", "Did you mean 'when'?"),
+        ("on_failure", "when", "It has: name, after, delivery, retry, timeout, takeovers."),
+    ],
+)
+def test_an_option_that_does_not_exist_is_refused_with_those_that_do(decorator: str, option: str, said: str) -> None:
+    def declare(flow: AnyWorkflow) -> None:
+        getattr(flow, decorator)(**{option: 3})
+
+    assert refusal(declare) == f"Workflow 'orders': `@{decorator}` has no option {option!r}. {said}"
+
+
 def test_a_step_of_another_workflow_is_no_parent() -> None:
     other = App(url="memory://").workflow("returns", input=Order)
 

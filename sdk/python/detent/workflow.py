@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 import typing
@@ -226,6 +227,7 @@ class Workflow(Generic[_In, _Out]):
         names = dict(sys._getframe(2).f_locals)
         if function is not None:
             return self._add(scope, function, names)
+        self._check_options(scope, options)
 
         def decorate(given: Callable[..., Any]) -> AnyStep:
             return self._add(scope, given, names, **options)
@@ -256,7 +258,7 @@ class Workflow(Generic[_In, _Out]):
             parameters=parameters,
             returns=returns,
             scope=scope,
-            after=tuple(self._name(where, other) for other in after),
+            after=self._names(where, after),
             when=condition,
             delivery=_delivery(where, delivery),
             retry=retry,
@@ -270,9 +272,31 @@ class Workflow(Generic[_In, _Out]):
         self.steps.setdefault(name, step)
         return step
 
-    def _name(self, where: str, other: AnyStep | str) -> str:
+    def _check_options(self, scope: Scope, options: HandlerOptions) -> None:
+        known = list((HandlerOptions if scope == "on_failure" else StepOptions).__annotations__)
+        for option in options:
+            if option not in known:
+                near = difflib.get_close_matches(option, known, 1)
+                raise DefinitionError(
+                    f"Workflow {self.name!r}: `@{'step' if scope == 'main' else scope}` has no option {option!r}.",
+                    advice=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}.",
+                )
+
+    def _names(self, where: str, others: object) -> tuple[str, ...]:
+        if isinstance(others, str) or not isinstance(others, Sequence):
+            raise DefinitionError(
+                f"{where}: `after=` is a list of steps, not {others!r}.", advice="Write it as `after=[reserve]`."
+            )
+        return tuple(self._name(where, other) for other in cast("Sequence[object]", others))
+
+    def _name(self, where: str, other: object) -> str:
         if isinstance(other, str):
             return other
+        if not isinstance(other, Step):
+            raise DefinitionError(
+                f"{where} follows {other!r}, which is no step.",
+                advice="Give the function that the decorator returned, or a step's name.",
+            )
         if other.workflow != self.name:
             raise DefinitionError(
                 f"{where} follows {other.name!r}, which is a step of workflow {other.workflow!r}.",
