@@ -111,12 +111,13 @@ async def look(session: Session) -> bool:
     """
     backend = session.backend
     await backend.queue.extend(session.received.receipt, backend.timing.lease)
+    asked = backend.clock()  # what a slow reply says may be as old as the question
     item = await backend.table.get(keys.run_key(session.run_id))
     if item is None:
         return False
     fresh = RunRecord.from_item(session.run_id, item)
     session.run = replace(fresh, input=session.run.input)
-    session.looked = backend.clock()
+    session.looked = asked
     return session.run.status.live
 
 
