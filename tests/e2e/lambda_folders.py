@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,6 @@ from tests.e2e.runtime_api import Runtime
 
 ROOT = Path(__file__).parents[2]
 APP = "examples.orders.app:app"
-HERE = {"x86_64": "x86_64", "AMD64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
-"""This machine's processor, in Lambda's words."""
 UNREACHED = ("error sending request", "dns error", "Failed to fetch", "Could not connect")
 
 

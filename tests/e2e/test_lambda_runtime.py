@@ -20,7 +20,8 @@ from detent.packaging import Target
 from detent_functions.batches import SqsEvent
 from detent_infra.aws import Resources
 
-from tests.e2e.lambda_folders import APP, HERE, ROOT, Folders, Interpreter, own, templates
+from tests.architecture import HERE
+from tests.e2e.lambda_folders import APP, ROOT, Folders, Interpreter, own, templates
 from tests.e2e.runtime_api import BOOTSTRAP, Answered, Crashed, Function, InitFailed, Outcome, Raised, Runtime, TimedOut
 from tests.service.server import Server
 from tests.service.stack import CREDENTIALS, service_stack, session

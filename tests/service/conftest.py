@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Iterator
 
 import pytest
 from detent.cli import main
 
+from tests.architecture import HERE
 from tests.fresh_names import fresh
 from tests.service.deployed import Deployed, deploy
 from tests.service.project import Project
@@ -50,7 +50,7 @@ def made(service: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         # and a value given to one deploy, or kept by the stack from the last, would be that of another folder.
         template = folder / "template.yaml"
         text = template.read_text().replace("python3.13", f"python3.{sys.version_info.minor}")
-        template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{platform.machine()}]"))
+        template.write_text(text.replace("Architectures: [arm64]", f"Architectures: [{HERE}]"))
         yield Project(folder, service, fresh("shop"))
 
 

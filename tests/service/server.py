@@ -8,6 +8,7 @@ ministack pins its own boto3, so it lives in a virtual environment of its own, w
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -21,8 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROGRAM = Path(__file__).parents[2] / ".venv-ministack/bin/ministack"
-PATIENCE = 30.0
-"""Seconds after which a server that does not answer will not."""
+PATIENCE = 120.0
+"""Seconds after which a server that does not answer will not, however busy the machine is."""
 
 
 class NoServer(Exception):
@@ -111,10 +112,15 @@ def started(command: Sequence[str | Path], endpoint: str, log: Path, environment
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody has, and that no connection gets before the server has it.
+
+    Connections get theirs from 32768 up on Linux, and from 49152 on macOS.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise NoServer("Of a hundred ports of 127.0.0.1 none was free.")
 
 
 def _until_healthy(endpoint: str, process: subprocess.Popen[bytes] | None, log: Path | None = None) -> None:
@@ -122,7 +128,7 @@ def _until_healthy(endpoint: str, process: subprocess.Popen[bytes] | None, log: 
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:
-            with direct.open(f"{endpoint}/_localstack/health", timeout=5):
+            with direct.open(f"{endpoint}/_localstack/health", timeout=30):
                 return
         except OSError as error:
             ended = process is not None and process.poll() is not None

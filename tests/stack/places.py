@@ -11,7 +11,6 @@ Nobody comes to an account by accident: everywhere else, credentials and endpoin
 from __future__ import annotations
 
 import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from typing import Any, Literal, TypeAlias
 import boto3
 from detent_infra.aws.resources import new_session
 
+from tests.architecture import HERE
 from tests.localstack.server import PYTHON, VERSION, localstack
 from tests.service.server import NoServer, given_endpoint, ministack
 from tests.service.stack import CREDENTIALS, REGION, credentials, session
@@ -95,7 +95,7 @@ def chosen_place(folder: Path) -> Iterator[Place]:
 
 def _here(python: str) -> str:
     """A stand-in runs functions with a Python of this machine. What the template says is for AWS."""
-    return f"--python-version {python} --architecture {platform.machine()}"
+    return f"--python-version {python} --architecture {HERE}"
 
 
 @contextmanager
