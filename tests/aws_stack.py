@@ -67,6 +67,17 @@ def recorded_calls() -> Iterator[list[Call]]:
 
 
 @contextmanager
+def begun_calls() -> Iterator[list[str]]:
+    """The operation of every call that any boto3 client begins meanwhile, in order."""
+    begun: list[str] = []
+    _beginnings.append(begun)
+    try:
+        yield begun
+    finally:
+        _beginnings.remove(begun)
+
+
+@contextmanager
 def answering(operation: str, *answers: Answer) -> Iterator[list[Answer]]:
     """The next tries of an operation, as in `sqs.SendMessageBatch`, get these answers instead of the service's.
 
@@ -187,11 +198,14 @@ def _session() -> boto3.Session:
 
 
 _recorders: dict[object, list[Call]] = {}
+_beginnings: list[list[str]] = []
 
 
-def _remember_params(params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
+def _remember_params(model: Any, params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
     context["detent_params"] = params
     context["detent_recorders"] = list(_recorders)
+    for begun in _beginnings:
+        begun.append(model.name)
 
 
 def _record(model: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: object) -> None:

@@ -25,6 +25,7 @@ TOGETHER = (
     "tests/service/test_deploy",
     "tests/service/test_stack_doctor",
     "tests/e2e/test_lambda_runtime",
+    "tests/typing/",
 )
 """Where tests share what takes long to make: all of one beginning run in one process."""
 

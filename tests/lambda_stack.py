@@ -32,6 +32,7 @@ from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.writes import Delete, Put, Update
 
 from tests.aws_stack import REGION, moto_stack
+from tests.queue_counts import messages_in
 from tests.sqs_events import sqs_event
 
 GREETING = Definition(
@@ -175,8 +176,7 @@ class Deployed:
 
     def waiting(self, url: str | None = None) -> int:
         """Messages in the queue, visible, delayed or in flight."""
-        got = self.sqs.get_queue_attributes(QueueUrl=url or self.resources.queue_url, AttributeNames=["All"])
-        return sum(int(n) for name, n in got["Attributes"].items() if name.startswith("ApproximateNumberOfMessages"))
+        return messages_in(self.sqs, url or self.resources.queue_url)
 
     def http(self, method: str, path: str, body: object = None, **event: object) -> tuple[int, dict[str, object]]:
         """A request through the function URL: status and body."""

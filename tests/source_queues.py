@@ -11,6 +11,8 @@ from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Source
 from detent_infra.sqlite.queue import SqliteQueue
 
+from tests.queue_counts import messages_in
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -34,9 +36,7 @@ async def stored_in(source: Source) -> int:
             return int(row[0])
         case SqsSource():
             await source._opened()
-            got = source._clients.sqs.get_queue_attributes(QueueUrl=source._url, AttributeNames=["All"])
-            named = got["Attributes"].items()
-            return sum(int(n) for name, n in named if name.startswith("ApproximateNumberOfMessages"))
+            return messages_in(source._clients.sqs, source._url)
         case _:
             raise TypeError(source)
 

@@ -101,7 +101,9 @@ def test_a_table_does_what_the_model_says(backend: Backend, adapter: str) -> Non
 
     slow = adapter in ("aws", "service")
 
-    @settings(max_examples=15 if slow else 150, deadline=None, database=None, derandomize=slow)
+    @settings(
+        max_examples=15 if slow else 150, deadline=None, database=None, derandomize=slow or settings().derandomize
+    )
     @given(st.lists(WRITES, min_size=1, max_size=12))
     def check(sequence: list[Write]) -> None:
         asyncio.run(play(sequence, f"p{next(fresh)}"))

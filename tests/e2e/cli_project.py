@@ -146,11 +146,12 @@ class Project:
     @contextmanager
     def background(self, *arguments: str) -> Iterator[Background]:
         """The real command beside the test, which is killed in the end if it still runs."""
-        with (self.path / "background.out").open("wb") as out:
+        output = self.path / f"background-{len(list(self.path.glob('background-*')))}.out"
+        with output.open("xb") as out:
             # Spelled out, because pytest loads readline, which sets COLUMNS behind Python's back.
             process = subprocess.Popen(command(*arguments), cwd=self.path, stdout=out, stderr=out, env=dict(os.environ))
         try:
-            yield Background(process, self.path / "background.out")
+            yield Background(process, output)
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)

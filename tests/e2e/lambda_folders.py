@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -80,7 +81,10 @@ class Folders:
         with (self.place / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
-                make(made)
+                part = made.with_name(f"{name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                make(part)
+                part.rename(made)
         return made
 
 
@@ -95,10 +99,17 @@ def package(project: Path, *arguments: str) -> dict[str, Any]:
 
 
 def reached(arguments: list[str], cwd: Path, **environment: str) -> str:
-    """The output of a command that must succeed. Skips without a network, but fails where CI is set."""
-    done = subprocess.run(
-        arguments, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+    """The output of a command that must succeed. Skips without a network, but fails where CI is set.
+
+    An index that does not answer is asked again, twice.
+    """
+    for again in (5.0, 15.0, None):
+        done = subprocess.run(
+            arguments, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0 or again is None or not any(words in done.stderr for words in UNREACHED):
+            break
+        time.sleep(again)
     if done.returncode and not os.environ.get("CI") and any(words in done.stderr for words in UNREACHED):
         pytest.skip(f"packages are fetched from an index, which does not answer: {done.stderr[-300:]}")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -244,7 +244,7 @@ def test_show_tells_the_whole_story_of_a_failure_and_what_to_try_next(project: P
     text = project.run("show", "last").out
     assert text.startswith("✗ FAILED  orders  ")
     assert '"id":"refused"' in text
-    assert re.search(r"✗ charge +\d+ ms +\N{MULTIPLICATION SIGN}2 +▒", text)
+    assert re.search(r"✗ charge +[\d.]+ m?s +\N{MULTIPLICATION SIGN}2 +▒", text)
     assert "ship       not run" in text
     assert "shop.py" in text
     assert "in charge" in text

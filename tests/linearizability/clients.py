@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -99,10 +100,10 @@ def in_processes(
     for process in processes:
         process.start()
     try:
-        for process, client, record in zip(processes, clients, records, strict=True):
-            if (lines := kill.get(client.name)) is not None:
-                _until_lines(record, lines)
-                process.kill()
+        started = zip(clients, processes, records, strict=True)
+        _kill(
+            [_Victim(process, record, kill[client.name]) for client, process, record in started if client.name in kill]
+        )
         for process in processes:
             process.join(PATIENCE)
     finally:
@@ -122,8 +123,23 @@ def _process(place: Place, client: Client, record: Path, ready: threading.Barrie
         asyncio.run(client.play(backend, lambda line: os.write(file, f"{line}\n".encode())))
 
 
-def _until_lines(record: Path, count: int) -> None:
+@dataclass(frozen=True)
+class _Victim:
+    process: SpawnProcess
+    record: Path
+    lines: int
+
+    @property
+    def due(self) -> bool:
+        return self.record.exists() and self.record.read_bytes().count(b"\n") >= self.lines
+
+
+def _kill(victims: list[_Victim]) -> None:
+    """Each once it has recorded so many lines: all are watched, so that none ends while another is slow."""
     until = time.monotonic() + PATIENCE
-    while not record.exists() or record.read_bytes().count(b"\n") < count:
-        assert time.monotonic() < until, f"{record} stays short"
+    while victims:
+        assert time.monotonic() < until, f"they stay short: {[victim.record.name for victim in victims]}"
+        for victim in [victim for victim in victims if victim.due]:
+            victim.process.kill()
+            victims.remove(victim)
         time.sleep(0.002)

@@ -39,7 +39,7 @@ class Receiver:
 
     name: str
     seed: int = 0
-    idle: float = 3.0
+    idle: float = 10.0
 
     async def play(self, backend: Backend, emit: Emit) -> None:
         rng = random.Random(f"{self.seed}/{self.name}")

@@ -142,7 +142,7 @@ def test_the_reaper_revives_a_run_whose_messages_were_lost(harness: OpenHarness)
     h = harness(shop.app)
     h.stop_worker()
     run = h.start(shop.orders, Order(id="a", cents=5))
-    [lost] = h.wait_for(h.backend.queue.receive(10, wait=1.0, visibility=30.0))
+    [lost] = h.wait_for(h.backend.queue.receive(10, wait=15.0, visibility=30.0))
     h.wait_for(h.backend.queue.delete(lost.receipt))
     age(h, run.id, h.backend.timing.reap_after + 60)
     report = h.wait_for(reap(h.backend))
@@ -231,7 +231,7 @@ def test_a_run_in_flight_follows_the_definition_it_was_started_with() -> None:
 
 def bury(h: Harness, run: RunHandle[str], step: str) -> None:
     """The run's only message becomes a dead letter about this step."""
-    [message] = h.wait_for(h.backend.queue.receive(10, wait=1.0, visibility=60.0))
+    [message] = h.wait_for(h.backend.queue.receive(10, wait=15.0, visibility=60.0))
     h.wait_for(h.backend.queue.delete(message.receipt))
     h.wait_for(h.backend.dead_letters.send([encode(Drive(run.id, step))]))
 

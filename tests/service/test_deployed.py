@@ -6,6 +6,7 @@ import pytest
 from detent import Client, RunFailed, RunStatus
 
 from examples.orders.app import Line, Receipt
+from tests.queue_counts import messages_in
 from tests.service.deployed import Deployed
 from tests.service.stack import session
 from tests.waiting import until
@@ -50,9 +51,4 @@ def test_the_queue_is_empty_when_all_runs_have_ended(stack: Deployed) -> None:
     sqs = session().client("sqs", endpoint_url=stack.server.endpoint)
     client = Client(stack.url)
     client.handle(start(stack, 4)).result(timeout=60)
-
-    def left() -> int:
-        got = sqs.get_queue_attributes(QueueUrl=stack.outputs["QueueUrl"], AttributeNames=["All"])["Attributes"]
-        return sum(int(n) for name, n in got.items() if name.startswith("ApproximateNumberOfMessages"))
-
-    until(lambda: left() == 0)
+    until(lambda: messages_in(sqs, stack.outputs["QueueUrl"]) == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.queue_counts import messages_in
 from tests.stack.app import inbox
 from tests.stack.stack import PATIENCE, Stack, until
 
@@ -34,5 +35,4 @@ def unhandled(stack: Stack) -> int:
     """How many messages wait in the source or are in flight."""
     client = stack.place.client("sqs")
     url = client.get_queue_url(QueueName=inbox(stack.name))["QueueUrl"]
-    got = client.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-    return sum(int(count) for name, count in got.items() if name.startswith("ApproximateNumberOfMessages"))
+    return messages_in(client, url)
