@@ -44,7 +44,7 @@ Declared = Workflow[Small, Any]
 def counted(declare: Callable[[App], Declared]) -> Counted:
     """One run of it. Heartbeats count only where bodies are long: elsewhere a busy machine would add some."""
     app = App("cost", url="memory://")
-    timing = Timing() if declare is long_steps else UNHURRIED
+    timing = Timing(first_heartbeat=5.0, heartbeat=15.0) if declare is long_steps else UNHURRIED
     return count_runs(app, declare(app), [{"n": 0}], may_fail=True, timing=timing)
 
 
@@ -106,7 +106,7 @@ def long_steps(app: App) -> Declared:
 
     @workflow.step
     async def long(value: Small) -> int:
-        await asyncio.sleep(4)  # its one heartbeat, at 1 s, has all its calls done however busy the machine is
+        await asyncio.sleep(10)  # its one heartbeat, at 5 s, has all its calls done however busy the machine is
         return 1
 
     @workflow.step
