@@ -44,8 +44,9 @@ def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
             QueueUrl=url, WaitTimeSeconds=2, VisibilityTimeout=0, MessageSystemAttributeNames=["All"]
         )
         for message in got.get("Messages", []):
-            [run_id] = [run_id for run_id in runs if run_id in message["Body"]]
-            received[run_id] = int(message["Attributes"]["ApproximateReceiveCount"])
+            # There may be others, of runs that have ended: what their killed workers had not deleted comes late.
+            for run_id in (run_id for run_id in runs if run_id in message["Body"]):
+                received[run_id] = int(message["Attributes"]["ApproximateReceiveCount"])
     # Whoever asks next gets none of them: they go to the dead letters instead.
     sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=0)
 
