@@ -111,21 +111,6 @@ def test_an_aws_url_leads_to_the_resources_of_the_stack_in_one_request() -> None
         backend.close()
 
 
-def presigned(clients: Clients) -> str:
-    with closing(clients):
-        return clients.s3.generate_presigned_url("get_object", Params={"Bucket": "mine", "Key": "k"}).partition("?")[0]
-
-
-def test_buckets_have_hosts_of_their_own_on_aws_and_on_no_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    local = "http://localhost:4566"
-    with moto_stack():  # credentials
-        assert presigned(Clients("eu-west-1", None)) == "https://mine.s3.amazonaws.com/k"
-        assert presigned(Clients("cn-north-1", None)).startswith("https://mine.s3.cn-north-1.amazonaws.com.cn/")
-        assert presigned(Clients("eu-west-1", local)) == f"{local}/mine/k"
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", local)
-        assert presigned(Clients("eu-west-1", None)) == f"{local}/mine/k"
-
-
 def test_a_missing_stack_is_named_with_the_way_to_create_it() -> None:
     with moto_stack(), pytest.raises(ConfigurationError, match="'shop'") as raised:
         connect(f"aws://shop?region={REGION}")

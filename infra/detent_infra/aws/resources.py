@@ -6,7 +6,6 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, cast
-from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -109,8 +108,11 @@ class Clients:
     def log_reader(self) -> CloudWatchLogsClient:
         """Does not try again: who reads waits longer than botocore does, and Live Tail is not worth a second try."""
         # No host has a name of the kind `streaming-localhost`, which botocore would ask of a stand-in.
-        config = Config(inject_host_prefix=_of_aws(self.logs))
-        return cast("CloudWatchLogsClient", self._make("logs", _config(read_timeout=30, attempts=1).merge(config)))
+        theirs = self._endpoint is None and ".amazonaws." in self.logs.meta.endpoint_url
+        return cast(
+            "CloudWatchLogsClient",
+            self._make("logs", _config(read_timeout=30, attempts=1).merge(Config(inject_host_prefix=theirs))),
+        )
 
     @cached_property
     def cloudformation(self) -> CloudFormationClient:
@@ -148,11 +150,9 @@ class Clients:
         return self.cloudformation.meta.region_name
 
     def _s3(self, config: Config) -> S3Client:
-        client = cast("S3Client", self._make("s3", config))
-        if _of_aws(client):
-            return client
-        # A stand-in rarely has a host name per bucket.
-        return cast("S3Client", self._make("s3", config.merge(Config(s3={"addressing_style": "path"}))))
+        # A stand-in for S3 rarely has a host name per bucket.
+        style = Config(s3={"addressing_style": "path"}) if self._endpoint else Config()
+        return cast("S3Client", self._make("s3", config.merge(style)))
 
     def _make(self, service: str, config: Config) -> object:
         with self._lock:
@@ -205,12 +205,6 @@ def _config(*, connect_timeout: float = 2, read_timeout: float = 5, attempts: in
         tcp_keepalive=True,
         user_agent_extra="detent",
     )
-
-
-def _of_aws(client: BaseClient) -> bool:
-    """Whether AWS answers it, and not a stand-in that the URL, the environment or a profile names."""
-    host = urlsplit(client.meta.endpoint_url).hostname or ""
-    return ".amazonaws." in host or host.endswith(".api.aws")
 
 
 def stack_called(name: str, clients: Clients) -> StackTypeDef | None:
