@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, replace
+from typing import cast
 
 import pytest
 from detent import (
@@ -13,9 +15,11 @@ from detent import (
     Update,
 )
 from detent_infra.engine.step import TIME_MARGIN
+from detent_infra.ports import Table
 from detent_state_machine.graph import GROUP
-from detent_state_machine.keys import join_key
+from detent_state_machine.keys import RUN, join_key
 from detent_state_machine.messages import Drive, encode
+from detent_state_machine.writes import Item, Key
 
 from tests.scenarios.faulty import Faulty, Told, World, chain, failing, world
 
@@ -84,6 +88,51 @@ def test_a_step_beside_one_that_failed_is_stopped_at_its_heartbeat(handling: flo
         assert h.settle(run) is RunStatus.FAILED
         assert h.steps(run)["tidy"].status is StepStatus.COMPLETED
         assert h.steps(run)["beside"] == beside
+
+
+@dataclass
+class SlowReply:
+    """A table that answers the second question about a run six seconds after it has looked."""
+
+    table: Table
+    asked: int = 0
+
+    async def get(self, key: Key) -> Item | None:
+        item = await self.table.get(key)
+        self.asked += key.sk == RUN
+        if key.sk == RUN and self.asked == 2:
+            await asyncio.sleep(6.0)
+        return item
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.table, name)
+
+
+def test_a_cancel_that_a_slow_reply_does_not_tell_of_is_seen_before_the_next_step() -> None:
+    w = world()
+
+    @w.flow.step
+    async def long(n: int) -> int:
+        await asyncio.sleep(8.0)
+        return n
+
+    @w.flow.step
+    async def after(n: int = long.output) -> int:
+        w.bodies["after"] += 1
+        return n
+
+    with Faulty(w.app) as h:
+        h.stop_worker()
+        slow = SlowReply(h.backend.table)
+        h._engine = h.engine(replace(h.machine.backend, table=cast("Table", slow)))
+        h.start_worker()
+        run = h.start(w.flow, 1)
+        h.advance(3)
+        assert slow.asked == 2, "by its first heartbeat"
+        h.wait_for(run.acancel())
+        h.advance(60)
+        assert h.wait_for(run.astatus()) is RunStatus.CANCELLED
+        assert w.bodies["after"] == 0
 
 
 # ---- how far one delivery goes -----------------------------------------------------------------------------------
