@@ -69,12 +69,12 @@ def recorded_calls() -> Iterator[list[Call]]:
 @contextmanager
 def begun_calls() -> Iterator[list[str]]:
     """The operation of every call that any boto3 client begins meanwhile, in order."""
-    begun: list[str] = []
-    _beginnings.append(begun)
+    beginning = object()
+    begun = _beginnings[beginning] = []
     try:
         yield begun
     finally:
-        _beginnings.remove(begun)
+        del _beginnings[beginning]
 
 
 @contextmanager
@@ -198,13 +198,13 @@ def _session() -> boto3.Session:
 
 
 _recorders: dict[object, list[Call]] = {}
-_beginnings: list[list[str]] = []
+_beginnings: dict[object, list[str]] = {}
 
 
 def _remember_params(model: Any, params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
     context["detent_params"] = params
     context["detent_recorders"] = list(_recorders)
-    for begun in _beginnings:
+    for begun in tuple(_beginnings.values()):  # other threads begin and end meanwhile
         begun.append(model.name)
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def messages_in(sqs: SQSClient, url: str) -> int:
     """Those that are visible, delayed or in flight.
 
-    A stand-in counts the three one after the other, and so a message that becomes due meanwhile in none of them. It
-    does so once in its life, hence the second look.
+    moto counts the three one after the other, and so a message that becomes visible meanwhile in none of them. In the
+    moment of a second look it does not do so again.
     """
     return max(_counted(sqs, url), _counted(sqs, url))
 

@@ -75,22 +75,23 @@ def child(file: Path, program: str) -> subprocess.Popen[str]:
 
 
 def test_a_message_from_another_process_is_noticed_soon(file: Path, backend: Backend) -> None:
-    sender = "print('ready', flush=True); sys.stdin.readline(); asyncio.run(backend.queue.send(['from afar']))"
+    sender = "print('ready', flush=True)\nfor body in sys.stdin: asyncio.run(backend.queue.send([body.strip()]))"
 
-    async def scenario(process: subprocess.Popen[str]) -> float:
+    async def scenario(process: subprocess.Popen[str], body: str) -> float:
         assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        waiting = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=5))
+        waiting = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=600))
         await asyncio.sleep(0.3)  # long enough to be idle
         asked = time.monotonic()
-        process.stdin.write("\n")
+        process.stdin.write(f"{body}\n")
         process.stdin.flush()
-        assert [message.body for message in await waiting] == ["from afar"]
+        assert [message.body for message in await waiting] == [body]
         return time.monotonic() - asked
 
     with child(file, sender) as process:
-        assert asyncio.run(scenario(process)) < 15
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        # A busy machine makes some of them late, and a slow look all.
+        assert min(asyncio.run(scenario(process, f"from afar {number}")) for number in range(5)) < 1
 
 
 def test_a_process_killed_at_any_moment_loses_nothing_it_acknowledged(file: Path) -> None:

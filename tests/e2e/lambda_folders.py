@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from detent.packaging import Target, read_target
 
 from tests.e2e.cli_project import command
 from tests.e2e.runtime_api import Runtime
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 APP = "examples.orders.app:app"
@@ -99,21 +101,31 @@ def package(project: Path, *arguments: str) -> dict[str, Any]:
 
 
 def reached(arguments: list[str], cwd: Path, **environment: str) -> str:
-    """The output of a command that must succeed. Skips without a network, but fails where CI is set.
-
-    An index that does not answer is asked again, twice.
-    """
-    for again in (5.0, 15.0, None):
-        done = subprocess.run(
+    """The output of a command that must succeed. Skips without a network, but fails where CI is set."""
+    done = patiently(
+        lambda: subprocess.run(
             arguments, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0 or again is None or not any(words in done.stderr for words in UNREACHED):
-            break
-        time.sleep(again)
-    if done.returncode and not os.environ.get("CI") and any(words in done.stderr for words in UNREACHED):
-        pytest.skip(f"packages are fetched from an index, which does not answer: {done.stderr[-300:]}")
+        ),
+        lambda done: done.stderr if done.returncode else "",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def patiently(ask: Callable[[], T], complaint: Callable[[T], str]) -> T:
+    """The answer, if an index of packages was reached.
+
+    Where CI is set, one that does not answer is asked again, twice, and then it is an error; elsewhere it is a skip.
+    """
+    for pause in (5.0, 15.0, None) if os.environ.get("CI") else (None,):
+        answer = ask()
+        said = complaint(answer)
+        if pause is None or not any(words in said for words in UNREACHED):
+            break
+        time.sleep(pause)
+    if not os.environ.get("CI") and any(words in said for words in UNREACHED):
+        pytest.skip(f"packages are fetched from an index, which does not answer: {said[-300:]}")
+    return answer
 
 
 def contents(folder: Path) -> Iterator[tuple[str, int, float, bytes]]:

@@ -139,7 +139,11 @@ def _kill(victims: list[_Victim]) -> None:
     until = time.monotonic() + PATIENCE
     while victims:
         assert time.monotonic() < until, f"they stay short: {[victim.record.name for victim in victims]}"
-        for victim in [victim for victim in victims if victim.due]:
-            victim.process.kill()
-            victims.remove(victim)
+        for victim in list(victims):
+            ended = not victim.process.is_alive()
+            if victim.due:
+                victim.process.kill()
+                victims.remove(victim)
+            else:
+                assert not ended, f"{victim.record.name} has no {victim.lines} lines, and its process has ended"
         time.sleep(0.002)

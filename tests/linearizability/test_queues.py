@@ -13,7 +13,7 @@ from tests.linearizability.deliveries import Receiver, Sender, broken_promises, 
 from tests.service.server import Server
 from tests.service.stack import service_stack
 
-MESSAGES = 60
+MESSAGES = 200
 CLIENTS: list[Client] = [Sender("s0", MESSAGES), Receiver("r1"), Receiver("r2"), Receiver("r3")]
 KILL = {"r1": 8, "r2": 8}
 

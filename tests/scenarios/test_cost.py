@@ -106,7 +106,7 @@ def long_steps(app: App) -> Declared:
 
     @workflow.step
     async def long(value: Small) -> int:
-        await asyncio.sleep(10)  # its one heartbeat, at 5 s, has all its calls done however busy the machine is
+        await asyncio.sleep(10)  # its one heartbeat, at 5 s, has five more for its calls
         return 1
 
     @workflow.step

@@ -22,8 +22,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 PROGRAM = Path(__file__).parents[2] / ".venv-ministack/bin/ministack"
-PATIENCE = 120.0
-"""Seconds after which a server that does not answer will not, however busy the machine is."""
+PATIENCE = 30.0
+"""Seconds after which a server that somebody else has started will not answer."""
+START = 120.0
+"""Seconds after which one of our own will not, however busy the machine is."""
 
 
 class NoServer(Exception):
@@ -114,7 +116,8 @@ def started(command: Sequence[str | Path], endpoint: str, log: Path, environment
 def free_port() -> int:
     """A port of loopback that nobody has, and that no connection gets before the server has it.
 
-    Connections get theirs from 32768 up on Linux, and from 49152 on macOS.
+    Connections get theirs from 32768 up on Linux, and from 49152 on macOS. Another caller of this function may choose
+    the same: one in thousands, if it does so in the same second.
     """
     for port in random.sample(range(20_000, 32_000), 100):
         with socket.socket() as probe, suppress(OSError):
@@ -124,7 +127,7 @@ def free_port() -> int:
 
 
 def _until_healthy(endpoint: str, process: subprocess.Popen[bytes] | None, log: Path | None = None) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + (PATIENCE if process is None else START)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while True:
         try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from detent import RunFailed, StepStatus
+from detent_state_machine.messages import decode
 
 from tests.stack import app
 from tests.stack.early import Early
@@ -44,9 +45,11 @@ def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
             QueueUrl=url, WaitTimeSeconds=2, VisibilityTimeout=0, MessageSystemAttributeNames=["All"]
         )
         for message in got.get("Messages", []):
-            # There may be others, of runs that have ended: what their killed workers had not deleted comes late.
-            for run_id in (run_id for run_id in runs if run_id in message["Body"]):
+            run_id = decode(message["Body"]).run_id
+            if run_id in runs:
                 received[run_id] = int(message["Attributes"]["ApproximateReceiveCount"])
+            else:  # what a killed worker had not deleted comes late
+                assert not stack.client.get(run_id).status.live
     # Whoever asks next gets none of them: they go to the dead letters instead.
     sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=1, VisibilityTimeout=0)
 

@@ -73,17 +73,25 @@ def test_an_unknown_parent_that_resembles_nothing_is_refused_with_every_name() -
     assert "It has: reserve, ship." in refusal(declare)
 
 
-@pytest.mark.parametrize("after", ["reserve", None, 3])
-def test_what_a_step_follows_is_a_list(after: Any) -> None:
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        ("held", "not 'held'. Write it as `after=['held']`."),
+        (None, "not None. Write it as `after=['reserve']`."),
+        (..., "not <step 'hold' of workflow 'orders'>. Write it as `after=[hold]`."),
+    ],
+)
+def test_what_a_step_follows_is_a_list(after: Any, said: str) -> None:
     def declare(flow: AnyWorkflow) -> None:
         @flow.step
-        def reserve(order: Order) -> str: ...
+        def hold(order: Order) -> str: ...
 
-        @flow.step(after=after)
+        wrong: Any = hold if after is ... else after
+
+        @flow.step(after=wrong)
         def ship(order: Order) -> str: ...
 
-    said = f"Workflow 'orders', step 'ship': `after=` is a list of steps, not {after!r}. Write it as `after=[reserve]`."
-    assert refusal(declare) == said
+    assert refusal(declare) == f"Workflow 'orders', step 'ship': `after=` is a list of steps, {said}"
 
 
 def test_what_is_no_step_is_no_parent() -> None:
@@ -109,7 +117,21 @@ def test_an_option_that_does_not_exist_is_refused_with_those_that_do(decorator: 
     def declare(flow: AnyWorkflow) -> None:
         getattr(flow, decorator)(**{option: 3})
 
+    def called(flow: AnyWorkflow) -> None:
+        getattr(flow, decorator)(time.sleep, **{option: 3})
+
     assert refusal(declare) == f"Workflow 'orders': `@{decorator}` has no option {option!r}. {said}"
+    assert refusal(called) == refusal(declare)
+
+
+def test_options_hold_beside_the_function_too() -> None:
+    flow: AnyWorkflow = App("shop", url="memory://").workflow("orders")
+    options: Any = {"timeout": 5}
+
+    def ship() -> None: ...
+
+    flow.step(ship, **options)
+    assert [step.timeout for step in flow.definition.steps] == [5]
 
 
 def test_a_step_of_another_workflow_is_no_parent() -> None:

@@ -6,7 +6,7 @@ import difflib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import update_wrapper
 from typing import (
@@ -225,9 +225,9 @@ class Workflow(Generic[_In, _Out]):
     def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: HandlerOptions) -> Any:
         # Names in annotations are looked up where the function is defined: a test's local models are found too.
         names = dict(sys._getframe(2).f_locals)
-        if function is not None:
-            return self._add(scope, function, names)
         self._check_options(scope, options)
+        if function is not None:
+            return self._add(scope, function, names, **options)
 
         def decorate(given: Callable[..., Any]) -> AnyStep:
             return self._add(scope, given, names, **options)
@@ -282,12 +282,13 @@ class Workflow(Generic[_In, _Out]):
                     advice=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}.",
                 )
 
-    def _names(self, where: str, others: object) -> tuple[str, ...]:
-        if isinstance(others, str) or not isinstance(others, Sequence):
-            raise DefinitionError(
-                f"{where}: `after=` is a list of steps, not {others!r}.", advice="Write it as `after=[reserve]`."
-            )
-        return tuple(self._name(where, other) for other in cast("Sequence[object]", others))
+    def _names(self, where: str, others: Iterable[AnyStep | str] | AnyStep | str | None) -> tuple[str, ...]:
+        if isinstance(others, Iterable) and not isinstance(others, str):
+            return tuple(self._name(where, other) for other in others)
+        one = others.name if isinstance(others, Step) else repr(others or "reserve")
+        raise DefinitionError(
+            f"{where}: `after=` is a list of steps, not {others!r}.", advice=f"Write it as `after=[{one}]`."
+        )
 
     def _name(self, where: str, other: object) -> str:
         if isinstance(other, str):

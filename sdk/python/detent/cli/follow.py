@@ -54,7 +54,10 @@ def view_for(run_id: str, options: Options, *, as_json: bool) -> View:
 
 
 async def follow(client: Client, run_id: str, view: View, *, here: bool = False) -> RunRecord:
-    """Shows the run until it has ended. `here`: this process works on it too, however long a body may hold it up."""
+    """Shows the run until it has ended.
+
+    `here`: a worker is in this process, so none is said to be missing, however long a body blocks its loop.
+    """
     lifecycle = client.lifecycle
     pause = FIRST_LOOK
     seen: dict[str, tuple[StepStatus, int]] | None = None
