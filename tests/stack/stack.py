@@ -81,6 +81,11 @@ class Stack:
         assert done.returncode == code, f"detent {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def run(self, workflow: str, value: object, *options: str) -> str:
+        """The id of a run that the command line has started by name, once a tick has made the workflow known."""
+        until(lambda: workflow in self.cli("graph", "--list"), every=1.0)
+        return self.cli("run", workflow, json.dumps(value), *options).strip()
+
     def invoke(self, payload: object, function: str = "Start") -> Any:
         """The function's answer to a direct invocation."""
         answer = self.place.client("lambda").invoke(

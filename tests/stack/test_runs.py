@@ -36,7 +36,7 @@ def test_a_step_that_fails_is_tried_again_until_it_does_not(stack: Stack) -> Non
 
 
 def test_a_run_that_fails_runs_its_handler_and_goes_on_from_there_when_retried(stack: Stack) -> None:
-    run_id = stack.cli("run", "repairable", json.dumps("an order")).strip()
+    run_id = stack.run("repairable", "an order")
     with pytest.raises(RunFailed, match="no money for an order"):
         stack.client.handle(run_id).result(timeout=PATIENCE)
     assert stack.client.get(run_id).status is RunStatus.FAILED
@@ -50,7 +50,7 @@ def test_a_run_that_fails_runs_its_handler_and_goes_on_from_there_when_retried(s
 
 
 def test_a_cancelled_run_begins_no_further_step(stack: Stack) -> None:
-    run_id = stack.cli("run", "endless", json.dumps("long")).strip()
+    run_id = stack.run("endless", "long")
     until(lambda: stack.ledger.count(run_id))
     stack.cli("cancel", run_id)
     with pytest.raises(RunCancelled):
@@ -70,8 +70,8 @@ def test_values_too_large_for_a_record_go_through_the_bucket(stack: Stack) -> No
 
 
 def test_the_same_key_starts_one_run_and_another_input_under_it_is_refused(stack: Stack) -> None:
-    first = stack.cli("run", "flaky", json.dumps("once"), "--key", "k-1").strip()
-    assert stack.cli("run", "flaky", json.dumps("once"), "--key", "k-1").strip() == first
+    first = stack.run("flaky", "once", "--key", "k-1")
+    assert stack.run("flaky", "once", "--key", "k-1") == first
     stack.cli("run", "flaky", json.dumps("other"), "--key", "k-1", code=2)
     stack.client.handle(first).result(timeout=PATIENCE)
     assert stack.ledger.count(first) == {"try_hard began": 3}
