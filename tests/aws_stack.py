@@ -51,30 +51,27 @@ class Call(NamedTuple):
     response: Mapping[str, Any]
 
 
+class Calls(list[Call]):
+    """Those that have ended. `begun` has the operation of each that has begun, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[str] = []
+
+
 @contextmanager
-def recorded_calls() -> Iterator[list[Call]]:
+def recorded_calls() -> Iterator[Calls]:
     """Every call that any boto3 client begins and ends meanwhile, in order of completion.
 
     Sees clients whose session was made after this module was imported, whoever made them. A long poll that an earlier
     test has left behind, which may end at any moment, was begun before.
     """
     recorder = object()
-    calls = _recorders[recorder] = []
+    calls = _recorders[recorder] = Calls()
     try:
         yield calls
     finally:
         del _recorders[recorder]
-
-
-@contextmanager
-def begun_calls() -> Iterator[list[str]]:
-    """The operation of every call that any boto3 client begins meanwhile, in order."""
-    beginning = object()
-    begun = _beginnings[beginning] = []
-    try:
-        yield begun
-    finally:
-        del _beginnings[beginning]
 
 
 @contextmanager
@@ -197,15 +194,14 @@ def _session() -> boto3.Session:
     return boto3.Session("testing", "testing", "testing", region_name=REGION)
 
 
-_recorders: dict[object, list[Call]] = {}
-_beginnings: dict[object, list[str]] = {}
+_recorders: dict[object, Calls] = {}
 
 
 def _remember_params(model: Any, params: Mapping[str, Any], context: dict[str, Any], **_: object) -> None:
     context["detent_params"] = params
     context["detent_recorders"] = list(_recorders)
-    for begun in tuple(_beginnings.values()):  # other threads begin and end meanwhile
-        begun.append(model.name)
+    for calls in list(_recorders.values()):
+        calls.begun.append(model.name)
 
 
 def _record(model: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], **_: object) -> None:

@@ -5,7 +5,6 @@ An SDK reads its language's declarations into `DeclaredStep`s; from here on no u
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -27,6 +26,7 @@ from detent_state_machine.definition import (
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
+from detent_state_machine.suggest import did_you_mean
 from detent_state_machine.when import Condition, Ref, references
 from detent_state_machine.when import name_of as shown
 
@@ -183,10 +183,9 @@ def _check_step(workflow: str, step: DeclaredStep, by_name: Mapping[str, Declare
     _check_name(where, step.name)
     for parent in edges(step):
         if parent not in by_name:
-            near = difflib.get_close_matches(parent, by_name, 1)
             raise DefinitionError(
                 f"{where} follows {parent!r}, which is no step of this workflow.",
-                advice=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(by_name)}.",
+                advice=did_you_mean(parent, by_name, f"It has: {', '.join(by_name)}."),
             )
         _check_scope(where, step, by_name[parent])
     inputs = [parameter for parameter in step.parameters if isinstance(parameter.source, FromInput)]
@@ -229,10 +228,9 @@ def _check_condition(where: str, ref: Ref, annotation: object) -> None:
     """A field that is not there has the value null, so a slip of the pen would skip the step without a word."""
     missing = missing_field(annotation, ref.path)
     if missing is not None:
-        near = difflib.get_close_matches(str(missing.name), missing.fields, 1)
         raise DefinitionError(
             f"{where}: its condition looks at {shown(ref)}, but {name_of(missing.holder)} has no {missing.name!r}.",
-            advice=f"Did you mean {near[0]!r}?" if near else "Fields are named as in the type's JSON.",
+            advice=did_you_mean(str(missing.name), missing.fields, "Fields are named as in the type's JSON."),
         )
 
 

@@ -117,14 +117,20 @@ def patiently(ask: Callable[[], T], complaint: Callable[[T], str]) -> T:
 
     Where CI is set, one that does not answer is asked again, twice, and then it is an error; elsewhere it is a skip.
     """
-    for pause in (5.0, 15.0, None) if os.environ.get("CI") else (None,):
-        answer = ask()
-        said = complaint(answer)
-        if pause is None or not any(words in said for words in UNREACHED):
+
+    def unreached() -> bool:
+        return any(words in complaint(answer) for words in UNREACHED)
+
+    answer = ask()
+    if not os.environ.get("CI"):
+        if unreached():
+            pytest.skip(f"packages are fetched from an index, which does not answer: {complaint(answer)[-300:]}")
+        return answer
+    for pause in (5.0, 15.0):
+        if not unreached():
             break
         time.sleep(pause)
-    if not os.environ.get("CI") and any(words in said for words in UNREACHED):
-        pytest.skip(f"packages are fetched from an index, which does not answer: {said[-300:]}")
+        answer = ask()
     return answer
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from detent import (
@@ -14,14 +15,15 @@ from detent import (
     StepStatus,
     Update,
 )
+from detent.testing.relay import RelayedTable, TableCall
 from detent_infra.engine.step import TIME_MARGIN
-from detent_infra.ports import Table
 from detent_state_machine.graph import GROUP
 from detent_state_machine.keys import RUN, join_key
 from detent_state_machine.messages import Drive, encode
-from detent_state_machine.writes import Item, Key
 
 from tests.scenarios.faulty import Faulty, Told, World, chain, failing, world
+
+_T = TypeVar("_T")
 
 # ---- who lost its lease ------------------------------------------------------------------------------------------
 
@@ -90,22 +92,18 @@ def test_a_step_beside_one_that_failed_is_stopped_at_its_heartbeat(handling: flo
         assert h.steps(run)["beside"] == beside
 
 
-@dataclass
-class SlowReply:
+class SlowReply(RelayedTable):
     """A table that answers the second question about a run six seconds after it has looked."""
 
-    table: Table
-    asked: int = 0
+    asked = 0
 
-    async def get(self, key: Key) -> Item | None:
-        item = await self.table.get(key)
-        self.asked += key.sk == RUN
-        if key.sk == RUN and self.asked == 2:
-            await asyncio.sleep(6.0)
-        return item
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.table, name)
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        answer = await act()
+        if [key.sk for key in call.keys] == [RUN]:
+            self.asked += 1
+            if self.asked == 2:
+                await asyncio.sleep(6.0)
+        return answer
 
 
 def test_a_cancel_that_a_slow_reply_does_not_tell_of_is_seen_before_the_next_step() -> None:
@@ -124,7 +122,7 @@ def test_a_cancel_that_a_slow_reply_does_not_tell_of_is_seen_before_the_next_ste
     with Faulty(w.app) as h:
         h.stop_worker()
         slow = SlowReply(h.backend.table)
-        h._engine = h.engine(replace(h.machine.backend, table=cast("Table", slow)))
+        h._engine = h.engine(replace(h.machine.backend, table=slow))
         h.start_worker()
         run = h.start(w.flow, 1)
         h.advance(3)

@@ -13,7 +13,7 @@ from detent_state_machine.errors import ConfigurationError, InputError, PayloadT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.aws_stack import answering, begun_calls, moto_backend, recorded_calls
+from tests.aws_stack import Calls, answering, moto_backend, recorded_calls
 from tests.waiting import until
 
 
@@ -162,21 +162,21 @@ def test_any_other_refusal_of_an_acknowledgement_is_told(backend: Backend) -> No
         run(backend.queue.delete("receipt"))
 
 
-async def has_begun(begun: list[str], polls: int = 1) -> None:
+async def has_begun(calls: Calls, polls: int = 1) -> None:
     """Until a thread has begun the last poll, which nobody can cancel from then on."""
-    await asyncio.to_thread(until, lambda: begun.count("ReceiveMessage") >= polls, every=0.002)
+    await asyncio.to_thread(until, lambda: calls.begun.count("ReceiveMessage") >= polls, every=0.002)
 
 
 def test_a_cancelled_receive_gives_back_what_it_took(backend: Backend) -> None:
     async def cancelled() -> None:
         receiving = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=600))
-        await has_begun(begun)
+        await has_begun(calls)
         receiving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await receiving
         await backend.queue.send(["m"])
 
-    with begun_calls() as begun, recorded_calls() as calls:
+    with recorded_calls() as calls:
         run(cancelled())
         until(lambda: any(call.operation == "ChangeMessageVisibility" for call in calls))
     assert bodies_in(backend, 1) == ["m"]
@@ -186,7 +186,7 @@ def test_the_next_receive_takes_over_a_poll_whose_task_was_cancelled(backend: Ba
     async def rounds() -> None:
         for n in range(20):
             receiving = asyncio.create_task(backend.queue.receive(1, wait=20, visibility=600))
-            await has_begun(begun, polls=n + 1)
+            await has_begun(calls, polls=n + 1)
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
             assert await backend.queue.receive(1, wait=0.01, visibility=600) == []
@@ -197,7 +197,7 @@ def test_the_next_receive_takes_over_a_poll_whose_task_was_cancelled(backend: Ba
             assert (message.body, message.count) == (str(n), 1)
             await backend.queue.delete(message.receipt)
 
-    with begun_calls() as begun, recorded_calls() as calls:
+    with recorded_calls() as calls:
         run(rounds())
     assert [call.operation for call in calls].count("ReceiveMessage") == 20
 
@@ -205,13 +205,13 @@ def test_the_next_receive_takes_over_a_poll_whose_task_was_cancelled(backend: Ba
 def test_a_poll_is_taken_over_only_by_a_receive_that_asks_alike(backend: Backend) -> None:
     async def scenario() -> None:
         receiving = asyncio.create_task(backend.queue.receive(1, wait=2, visibility=600))
-        await has_begun(begun)
+        await has_begun(calls)
         receiving.cancel()
         await asyncio.gather(receiving, return_exceptions=True)
         await backend.queue.receive(2, wait=0.01, visibility=600)
         await backend.queue.receive(1, wait=0.01, visibility=30)
 
-    with begun_calls() as begun, recorded_calls() as calls:
+    with recorded_calls() as calls:
         run(scenario())
         until(lambda: len(calls) >= 3)  # the first poll goes on by itself
     asked = [(call.params["MaxNumberOfMessages"], call.params["VisibilityTimeout"]) for call in calls]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 import typing
@@ -42,6 +41,7 @@ from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKE
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
+from detent_state_machine.suggest import did_you_mean
 from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.when import Ref
 
@@ -276,10 +276,9 @@ class Workflow(Generic[_In, _Out]):
         known = list((HandlerOptions if scope == "on_failure" else StepOptions).__annotations__)
         for option in options:
             if option not in known:
-                near = difflib.get_close_matches(option, known, 1)
                 raise DefinitionError(
                     f"Workflow {self.name!r}: `@{'step' if scope == 'main' else scope}` has no option {option!r}.",
-                    advice=f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(known)}.",
+                    advice=did_you_mean(option, known, f"It has: {', '.join(known)}."),
                 )
 
     def _names(self, where: str, others: Iterable[AnyStep | str] | AnyStep | str | None) -> tuple[str, ...]:

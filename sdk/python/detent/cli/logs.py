@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import math
 import time
@@ -18,6 +17,7 @@ from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_state_machine import filter_pattern
 from detent_state_machine.errors import InputError, Unavailable, UnknownStep
 from detent_state_machine.records import RunRecord
+from detent_state_machine.suggest import did_you_mean
 
 from detent.cli import arguments
 from detent.cli.output import clock_time, console, indented, iso, local_time, name, write_json
@@ -210,8 +210,7 @@ async def _check_names(client: Client, wanted: Wanted, runs: Sequence[RunRecord]
     if wanted.step is not None and runs:
         steps = (await client.lifecycle.graph(runs[0])).steps
         if wanted.step not in steps:
-            close = difflib.get_close_matches(wanted.step, steps, 1)
-            advice = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(sorted(steps)[:10])}."
+            advice = did_you_mean(wanted.step, steps, f"It has {', '.join(sorted(steps)[:10])}.")
             raise UnknownStep(f"Run {runs[0].run_id} has no step {wanted.step!r}.", advice=advice)
 
 

@@ -7,7 +7,6 @@ backend  --url, else the app's, else DETENT_URL, else the default file under the
 from __future__ import annotations
 
 import contextlib
-import difflib
 import importlib
 import os
 import sys
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
+from detent_state_machine.suggest import did_you_mean
 
 from detent.app import App
 from detent.client import Client
@@ -249,15 +249,8 @@ def must_be_whole(client: Client) -> None:
 def unknown_workflow(name: str, known: Iterable[str], where: str) -> UnknownWorkflow:
     """The error for a workflow that is not there, which says what is."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, 1)
-    advice = (
-        f"Did you mean {close[0]!r}?"
-        if close
-        else f"There {'is' if len(names) == 1 else 'are'} "
-        + (", ".join(names[:10]) or "none at all")
-        + (", …" if len(names) > 10 else "")
-        + "."
-    )
+    listed = (", ".join(names[:10]) or "none at all") + (", …" if len(names) > 10 else "")
+    advice = did_you_mean(name, names, f"There {'is' if len(names) == 1 else 'are'} {listed}.")
     return UnknownWorkflow(f"{where} has no workflow {name!r}.", advice=advice)
 
 
