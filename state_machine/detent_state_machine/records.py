@@ -6,7 +6,7 @@ Times are milliseconds since the epoch. A record of a newer format is refused, n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -92,6 +92,11 @@ class StepRecord:
         if self.status is StepStatus.SKIPPED:
             return 0
         return self.errors + self.takeovers + (0 if self.status in (StepStatus.RETRYING, StepStatus.FAILED) else 1)
+
+    def failed_attempts(self) -> Iterator[tuple[int, PastAttempt]]:
+        """Those that are kept (the newest ten), each with its number."""
+        dropped = max(0, self.errors + self.takeovers - len(self.history))
+        return enumerate(self.history, dropped + 1)
 
     @staticmethod
     def from_item(path: str, item: Item) -> StepRecord:

@@ -122,6 +122,24 @@ def test_following_as_json_is_an_object_per_change_and_ends_with_the_output(proj
     assert (lines[-1]["status"], lines[-1]["output"], lines[-1]["error"]) == ("COMPLETED", "flaky for 2.0", None)
 
 
+@pytest.mark.parametrize("second_look", [0.01, 1.0], ids=["many looks", "a look when all is over"])
+def test_what_is_followed_is_told_whole_however_often_it_is_looked_at(
+    project: Project, monkeypatch: pytest.MonkeyPatch, second_look: float
+) -> None:
+    monkeypatch.setattr(follow, "FIRST_LOOK", second_look)
+    lines = [line for line in ended(project, "flaky", "--json").json_lines if line["event"] == "step"]
+    assert [(line["step"], line["status"], line["attempt"]) for line in lines if line["status"] != "RUNNING"] == [
+        ("reserve", "COMPLETED", 1),
+        ("charge", "RETRYING", 1),
+        ("charge", "COMPLETED", 2),
+        ("ship", "COMPLETED", 1),
+    ]
+    assert [line["time"] for line in lines] == sorted(str(line["time"]) for line in lines)
+    said = ended(project, "flaky").err
+    assert re.search(r"↻ charge attempt 1 failed, again in \d+ ms: ValueError: the card was refused\n", said), said
+    assert re.search(r"✓ charge \d+ ms, attempt 2\n", said), said
+
+
 def test_following_a_failure_as_json_ends_with_the_error(project: Project) -> None:
     result = ended(project, "refused", "--json")
     last: Any = result.json_lines[-1]

@@ -195,7 +195,7 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
             out.print(Text(f"  {line}", "bright_black"), overflow="fold")
     history = record.history
     if len(history) > 1 or (history and not failed):
-        for number, past in list(enumerate(history, 1))[-SHOWN_ATTEMPTS:]:
+        for number, past in list(record.failed_attempts())[-SHOWN_ATTEMPTS:]:
             when = (f"{clock_time(past.started)}, {duration(past.ended - past.started)}: ", "bright_black")
             lines = Text.assemble(when, one_line(past.error)).wrap(out, out.width - PAST_INDENT)
             head = f"  {number}."
