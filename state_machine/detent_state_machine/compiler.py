@@ -171,7 +171,9 @@ def _unique(workflow: str, steps: Iterable[DeclaredStep]) -> dict[str, DeclaredS
     return by_name
 
 
-def _check_name(what: str, name: str) -> None:
+def _check_name(what: str, name: object) -> None:
+    if not isinstance(name, str):
+        raise DefinitionError(f"{what}: a name is text, not {name!r}.", advice="Write it in quotes.")
     if not 0 < len(name) <= MAX_NAME:
         raise DefinitionError(f"{what}: a name has 1 to {MAX_NAME} characters, not {len(name)}.")
     if name.startswith("@") or not name.isprintable():

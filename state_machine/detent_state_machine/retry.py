@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import Annotated, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+
+from detent_state_machine.errors import DefinitionError
+from detent_state_machine.suggest import did_you_mean
 
 MAX_DELAY = 86_400.0
 """Longest pause between two attempts, in seconds; also bounds what a server's Retry-After can ask for."""
@@ -18,7 +29,8 @@ class Retry(BaseModel):
     `attempts` counts the first one too (default 3). The pause before attempt n+1 is drawn evenly from 0 to
     `initial * backoff**(n-1)` seconds, at most `max_delay` (full jitter; defaults 1 s, factor 2, 60 s); with
     `jitter=False` it is exactly that. An error that names a pause of its own (`RetryAfter`) waits at least that
-    long. Errors whose class, or a base class, is named in `non_retryable` are not tried again.
+    long. Errors whose class, or a base class, is named in `non_retryable` are not tried again. Raises
+    `DefinitionError`, which names the option.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +41,29 @@ class Retry(BaseModel):
     max_delay: Annotated[float, Field(ge=0, le=MAX_DELAY)] = 60.0
     jitter: bool = True
     non_retryable: tuple[str, ...] = ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_by_name(cls, data: object, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            if info.mode == "json" or not isinstance(data, dict):  # part of something else, which names the place
+                raise
+            raise _refused(error, list(cls.model_fields)) from error
+
+
+def _refused(error: ValidationError, known: list[str]) -> DefinitionError:
+    problem = error.errors()[0]
+    option = str(problem["loc"][0])
+    if problem["type"] == "extra_forbidden":
+        advice = did_you_mean(option, known, f"It has: {', '.join(known)}.")
+        return DefinitionError(f"`Retry` has no option {option!r}.", advice=advice)
+    if option == "non_retryable":
+        said = f"`Retry(non_retryable=…)` takes names of exception classes, not {problem['input']!r}."
+        return DefinitionError(said, advice='Write it as `non_retryable=("ValueError",)`.')
+    said = problem["msg"].removeprefix("Input ")
+    return DefinitionError(f"`Retry({option}={problem['input']!r})`: it {said}.", advice="Change this option.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,9 @@ def test_an_app_that_is_not_there_is_told(project: Project, app: str, said: str)
 
 def test_a_module_that_fails_is_told_with_its_line(project: Project) -> None:
     (project.path / "shop.py").write_text("\n\nraise ValueError('no key')\n")
-    project.call("worker").refused("shop.py, line 3", "ValueError: no key")
+    project.call("worker").refused("shop.py, line 3", "ValueError: no key. `python -c")
+    (project.path / "shop.py").write_text("from detent import Retry\nRetry(attempt=3)\n")
+    project.call("worker").refused("shop.py, line 2", "no option 'attempt'. Did you mean 'attempts'? `python -c")
     (project.path / "shop.py").write_text("import missing_package\n")
     project.call("worker").refused("imports 'missing_package'")
     (project.path / "shop.py").write_text("x = (\n")

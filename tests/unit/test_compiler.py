@@ -124,6 +124,19 @@ def test_an_option_that_does_not_exist_is_refused_with_those_that_do(decorator: 
     assert refusal(called) == refusal(declare)
 
 
+def test_a_name_that_is_no_text_is_refused() -> None:
+    def declare(flow: AnyWorkflow) -> None:
+        three: Any = 3
+
+        @flow.step(name=three)
+        def ship(order: Order) -> None: ...
+
+    assert refusal(declare) == "Workflow 'orders', step 3: a name is text, not 3. Write it in quotes."
+    unnamed: Any = 3
+    with pytest.raises(DefinitionError, match="Workflow 3: a name is text, not 3"):
+        App("shop", url="memory://").workflow(unnamed).definition  # noqa: B018
+
+
 def test_options_hold_beside_the_function_too() -> None:
     flow: AnyWorkflow = App("shop", url="memory://").workflow("orders")
     options: Any = {"timeout": 5}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import MAX_DELAY, Again, GiveUp, Retry, Verdict, decide
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 STEADY = Retry(attempts=10, jitter=False)
 
@@ -121,5 +123,31 @@ def test_every_pause_is_bounded(policy: Retry, errors: int, retry_after: float |
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(DefinitionError, match="`Retry"):
         Retry.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"attempts": 0}, "`Retry(attempts=0)`: it should be greater than or equal to 1. Change this option."),
+        ({"attempt": 3}, "`Retry` has no option 'attempt'. Did you mean 'attempts'?"),
+        (
+            {"on": "errors"},
+            "`Retry` has no option 'on'. It has: attempts, backoff, initial, max_delay, jitter, non_retryable.",
+        ),
+        ({"non_retryable": (ValueError,)}, "takes names of exception classes, not <class 'ValueError'>. Write it as"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_with_what_it_should_be(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        Retry(**options)
+    assert said in str(refused.value)
+
+
+def test_in_a_stored_definition_it_is_the_definition_that_is_refused() -> None:
+    class Stored(BaseModel):
+        retry: Retry
+
+    with pytest.raises(ValidationError, match=r"retry\.attempts"):
+        Stored.model_validate_json('{"retry": {"attempts": 0}}')

@@ -147,7 +147,7 @@ def _import(module_name: str, said: str) -> object:
         ) from error
     except Exception as error:
         raise ConfigurationError(
-            f"{said} failed while it was imported{_where(error)}: {type(error).__name__}: {_message(error)}.",
+            f"{said} failed while it was imported{_where(error)}: {type(error).__name__}: {_message(error)}",
             advice=f"`python -c 'import {module_name}'` shows the whole trace.",
         ) from error
 
@@ -163,7 +163,8 @@ def _where(error: Exception) -> str:
 
 
 def _message(error: Exception) -> str:
-    return (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip(".")
+    said = (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip()
+    return said if said.endswith((".", "?", "!")) else f"{said}."
 
 
 # ---- the backend ----------------------------------------------------------------------------------------------
