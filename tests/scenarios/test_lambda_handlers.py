@@ -8,11 +8,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
 import pytest
+from detent.testing.relay import RelayedTable, TableCall
 from detent_functions import dead_letters, start, tick, worker
 from detent_functions.application import load_application
 from detent_functions.batches import SqsEvent
@@ -22,10 +23,11 @@ from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.ports import Table
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.messages import Drive, encode
-from detent_state_machine.writes import Item, Key
 
 from tests.aws_stack import Call, recorded_calls
 from tests.lambda_stack import GREETING, Context, Deployed, cool, deployed
+
+_T = TypeVar("_T")
 
 
 @pytest.fixture
@@ -129,26 +131,23 @@ def test_a_worker_without_its_environment_keeps_every_message(stack: Deployed, m
     assert len(worker.handler(event, Context())["batchItemFailures"]) == 1
 
 
-@dataclass
-class Silent:
+class Silent(RelayedTable):
     """A table that never answers about one run."""
 
-    table: Table
-    run_id: str
+    def __init__(self, table: Table, run_id: str) -> None:
+        super().__init__(table)
+        self._run_id = run_id
 
-    async def get(self, key: Key) -> Item | None:
-        if self.run_id in key.pk:
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        if any(self._run_id in key.pk for key in call.keys):
             await asyncio.Event().wait()
-        return await self.table.get(key)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.table, name)
+        return await act()
 
 
 def test_what_is_not_done_when_the_invocation_ends_is_kept_and_what_is_done_is_not(stack: Deployed) -> None:
     _, stuck = stack.start(), stack.start()
     here = runtime()
-    here.__dict__["backend"] = replace(here.backend, table=cast("Table", Silent(here.backend.table, stuck)))
+    here.__dict__["backend"] = replace(here.backend, table=Silent(here.backend.table, stuck))
     event: SqsEvent = {"Records": []}
     while len(event["Records"]) < 2:
         event["Records"] += stack.receive()["Records"]

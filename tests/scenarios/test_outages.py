@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,9 +17,10 @@ from detent_infra.memory import memory_backend
 from detent_infra.ports import Received, Table, Timing
 from detent_infra.reaper import reap
 from detent_infra.worker import Worker
+from detent_state_machine import writes
 from detent_state_machine.keys import run_key
 from detent_state_machine.messages import Drive, Start, encode
-from detent_state_machine.writes import Item, Write
+from detent_state_machine.writes import Value, Write
 
 from tests.scenarios.shop import Order, open_shop
 
@@ -139,31 +140,54 @@ def test_a_graceful_stop_is_no_take_over() -> None:
         assert h.steps(run)["long"].takeovers == 0
 
 
-class Stuttering:
-    """A table whose writes fail once, before or after they are applied."""
+class Stuttering(RelayedTable):
+    """Each write of a step run goes unanswered once, applied or not."""
 
-    def __init__(self, table: object, *, applied: bool) -> None:
-        self.table = table
-        self.applied = applied
-        self.failed: set[tuple[str, object]] = set()
+    def __init__(self, table: Table, *, applied: bool) -> None:
+        super().__init__(table)
+        self._applied = applied
+        self._failed: set[tuple[str, Value | None]] = set()
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.table, name)
-
-    async def write(self, write: Write) -> Item | None:
-        return await self._once(write, lambda: self.table.write(write))  # type: ignore[attr-defined,no-any-return]
-
-    async def transact(self, writes: Sequence[Write]) -> None:
-        await self._once(writes[0], lambda: self.table.transact(writes))  # type: ignore[attr-defined]
-
-    async def _once(self, write: Write, act):  # type: ignore[no-untyped-def]
-        mark = (write.key.sk, getattr(write, "set", {}).get("status"))
-        if write.key.sk.startswith("step#") and mark not in self.failed:
-            self.failed.add(mark)
-            if self.applied:
-                await act()
-            raise Unavailable("stutter")
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        for write in call.writes[:1]:
+            mark = (write.key.sk, _set(write).get("status"))
+            if write.key.sk.startswith("step#") and mark not in self._failed:
+                self._failed.add(mark)
+                if self._applied:
+                    await act()
+                raise Unavailable("stutter")
         return await act()
+
+
+class SlowBeat(RelayedTable):
+    """The write of a first heartbeat hangs for five seconds."""
+
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        if any(_set(write).get("status") == "RUNNING" and "started" in _set(write) for write in call.writes):
+            await asyncio.sleep(5)
+        return await act()
+
+
+class Away(RelayedTable):
+    """A table that answers nothing before it was asked five times."""
+
+    left = 5
+
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        if self.left:
+            self.left -= 1
+            raise Unavailable("away")
+        return await act()
+
+
+def _set(write: Write) -> Mapping[str, Value]:
+    return write.set if isinstance(write, writes.Update) else {}
+
+
+def work_on(h: Harness, table: Table) -> None:
+    """The worker sees this table; clients see the one behind it."""
+    h._engine = Engine(replace(h.backend, table=table), h._faults)
+    h.start_worker()
 
 
 @pytest.mark.parametrize("applied", [True, False])
@@ -171,11 +195,7 @@ def test_one_unanswered_write_costs_no_attempt_of_any_delivery(applied: bool) ->
     shop = open_shop()
     with Harness(shop.app) as h:
         h.stop_worker()
-        h._engine = Engine(
-            replace(h.backend, table=Stuttering(h.backend.table, applied=applied)),  # type: ignore[arg-type]
-            h._faults,
-        )
-        h.start_worker()
+        work_on(h, Stuttering(h.backend.table, applied=applied))
         assert h.run(shop.orders, Order(id="a", cents=5)) == "sent: label-a 5"
         assert shop.bodies == {"reserve": 1, "charge": 1, "label": 1, "ship": 1, "notify": 1}
 
@@ -273,9 +293,7 @@ def _visited(h: Harness, run_id: str) -> bool:
 
 
 def _spoil(run_id: str) -> Write:
-    from detent_state_machine.writes import Update as TableUpdate
-
-    return TableUpdate(run_key(run_id), None, {"v": 99})
+    return writes.Update(run_key(run_id), None, {"v": 99})
 
 
 def test_a_heartbeat_that_hangs_holds_up_neither_the_result_nor_the_timeout() -> None:
@@ -287,19 +305,9 @@ def test_a_heartbeat_that_hangs_holds_up_neither_the_result_nor_the_timeout() ->
         await asyncio.sleep(2.5 if n else 1.2)
         return n
 
-    class SlowBeat(Stuttering):
-        async def write(self, write: Write) -> Item | None:
-            if getattr(write, "set", {}).get("status") == "RUNNING" and "started" in getattr(write, "set", {}):
-                await asyncio.sleep(5)
-            return await self.table.write(write)  # type: ignore[attr-defined,no-any-return]
-
     with Harness(app) as h:
         h.stop_worker()
-        h._engine = Engine(
-            replace(h.backend, table=SlowBeat(h.backend.table, applied=True)),  # type: ignore[arg-type]
-            h._faults,
-        )
-        h.start_worker()
+        work_on(h, SlowBeat(h.backend.table))
         assert h.run(flow, 0) == 0
         with pytest.raises(RunFailed, match="did not end within"):
             h.result(h.start(flow, 1))
@@ -409,17 +417,10 @@ def test_a_start_message_of_a_run_that_is_not_stored_is_kept() -> None:
 
 def test_a_worker_that_starts_while_the_table_does_not_answer_waits_for_it() -> None:
     shop = open_shop()
-
-    class Away(Stuttering):
-        async def get(self, key: object) -> object:
-            if len(self.failed) < 5:
-                self.failed.add((str(len(self.failed)), None))
-                raise Unavailable("away")
-            return await self.table.get(key)  # type: ignore[attr-defined]
-
     with Harness(shop.app) as h:
         h.stop_worker()
-        backend = replace(h.backend, table=Away(h.backend.table, applied=False))  # type: ignore[arg-type]
+        away = Away(h.backend.table)
+        backend = replace(h.backend, table=away)
         stop = asyncio.Event()
 
         async def work() -> str:
@@ -431,3 +432,4 @@ def test_a_worker_that_starts_while_the_table_does_not_answer_waits_for_it() -> 
             return text
 
         assert h.wait_for(work()) == "sent: label-a free"
+        assert away.left == 0
