@@ -11,7 +11,7 @@ _ALPHABET = "0123456789abcdefghijklmnopqrstuv"
 
 
 def new_id() -> str:
-    """48 bits of milliseconds, then 82 random bits: ids of one process sort by creation, none collide."""
+    """48 bits of milliseconds, then 82 random bits: ids sort by the millisecond they were made in; none collide."""
     number = (time.time_ns() // 1_000_000) << 82 | secrets.randbits(82)
     return base32(number, 26)
 
