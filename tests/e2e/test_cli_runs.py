@@ -267,6 +267,8 @@ def test_show_tells_the_whole_story_of_a_failure_and_what_to_try_next(project: P
     assert "shop.py" in text
     assert "in charge" in text
     assert text.count("ValueError: the card was refused") == 2, "the two attempts"
+    assert text.count("ValueError: the card was\n") == 1, "the error, and not once more under its trace"
+    assert text.count("refused\n") == 3, "a message of two lines is left out of the trace whole"
     assert "detent retry " in text
 
 

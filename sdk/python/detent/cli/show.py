@@ -206,10 +206,11 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
 
 
 def _trace(error: ErrorInfo) -> list[str]:
-    """The trace without its last line, which is said already, and without carets, which do not survive folding."""
+    """The trace without the error itself, which is said already, and without carets, which do not survive folding."""
     lines = clean(error.trace).rstrip().splitlines()
-    if lines and lines[-1].startswith(error.type):
-        lines.pop()
+    named = [at for at, line in enumerate(lines) if line.startswith(error.type)]
+    if named:
+        del lines[named[-1] : named[-1] + max(1, len(error.message.splitlines()))]
     return [line for line in lines if line.strip(" ~^")]
 
 
