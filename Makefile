@@ -11,6 +11,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
 RUNTIME := .venv/.runtime-installed
 DEV := .venv/.dev-installed
+RETRIES := $(if $(CI),5,1)
 MINISTACK_VERSION := 1.5.33
 SAM_VERSION := 1.170.0
 SAM := .venv-sam/.sam-$(SAM_VERSION)
@@ -126,14 +127,14 @@ $(DEV): pyproject.toml
 $(MINISTACK):
 	@echo "installing ministack into .venv-ministack"
 	@$(PY) -m venv .venv-ministack
-	@.venv-ministack/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+	@.venv-ministack/bin/python -m pip --quiet --disable-pip-version-check --retries $(RETRIES) --timeout 10 install \
 		ministack==$(MINISTACK_VERSION) boto3==1.43.106 aws-sam-translator==1.115.0
 	@touch $@
 
 $(SAM):
 	@echo "installing the SAM CLI into .venv-sam"
 	@$(PY) -m venv .venv-sam
-	@.venv-sam/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+	@.venv-sam/bin/python -m pip --quiet --disable-pip-version-check --retries $(RETRIES) --timeout 10 install \
 		aws-sam-cli==$(SAM_VERSION)
 	@touch $@
 
@@ -160,7 +161,7 @@ $(LOCALSTACK):
 $(DURABLE):
 	@echo "installing AWS's runner of durable functions into .venv-durable"
 	@$(PY) -m venv .venv-durable
-	@.venv-durable/bin/python -m pip --quiet --disable-pip-version-check --retries 1 --timeout 10 install \
+	@.venv-durable/bin/python -m pip --quiet --disable-pip-version-check --retries $(RETRIES) --timeout 10 install \
 		aws-durable-execution-sdk-python==$(DURABLE_SDK_VERSION) \
 		aws-durable-execution-sdk-python-testing==$(DURABLE_TESTING_VERSION)
 	@touch $@

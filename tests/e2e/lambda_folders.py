@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 APP = "examples.orders.app:app"
-UNREACHED = ("error sending request", "dns error", "Failed to fetch", "Could not connect")
+UNREACHED = ("error sending request", "dns error", "Failed to fetch", "Could not connect", "network timeout")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -72,15 +73,15 @@ def test_a_wrong_command_line_is_told_in_one_line(project: Project, arguments: t
 def test_a_reader_that_goes_away_is_no_error_message(project: Project) -> None:
     for number in range(3):
         project.call("run", "orders", f'{{"id": "{number}"}}')
-    process = subprocess.Popen(
-        command("runs", "--json"), cwd=project.path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.stderr.read() == b"the module prints\n"
-    process.stderr.close()
-    assert process.wait(PATIENCE) == 141
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            command("runs", "--json"), cwd=project.path, stdout=writer, stderr=subprocess.PIPE, timeout=PATIENCE
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"the module prints\n")
 
 
 # ---- app and url ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from detent import App
 from detent.testing import Harness
 from detent_infra.ports import Timing
 
-FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=1.5, visibility=2.0)
-"""Live backends wait for real; SQS counts visibility in whole seconds."""
+LIVE = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=30.0, visibility=30.0)
+"""Nothing comes back while a worker is only slow."""
+SHORT = replace(LIVE, lease=1.5, visibility=2.0)
+"""For tests that wait until a lease ends, or a message comes back. SQS counts visibility in whole seconds."""
 
 OpenHarness = Callable[[App], Harness]
 
@@ -57,19 +60,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHarness]:
     """Opens an app on the backend under test; several apps in one test share it (two deploys of one code)."""
+    timing = SHORT if request.node.get_closest_marker("short_leases") else LIVE
     with ExitStack() as stack:
         backend = None
         if request.param == "sqlite":
             from detent_infra.sqlite import sqlite_backend
 
-            backend = sqlite_backend(tmp_path / "detent.db", timing=FAST)
+            backend = sqlite_backend(tmp_path / "detent.db", timing=timing)
         elif request.param == "aws":
             from tests.aws_stack import moto_backend
 
-            backend = stack.enter_context(moto_backend(timing=FAST))
+            backend = stack.enter_context(moto_backend(timing=timing))
         elif request.param == "service":
             from tests.service.stack import service_backend
 
             server = request.getfixturevalue("service")
-            backend = stack.enter_context(service_backend(server, timing=FAST))
+            backend = stack.enter_context(service_backend(server, timing=timing))
         yield lambda app: stack.enter_context(Harness(app, backend=backend))

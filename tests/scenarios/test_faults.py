@@ -18,6 +18,7 @@ from tests.scenarios.shop import Order, open_shop
 from tests.scenarios.waiting import until, until_step
 
 
+@pytest.mark.short_leases
 @pytest.mark.parametrize("step", ["reserve", "charge", "label", "ship"])
 def test_a_worker_that_dies_in_a_body_is_replaced(harness: OpenHarness, step: str) -> None:
     shop = open_shop()
@@ -28,6 +29,7 @@ def test_a_worker_that_dies_in_a_body_is_replaced(harness: OpenHarness, step: st
     assert shop.bodies == {"reserve": 1, "charge": 1, "label": 1, "ship": 1, "notify": 1}
 
 
+@pytest.mark.short_leases
 def test_a_body_that_kills_every_worker_fails_instead_of_looping(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("poison", input=int)
@@ -49,6 +51,7 @@ def test_a_body_that_kills_every_worker_fails_instead_of_looping(harness: OpenHa
     assert (record.status, record.takeovers, record.attempt) == (StepStatus.FAILED, 1, 2)
 
 
+@pytest.mark.short_leases
 def test_take_overs_do_not_eat_the_retry_budget(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -60,6 +63,7 @@ def test_take_overs_do_not_eat_the_retry_budget(harness: OpenHarness) -> None:
     assert (h.steps(run)["ship"].errors, h.steps(run)["ship"].takeovers) == (2, 1)
 
 
+@pytest.mark.short_leases
 def test_an_at_most_once_body_is_never_run_again(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -84,6 +88,7 @@ def test_duplicates_of_every_message_change_nothing(harness: OpenHarness) -> Non
     assert (dict(shop.bodies), h.steps(run)) == before
 
 
+@pytest.mark.short_leases
 def test_a_duplicate_in_the_middle_of_a_run_runs_no_claimed_body_twice(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=int)
@@ -109,6 +114,7 @@ def test_a_duplicate_in_the_middle_of_a_run_runs_no_claimed_body_twice(harness: 
     assert bodies == ["slow", "after"]
 
 
+@pytest.mark.short_leases
 def test_a_long_body_keeps_its_lease_and_is_run_once(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=int)

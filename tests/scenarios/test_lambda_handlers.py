@@ -151,7 +151,7 @@ def test_what_is_not_done_when_the_invocation_ends_is_kept_and_what_is_done_is_n
     event: SqsEvent = {"Records": []}
     while len(event["Records"]) < 2:
         event["Records"] += stack.receive()["Records"]
-    [kept] = worker.handler(event, Context(left_ms=5_000))["batchItemFailures"]
+    [kept] = worker.handler(event, Context(left_ms=10_000))["batchItemFailures"]
     assert [r["messageId"] for r in event["Records"] if stuck in r["body"]] == [kept["itemIdentifier"]]
 
 

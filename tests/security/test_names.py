@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from tests.security.json_values import HOSTILE, MANY, UNPRINTABLE, any_text
 
-FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=1.0, visibility=1.0)
+FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=30.0, visibility=30.0)
 
 # ---- keys -------------------------------------------------------------------------------------------------------
 

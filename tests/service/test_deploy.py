@@ -33,7 +33,7 @@ Call = Callable[..., Result]
 
 @pytest.fixture
 def call(project: Project, capsys: pytest.CaptureFixture[str]) -> Call:
-    def run(*arguments: str) -> Result:
+    def once(*arguments: str) -> Result:
         for name in [name for name in sys.modules if name.split(".")[0] == "shop"]:
             del sys.modules[name]
         capsys.readouterr()
@@ -41,7 +41,7 @@ def call(project: Project, capsys: pytest.CaptureFixture[str]) -> Call:
         said = capsys.readouterr()
         return Result(code, said.out, said.err)
 
-    return run
+    return lambda *arguments: patiently(lambda: once(*arguments), lambda said: said.err)
 
 
 def deployed(call: Call, project: Project) -> None:
@@ -275,7 +275,7 @@ def test_code_that_no_python_here_could_compile_is_said_to_be_so(
     try:
         template.write_text(before.replace(f"python3.{sys.version_info.minor}", f"python{other}"))
         with answering("s3.HeadObject", (403, {})):  # far enough: it is packaged
-            said = patiently(lambda: call("--yes"), lambda said: said.err)
+            said = call("--yes")
     finally:
         template.write_text(before)
     assert f"Not compiled, as no Python {other} was found: each cold start compiles what it imports." in said.err

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.e2e.lambda_folders import patiently
 from tests.service.server import NoServer
 from tests.stack.places import Place
 
@@ -37,6 +38,12 @@ class Project:
 
     def sam(self, *arguments: str) -> str:
         """What the command printed. Raises `AssertionError` with it if the command failed."""
+        done = self._run(*arguments)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, f"sam {' '.join(arguments)} ended with {done.returncode}\n{said}"
+        return said
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         if not PROGRAM.exists():
             raise NoServer(f"{PROGRAM} is missing: `make sam` installs it.")
         environment = {
@@ -45,7 +52,7 @@ class Project:
             "SAM_CLI_TELEMETRY": "0",
             "NO_COLOR": "1",
         }
-        done = subprocess.run(
+        return subprocess.run(
             [PROGRAM, *arguments],
             cwd=self.folder,
             env=environment,
@@ -53,13 +60,13 @@ class Project:
             capture_output=True,
             text=True,
             timeout=PATIENCE,
+            check=False,
         )
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"sam {' '.join(arguments)} ended with {done.returncode}\n{said}"
-        return said
 
-    def build(self) -> str:
-        return self.sam("build")
+    def build(self) -> None:
+        """Packages are fetched from an index, which may be asked again."""
+        done = patiently(lambda: self._run("build"), lambda done: done.stdout + done.stderr if done.returncode else "")
+        assert done.returncode == 0, f"sam build ended with {done.returncode}\n{done.stdout + done.stderr}"
 
     def deploy(self, stack: str, parameters: Mapping[str, str]) -> str:
         given = [f"{name}={value}" for name, value in parameters.items()]

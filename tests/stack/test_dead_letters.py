@@ -57,7 +57,7 @@ def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
 def test_a_message_that_no_worker_survives_ends_its_step_or_is_begun_again(stack: Stack, early: Early) -> None:
     earlier = (early.lost, early.stubborn, *early.killed.values())
     until(lambda: not any(stack.client.get(run_id).status.live for run_id in earlier), 3 * PATIENCE)
-    pause = 120.0 if stack.place.kind == "account" else 20.0
+    pause = 120.0 if stack.place.kind == "account" else 40.0
     poisoned = stack.client.start(app.poisoned, pause)
     unlucky = stack.client.start(app.unlucky, pause)
 

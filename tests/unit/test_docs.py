@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +29,8 @@ PAGES = sorted(page for glob in ("*.md", "docs/**/*.md", "examples/**/*.md", "be
 GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("start", "concepts", "triggers", "testing"))]
 README_LINES = 130
 PATIENCE = 60.0
+NOON = f"noon{datetime.now(UTC).hour - 12:+d}"
+"""A time zone in which no day ends between two commands: times of another day are shown with their date."""
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (\w+\.py)\n")
@@ -100,7 +103,7 @@ class Reader:
         done = subprocess.run(
             [*programs[given[0]], *given[1:]],
             cwd=self.folder,
-            env={**clean, "COLUMNS": "100", "PYTHONPATH": str(self.folder)},
+            env={**clean, "COLUMNS": "100", "PYTHONPATH": str(self.folder), "TZ": NOON},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,  # in the order in which a terminal shows both
             text=True,
