@@ -48,22 +48,24 @@ class Retry(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            if info.mode == "json" or not isinstance(data, dict):  # part of something else, which names the place
+            if info.mode == "json" or not isinstance(data, dict):  # read from a text, or no options: others say where
                 raise
-            raise _refused(error, list(cls.model_fields)) from error
+            raise _refused(error, cls) from error
 
 
-def _refused(error: ValidationError, known: list[str]) -> DefinitionError:
+def _refused(error: ValidationError, policy: type[Retry]) -> DefinitionError:
     problem = error.errors()[0]
-    option = str(problem["loc"][0])
+    option, given = str(problem["loc"][0]), problem["input"]
     if problem["type"] == "extra_forbidden":
+        known = list(policy.model_fields)
         advice = did_you_mean(option, known, f"It has: {', '.join(known)}.")
         return DefinitionError(f"`Retry` has no option {option!r}.", advice=advice)
     if option == "non_retryable":
-        said = f"`Retry(non_retryable=…)` takes names of exception classes, not {problem['input']!r}."
-        return DefinitionError(said, advice='Write it as `non_retryable=("ValueError",)`.')
-    said = problem["msg"].removeprefix("Input ")
-    return DefinitionError(f"`Retry({option}={problem['input']!r})`: it {said}.", advice="Change this option.")
+        name = given.__name__ if isinstance(given, type) else given if isinstance(given, str) else "ValueError"
+        said = f"`Retry(non_retryable=…)` takes a tuple of names of exception classes, not {given!r}."
+        return DefinitionError(said, advice=f"Write it as `non_retryable=({name!r},)`.")
+    said = f"`Retry({option}={given!r})`: it {problem['msg'].removeprefix('Input ')}."
+    return DefinitionError(said, advice=f"Left out, it is {policy.model_fields[option].default!r}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,13 +130,17 @@ def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"attempts": 0}, "`Retry(attempts=0)`: it should be greater than or equal to 1. Change this option."),
+        ({"attempts": 0}, "`Retry(attempts=0)`: it should be greater than or equal to 1. Left out, it is 3."),
         ({"attempt": 3}, "`Retry` has no option 'attempt'. Did you mean 'attempts'?"),
         (
             {"on": "errors"},
             "`Retry` has no option 'on'. It has: attempts, backoff, initial, max_delay, jitter, non_retryable.",
         ),
-        ({"non_retryable": (ValueError,)}, "takes names of exception classes, not <class 'ValueError'>. Write it as"),
+        (
+            {"non_retryable": (KeyError,)},
+            "a tuple of names of exception classes, not <class 'KeyError'>. Write it as `non_retryable=('KeyError',)",
+        ),
+        ({"non_retryable": "KeyError"}, "classes, not 'KeyError'. Write it as `non_retryable=('KeyError',)`."),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_with_what_it_should_be(options: dict[str, Any], said: str) -> None:

@@ -45,7 +45,8 @@ from detent_state_machine.triggers import Queue
 from detent_state_machine.writes import AllOf, AnyOf, Equals, LessThan, Missing, OneOf
 
 from detent.app import App
-from detent.client import Client, RunHandle, StepChange
+from detent.changes import StepChange
+from detent.client import Client, RunHandle
 from detent.commit import Delete, Put, Update
 from detent.context import Context, NonRetryable, RetryAfter
 from detent.markers import not_

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
@@ -18,10 +17,11 @@ from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
 from detent_state_machine.keys import data_key
 from detent_state_machine.records import RunRecord, StepRecord
-from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item
 
 from detent import portal
+from detent.changes import Changes, StepChange
 from detent.json_values import Json
 from detent.settings import settings
 from detent.workflow import Workflow
@@ -31,16 +31,6 @@ _Out = TypeVar("_Out")
 
 FOLLOW_EVERY = 0.25
 """Seconds between two looks at a run that is followed."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepChange:
-    """A step run as it has just become. `time` is in milliseconds since the epoch."""
-
-    path: str
-    status: StepStatus
-    attempt: int
-    time: int
 
 
 class RunHandle(Generic[_Out]):
@@ -81,7 +71,10 @@ class RunHandle(Generic[_Out]):
         await self._client.acancel(self.id)
 
     def events(self) -> Iterator[StepChange]:
-        """The run's step runs as they change, until it ends; what has happened before comes first."""
+        """What happens to the run's steps, until it ends; what has happened before comes first.
+
+        Every failed attempt and every end of a step is told, and that a step began if a look finds it at work.
+        """
         changes = self.aevents()
         try:
             while True:
@@ -94,14 +87,12 @@ class RunHandle(Generic[_Out]):
 
     async def aevents(self) -> AsyncIterator[StepChange]:
         """`events`, async."""
-        seen: dict[str, tuple[StepStatus, int]] = {}
+        changes = Changes()
         while True:
-            live = (await self.astatus()).live
-            for _, record in await self._client.asteps(self.id):
-                if record is not None and seen.get(record.path) != (record.status, record.attempt):
-                    seen[record.path] = (record.status, record.attempt)
-                    yield StepChange(record.path, record.status, record.attempt, record.ended or record.started)
-            if not live:
+            run = await self._client.aget(self.id)
+            for change in changes.of(run, await self._client.asteps(self.id)):
+                yield change
+            if not run.status.live:
                 return
             await asyncio.sleep(FOLLOW_EVERY)
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from detent_infra.lifecycle import in_order
-from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
+from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
+from detent.changes import Changes, StepChange, stopped
 from detent.cli.output import console, duration, iso, local_time, mark, name, one_line, symbol, write_json
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
@@ -106,62 +106,23 @@ def _no_worker(url: str, options: Options) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class StepEvent:
-    """Something that happened to a step run: `at` is when, in milliseconds, whenever it is told."""
-
-    at: int
-    path: str
-    status: StepStatus
-    attempt: int
-    said: str
-
-
-def step_events(record: StepRecord) -> Iterator[StepEvent]:
-    """What the record says has happened, in order: attempts that failed and were followed by another, then its status.
-
-    A failed attempt is told even if no look found the step waiting for the next one.
-    """
-    failed = list(record.failed_attempts())
-    if record.status is StepStatus.FAILED:
-        failed = failed[:-1]  # the last one is what its status says
-    newest = record.due if record.status is StepStatus.RETRYING else record.started
-    begins = [*(past.started for _, past in failed), newest]
-    for (attempt, past), next_one in zip(failed, begins[1:], strict=True):
-        again = f", again in {duration(next_one - past.ended)}" if next_one >= past.ended else ""
-        said = f"attempt {attempt} failed{again}: {one_line(past.error)}"
-        yield StepEvent(past.ended, record.path, StepStatus.RETRYING, attempt, said)
-    if record.status is not StepStatus.RETRYING:
-        at = record.started if record.ended is None else record.ended
-        yield StepEvent(at, record.path, record.status, record.attempt, _ending(record))
-
-
-def _ending(record: StepRecord) -> str:
-    attempt = f", attempt {record.attempt}" if record.attempt > 1 else ""
-    match record.status:
+def change_text(change: StepChange) -> str:
+    """What is said behind the step's name."""
+    attempt = f", attempt {change.attempt}" if change.attempt > 1 else ""
+    match change.status:
         case StepStatus.COMPLETED:
-            return f"{duration((record.ended or record.started) - record.started)}{attempt}"
+            return "earlier" if change.took is None else f"{duration(change.took)}{attempt}"
         case StepStatus.RUNNING:
             return f"began{attempt}"
-        case _:
-            error = "" if record.error is None else f": {_error_text(record.error)}"
-            return f"{record.status.lower()}{attempt}{error}"
-
-
-class _Changes:
-    """What is new since the last look."""
-
-    def __init__(self) -> None:
-        self._told: set[tuple[str, StepStatus, int]] = set()
-
-    def of(self, rows: Rows) -> list[StepEvent]:
-        found: list[StepEvent] = []
-        for _, record in rows:
-            for event in () if record is None else step_events(record):
-                if (event.path, event.status, event.attempt) not in self._told:
-                    self._told.add((event.path, event.status, event.attempt))
-                    found.append(event)
-        return sorted(found, key=lambda event: event.at)
+        case StepStatus.RETRYING if not change.error:
+            return f"attempt {change.attempt} stopped with its worker, and begins again"
+        case StepStatus.RETRYING:
+            again = "" if change.pause is None else f", again in {duration(change.pause)}"
+            return f"attempt {change.attempt} failed{again}: {one_line(change.error)}"
+        case StepStatus.FAILED:
+            return f"failed{attempt}: {one_line(change.error)}"
+        case StepStatus.SKIPPED | StepStatus.CANCELLED:
+            return change.status.lower()
 
 
 class Lines:
@@ -170,7 +131,7 @@ class Lines:
     def __init__(self, err: Console, options: Options) -> None:
         self._err = err
         self._options = options
-        self._changes = _Changes()
+        self._changes = Changes()
         self._begun = False
 
     def __enter__(self) -> Self:
@@ -185,9 +146,9 @@ class Lines:
         if not self._begun:
             self._err.print(f"run {run.run_id}", soft_wrap=True)
             self._begun = True
-        for event in self._changes.of(rows):
-            head = f"{local_time(event.at, '%H:%M:%S')} {symbol(mark(event.status), self._err)}"
-            self._err.print(f"{head} {name(event.path)} {event.said}", soft_wrap=True)
+        for change in self._changes.of(run, rows):
+            head = f"{local_time(change.time, '%H:%M:%S')} {symbol(mark(change.status), self._err)}"
+            self._err.print(f"{head} {name(change.path)} {change_text(change)}", soft_wrap=True)
 
     def no_worker(self, url: str) -> None:
         self._err.print(_no_worker(url, self._options), style="yellow", soft_wrap=True)
@@ -208,14 +169,14 @@ class JsonLines(Lines):
             begun = {"event": "run", "time": iso(run.created), "run_id": self._run_id, "status": run.status.value}
             write_json(begun, lines=True)
             self._begun = True
-        for event in self._changes.of(rows):
+        for change in self._changes.of(run, rows):
             changed = {
                 "event": "step",
-                "time": iso(event.at),
+                "time": iso(change.time),
                 "run_id": self._run_id,
-                "step": event.path,
-                "status": event.status.value,
-                "attempt": event.attempt,
+                "step": change.path,
+                "status": change.status.value,
+                "attempt": change.attempt,
             }
             write_json(changed, lines=True)
 
@@ -315,15 +276,12 @@ def _step_text(record: StepRecord, on: Console, now: int) -> Text:
         case StepStatus.RUNNING:
             text.append(f" {duration(now - record.started)}{attempt}", shown.style)
         case StepStatus.RETRYING:
-            failed = f"attempt {record.attempt} failed, " if record.attempt else ""  # a deploy stops without a failure
             wait = f"again in {duration(record.due - now)}" if record.due > now else "due"
-            text.append(f" {failed}{wait}", shown.style)
+            text.append(
+                " begins again" if stopped(record) else f" attempt {record.attempt} failed, {wait}", shown.style
+            )
         case StepStatus.FAILED | StepStatus.SKIPPED | StepStatus.CANCELLED:
             text.append(f" {record.status.lower()}{attempt}", shown.style)
-    if record.error is not None and record.status in (StepStatus.RETRYING, StepStatus.FAILED):
-        text.append(f": {_error_text(record.error)}", "bright_black")
+    if record.error is not None and record.status in (StepStatus.RETRYING, StepStatus.FAILED) and not stopped(record):
+        text.append(f": {name(record.error.type)}: {one_line(record.error.message)}", "bright_black")
     return text
-
-
-def _error_text(error: ErrorInfo) -> str:
-    return f"{name(error.type)}: {one_line(error.message)}"

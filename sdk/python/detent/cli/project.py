@@ -147,7 +147,7 @@ def _import(module_name: str, said: str) -> object:
         ) from error
     except Exception as error:
         raise ConfigurationError(
-            f"{said} failed while it was imported{_where(error)}: {type(error).__name__}: {_message(error)}",
+            f"{said} failed while it was imported{_where(error)}: {_message(error)}",
             advice=f"`python -c 'import {module_name}'` shows the whole trace.",
         ) from error
 
@@ -164,6 +164,7 @@ def _where(error: Exception) -> str:
 
 def _message(error: Exception) -> str:
     said = (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip()
+    said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return said if said.endswith((".", "?", "!")) else f"{said}."
 
 

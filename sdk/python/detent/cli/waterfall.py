@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
 
+from detent.changes import carried_over
 from detent.cli.output import ascii_only, duration, mark, symbol
 from detent.cli.output import name as spelled
 
@@ -79,7 +80,7 @@ def draw(run: RunRecord, steps: Sequence[tuple[str, StepRecord | None]], on: Con
 def _taken(run: RunRecord, record: StepRecord | None, now: int) -> str:
     if record is None:
         return "not yet" if run.status.live else "not run"
-    if _carried_over(run, record):
+    if carried_over(run, record):
         return "earlier"
     match record.status:
         case StepStatus.SKIPPED:
@@ -96,15 +97,10 @@ def _tries(record: StepRecord | None, on: Console) -> str:
     return f" {'x' if ascii_only(on) else _TIMES}{record.attempt}"
 
 
-def _carried_over(run: RunRecord, record: StepRecord) -> bool:
-    """From the run that this one retries."""
-    return run.retry_of is not None and record.ended is not None and record.ended < run.created
-
-
 def _bar(run: RunRecord, record: StepRecord | None, axis: _Axis, on: Console, now: int) -> Text:
     from rich.text import Text
 
-    if record is None or record.status is StepStatus.SKIPPED or _carried_over(run, record):
+    if record is None or record.status is StepStatus.SKIPPED or carried_over(run, record):
         return Text("")
     glyphs = _ASCII if ascii_only(on) else _UNICODE
     style = mark(record.status).style
