@@ -110,7 +110,7 @@ def test_a_duplicate_in_the_middle_of_a_run_runs_no_claimed_body_twice(harness: 
     h.advance(0.3)
     h.wait_for(h.backend.queue.send([encode(Drive(run.id, "slow")), encode(Start(run.id))]))
     assert h.result(run) == 1
-    h.advance(2.5)  # the copies come back and find everything done
+    h.advance(4.5)  # the copies come back and find everything done
     assert bodies == ["slow", "after"]
 
 
@@ -123,7 +123,7 @@ def test_a_long_body_keeps_its_lease_and_is_run_once(harness: OpenHarness) -> No
     @flow.step
     async def long(n: int) -> int:
         bodies.append(n)
-        await asyncio.sleep(4.0 if h.backend.url != "memory://" else 50.0)
+        await asyncio.sleep(5.0 if h.backend.url != "memory://" else 50.0)
         return n
 
     h = harness(app)
