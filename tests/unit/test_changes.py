@@ -20,7 +20,7 @@ RUN = RunRecord("r", "orders", "v", RunStatus.RUNNING, 0, NULL)
 def record(
     status: StepStatus, history: Sequence[PastAttempt] = (), *, started: int = 0, ended: int | None = None, due: int = 0
 ) -> StepRecord:
-    error = ErrorInfo("ValueError", "no\nluck") if status is StepStatus.FAILED else None
+    error = ErrorInfo("ValueError", "no\nluck") if history and status is not StepStatus.COMPLETED else None
     step = StepRecord("charge", status, "owner", True, started=started, ended=ended, due=due, error=error)
     return replace(step, errors=len(history), history=tuple(history[-MAX_HISTORY:]))
 
@@ -62,6 +62,12 @@ def test_failed_attempts_are_told_with_the_pause_after_them_and_then_the_status(
     step: StepRecord, said: list[tuple[int, str]]
 ) -> None:
     assert told(step) == said
+
+
+def test_an_error_is_told_with_the_attempt_that_ended_with_it_alone() -> None:
+    for status in (StepStatus.RUNNING, StepStatus.CANCELLED):
+        step = record(status, failed(10), started=30, ended=None if status is StepStatus.RUNNING else 60)
+        assert [change.error for change in step_changes(RUN, step)] == ["ValueError: no\nluck", ""]
 
 
 @pytest.mark.parametrize("took", [0, 5])

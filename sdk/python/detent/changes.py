@@ -64,7 +64,8 @@ def step_changes(run: RunRecord, record: StepRecord) -> Iterator[StepChange]:
         yield StepChange(record.path, StepStatus.RETRYING, attempt, past.ended, ran, pause, past.error)
     if record.status is not StepStatus.RETRYING:
         took = None if record.ended is None else record.ended - record.started
-        error = "" if record.error is None else f"{record.error.type}: {record.error.message}"
+        ended_with = record.error if record.status is StepStatus.FAILED else None  # else it is of an attempt before
+        error = "" if ended_with is None else f"{ended_with.type}: {ended_with.message}"
         at = record.started if record.ended is None else record.ended
         yield StepChange(record.path, record.status, record.attempt, at, took, error=error)
     elif not waiting:
