@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
 from unittest.mock import patch
@@ -211,6 +211,8 @@ def _record(model: Any, parsed: Mapping[str, Any], context: Mapping[str, Any], *
             _recorders[recorder].append(call)
 
 
+_moto_lock = threading.RLock()
+"""Moto's tables check and write, and its buckets replace an object, while other threads do too."""
 _answers: dict[str, list[Answer]] = {}
 _serve = BotocoreStubber.__call__
 
@@ -220,7 +222,8 @@ def _answer(self: Any, event_name: str, request: Any, **more: Any) -> Any:
     left = _answers.get(operation)
     answer = left.pop(0) if left else None
     if answer is None or answer is LOST:
-        served = _serve(self, event_name, request, **more)
+        with nullcontext() if operation.startswith("sqs.") else _moto_lock:  # a receive waits for what others send
+            served = _serve(self, event_name, request, **more)
     if answer is None:
         return served
     if answer is LOST or answer is UNSENT:
@@ -235,7 +238,6 @@ def _answer(self: Any, event_name: str, request: Any, **more: Any) -> Any:
 BUILTIN_HANDLERS.append(("before-parameter-build.*.*", _remember_params))
 BUILTIN_HANDLERS.append(("after-call.*.*", _record))
 
-_table_lock = threading.RLock()
 _op_equal = OpEqual.expr
 _op_less_than = OpLessThan.expr
 _call_action = DynamoHandler.call_action
@@ -245,7 +247,7 @@ _change_visibility = SQSBackend.change_message_visibility
 
 
 def _one_at_a_time(self: Any) -> Any:
-    with _table_lock:
+    with _moto_lock:
         return _call_action(self)
 
 
