@@ -31,7 +31,6 @@ from detent_state_machine.records import INDEXED
 from moto import mock_aws
 from moto.core.botocore_stubber import BotocoreStubber, MockRawResponse
 from moto.dynamodb.comparisons import OpEqual, OpLessThan
-from moto.dynamodb.responses import DynamoHandler
 from moto.sqs.models import Queue, SQSBackend
 
 REGION = "us-east-1"
@@ -240,15 +239,9 @@ BUILTIN_HANDLERS.append(("after-call.*.*", _record))
 
 _op_equal = OpEqual.expr
 _op_less_than = OpLessThan.expr
-_call_action = DynamoHandler.call_action
 _receive_message = SQSBackend.receive_message
 _delete_message = Queue.delete_message
 _change_visibility = SQSBackend.change_message_visibility
-
-
-def _one_at_a_time(self: Any) -> Any:
-    with _moto_lock:
-        return _call_action(self)
 
 
 def _receive(self: Any, name: str, count: int, wait: int, visibility: int, attributes: Any = None) -> Any:
@@ -289,7 +282,6 @@ def _same_type(comparison: Any, item: Any) -> bool:
 BotocoreStubber.__call__ = _answer  # type: ignore[method-assign]
 OpEqual.expr = _equal  # type: ignore[method-assign]
 OpLessThan.expr = _less_than  # type: ignore[method-assign]
-DynamoHandler.call_action = _one_at_a_time  # type: ignore[method-assign]
 SQSBackend.receive_message = _receive  # type: ignore[method-assign,assignment]
 Queue.delete_message = _delete  # type: ignore[method-assign]
 SQSBackend.change_message_visibility = _change  # type: ignore[method-assign]

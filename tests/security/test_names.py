@@ -23,7 +23,7 @@ from detent import (
 )
 from detent.testing import Harness
 from detent_infra.lifecycle import NewRun
-from detent_infra.ports import Backend, Timing
+from detent_infra.ports import Backend
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine import keys
 from detent_state_machine.errors import CorruptRecord, DetentError, PayloadTooLarge
@@ -31,9 +31,8 @@ from detent_state_machine.records import Payload
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.scenarios.conftest import LIVE
 from tests.security.json_values import HOSTILE, MANY, UNPRINTABLE, any_text
-
-FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=30.0, visibility=30.0)
 
 # ---- keys -------------------------------------------------------------------------------------------------------
 
@@ -133,13 +132,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend 
     with ExitStack() as stack:
         match request.param:
             case "sqlite":
-                found = sqlite_backend(tmp_path / "detent.db", timing=FAST)
+                found = sqlite_backend(tmp_path / "detent.db", timing=LIVE)
                 stack.callback(found.close)
                 yield found
             case "aws":
                 from tests.aws_stack import moto_backend
 
-                yield stack.enter_context(moto_backend(timing=FAST))
+                yield stack.enter_context(moto_backend(timing=LIVE))
             case _:
                 yield None
 

@@ -38,10 +38,7 @@ class Project:
 
     def sam(self, *arguments: str) -> str:
         """What the command printed. Raises `AssertionError` with it if the command failed."""
-        done = self._run(*arguments)
-        said = done.stdout + done.stderr
-        assert done.returncode == 0, f"sam {' '.join(arguments)} ended with {done.returncode}\n{said}"
-        return said
+        return _said(self._run(*arguments))
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         if not PROGRAM.exists():
@@ -65,8 +62,7 @@ class Project:
 
     def build(self) -> None:
         """Packages are fetched from an index, which may be asked again."""
-        done = patiently(lambda: self._run("build"), lambda done: done.stdout + done.stderr if done.returncode else "")
-        assert done.returncode == 0, f"sam build ended with {done.returncode}\n{done.stdout + done.stderr}"
+        _said(patiently(lambda: self._run("build"), lambda done: done.stdout + done.stderr if done.returncode else ""))
 
     def deploy(self, stack: str, parameters: Mapping[str, str]) -> str:
         given = [f"{name}={value}" for name, value in parameters.items()]
@@ -93,3 +89,9 @@ def new_project(folder: Path, place: Place) -> Project:
     for name in ("__init__", "stack/__init__", "stack/app", "stack/edition", "stack/ledger"):
         shutil.copy(ROOT / f"tests/{name}.py", folder / f"tests/{name}.py")
     return Project(folder, place)
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, f"sam {' '.join(done.args[1:])} ended with {done.returncode}\n{said}"
+    return said

@@ -90,7 +90,7 @@ class RunHandle(Generic[_Out]):
         changes = Changes()
         while True:
             run = await self._client.aget(self.id)
-            for change in changes.of(run, await self._client.asteps(self.id)):
+            for change in changes.of(run, await self._client._steps_of(run)):
                 yield change
             if not run.status.live:
                 return
@@ -251,8 +251,10 @@ class Client:
         return portal.run(self.asteps(run_id))
 
     async def asteps(self, run_id: str) -> list[tuple[str, StepRecord | None]]:
-        run = await self.lifecycle.get(run_id)
-        return in_order(await self.lifecycle.graph(run), await self.lifecycle.steps(run_id))
+        return await self._steps_of(await self.lifecycle.get(run_id))
+
+    async def _steps_of(self, run: RunRecord) -> list[tuple[str, StepRecord | None]]:
+        return in_order(await self.lifecycle.graph(run), await self.lifecycle.steps(run.run_id))
 
     def definition(self, workflow: str) -> Definition:
         """The newest registered definition. Raises `UnknownWorkflow`."""
