@@ -21,7 +21,7 @@ from detent_functions import start, worker
 from detent_functions.batches import BatchResponse, SqsEvent
 from detent_functions.requests import UrlReply
 from detent_infra.aws import Resources
-from detent_infra.executor import Completed, Failed, Outcome, Task
+from detent_infra.executor import Attempt, Completed, Failed, Outcome
 from detent_infra.triggers import Subscription
 from detent_state_machine.definition import Definition, Parent, StepDefinition
 from detent_state_machine.errors import InputError
@@ -77,13 +77,13 @@ class Bodies:
     def knows(self, workflow: str, step: str) -> bool:
         return step not in self.forgotten
 
-    async def execute(self, task: Task) -> Outcome:
-        self.ran.append((task.run_id, task.path))
-        match task.path:
+    async def execute(self, attempt: Attempt) -> Outcome:
+        self.ran.append((attempt.run_id, attempt.path))
+        match attempt.path:
             case "greet":
-                return Completed(json.dumps(f"hello {json.loads(task.input)}"))
+                return Completed(json.dumps(f"hello {json.loads(attempt.input)}"))
             case "shout":
-                return Completed((task.outputs["greet"] or "null").upper())
+                return Completed((attempt.outputs["greet"] or "null").upper())
             case "keep":
                 kept = [data_key("kept", name) for name in ("put", "counted", "dropped")]
                 return Completed(

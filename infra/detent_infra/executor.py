@@ -1,4 +1,4 @@
-"""What the engine knows of user code: a task goes in, an outcome comes out. The SDK implements it."""
+"""What the engine knows of user code: an attempt goes in, an outcome comes out. The SDK implements it."""
 
 from __future__ import annotations
 
@@ -38,14 +38,15 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Attempt:
     """One attempt of one step run. Input and outputs are JSON texts."""
 
     run_id: str
     workflow: str
     path: str
     step: StepDefinition
-    attempt: int
+    number: int
+    """From 1."""
     idempotency_key: str
     """The same for every attempt of the step run, and when the run is retried."""
     input: str
@@ -56,7 +57,7 @@ class Task:
     failure: Failure | None = None
 
 
-running: ContextVar[Task | None] = ContextVar("detent_task", default=None)
+running: ContextVar[Attempt | None] = ContextVar("detent_attempt", default=None)
 """The attempt that is running here, if one is: in its body, and in threads and tasks that the body starts."""
 
 
@@ -89,7 +90,7 @@ class Executor(Protocol):
         """Whether this code has the step's body. If not, its message is left for a worker that does."""
         ...
 
-    async def execute(self, task: Task) -> Outcome:
+    async def execute(self, attempt: Attempt) -> Outcome:
         """Runs the body of a step it knows."""
         ...
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from detent_infra.executor import Task, running
+from detent_infra.executor import Attempt, running
 from detent_infra.log_lines import fields_text, level_name, message_text
 from detent_infra.ports import LogLine
 
@@ -17,7 +17,7 @@ _STANDARD = frozenset(
 """What every record has; the last two are Lambda's. All else was given as `extra=`."""
 
 
-def _task_of(record: logging.LogRecord) -> Task | None:
+def _attempt_of(record: logging.LogRecord) -> Attempt | None:
     """The attempt whose body wrote the record; none for a record of detent's own."""
     own = record.name == "detent" or record.name.startswith("detent.")
     return None if own else running.get()
@@ -41,22 +41,22 @@ class _ToRun(logging.Handler):
         self._only = only
 
     def emit(self, record: logging.LogRecord) -> None:
-        task = _task_of(record)
-        if task is None or (self._only and _prints(record.name)):
+        attempt = _attempt_of(record)
+        if attempt is None or (self._only and _prints(record.name)):
             return
         try:
             extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
             # The standard format: the message, and the traceback if there is one.
             message, fields = message_text(self.format(record)), fields_text({"logger": record.name, **extra})
-            level, now = level_name(record.levelname), task.control.now()
-            task.control.log(LogLine(now, level, message, task.run_id, task.path, task.attempt, fields))
+            level, now = level_name(record.levelname), attempt.control.now()
+            attempt.control.log(LogLine(now, level, message, attempt.run_id, attempt.path, attempt.number, fields))
         except Exception:  # noqa: BLE001 - logging must not break the body; the standard way to report it
             self.handleError(record)
 
 
 class _NotOfAStep(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return _task_of(record) is None
+        return _attempt_of(record) is None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from detent import App, Context, Retry, RunFailed, RunStatus, StepStatus, Workflow
 from detent.testing import EPOCH, Harness, context
-from detent_infra.executor import Control, Task
+from detent_infra.executor import Attempt, Control
 from detent_infra.log_lines import MAX_MESSAGE
 from detent_infra.ports import LogLine, Timing
 from detent_infra.sqlite import sqlite_backend
@@ -104,8 +104,8 @@ def test_remaining_counts_down_to_the_attempts_timeout_and_not_below() -> None:
         h.run(workflow, 1)
     assert left == [10.0, 7.0, 4.0]
     control = Control(log=lambda line: None, now=lambda: EPOCH + 60_000, deadline=EPOCH)
-    task = Task("r", "w", "s", StepDefinition(name="s"), 1, "r/s", "null", {}, control)
-    assert Context(task).remaining == 0.0
+    attempt = Attempt("r", "w", "s", StepDefinition(name="s"), 1, "r/s", "null", {}, control)
+    assert Context(attempt).remaining == 0.0
 
 
 def test_a_timed_out_body_sees_that_nobody_waits_for_it() -> None:

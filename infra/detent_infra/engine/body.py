@@ -15,7 +15,7 @@ from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
 
 from detent_infra.engine.session import Session
-from detent_infra.executor import Executor, Failed, Outcome, Task, running
+from detent_infra.executor import Attempt, Executor, Failed, Outcome, running
 from detent_infra.ports import Conflict
 
 log = logging.getLogger("detent")
@@ -35,7 +35,7 @@ Stop: TypeAlias = LeaseLost | RunOver
 
 
 async def execute(
-    executor: Executor, session: Session, me: Writer, task: Task, started: int
+    executor: Executor, session: Session, me: Writer, attempt: Attempt, started: int
 ) -> tuple[Outcome | Stop, Writer]:
     """The attempt's outcome, or why it was stopped; and the writer, which holds the record once a heartbeat wrote it.
 
@@ -44,10 +44,10 @@ async def execute(
     """
     loop = asyncio.get_running_loop()
     timing = session.backend.timing
-    ends = loop.time() + (task.control.deadline - started) / 1000
+    ends = loop.time() + (attempt.control.deadline - started) / 1000
     beat = loop.time() + timing.first_heartbeat
-    token = running.set(task)  # what the body and its threads see: a task has the context it was made in
-    body = asyncio.ensure_future(executor.execute(task))
+    token = running.set(attempt)  # what the body and its threads see: a task has the context it was made in
+    body = asyncio.ensure_future(executor.execute(attempt))
     running.reset(token)
     pulse: asyncio.Future[tuple[Stop | None, bool]] | None = None
     writes = me
@@ -57,7 +57,7 @@ async def execute(
             if body.done():
                 return body.result(), writes
             if loop.time() >= ends:
-                return Failed(_timed_out(task, started)), writes
+                return Failed(_timed_out(attempt, started)), writes
             if pulse is None:
                 # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
@@ -69,12 +69,12 @@ async def execute(
                     return stop, writes
                 pulse, beat = None, loop.time() + timing.heartbeat
     except asyncio.CancelledError:
-        await _release(session, writes, task)
+        await _release(session, writes, attempt)
         raise
     finally:
         for future in (body, pulse):
             if future is not None and not future.done():
-                task.control.cancelled = True
+                attempt.control.cancelled = True
                 future.cancel()
                 future.add_done_callback(_ignore)
 
@@ -142,20 +142,20 @@ async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop |
     return None, held
 
 
-async def _release(session: Session, me: Writer, task: Task) -> None:
+async def _release(session: Session, me: Writer, attempt: Attempt) -> None:
     """This worker is told to stop: what it was at begins again elsewhere, at once and without a take-over."""
-    if task.step.delivery is Delivery.AT_MOST_ONCE:
+    if attempt.step.delivery is Delivery.AT_MOST_ONCE:
         return
     with suppress(Conflict, DetentError):
         await session.backend.table.write(transitions.release(me, now=session.backend.clock()))
         await session.backend.queue.extend(session.received.receipt, 0)
 
 
-def _timed_out(task: Task, started: int) -> ErrorInfo:
-    seconds = (task.control.deadline - started) / 1000
+def _timed_out(attempt: Attempt, started: int) -> ErrorInfo:
+    seconds = (attempt.control.deadline - started) / 1000
     return ErrorInfo(
         "StepTimeout",
-        f"Step {task.path!r} did not end within {seconds:g} s.",
+        f"Step {attempt.path!r} did not end within {seconds:g} s.",
         kinds=("StepTimeout", "TimeoutError", "Exception"),
     )
 

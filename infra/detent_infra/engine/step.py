@@ -25,7 +25,7 @@ from detent_infra.engine.body import LeaseLost, RunOver
 from detent_infra.engine.patience import insist
 from detent_infra.engine.propagate import later, send
 from detent_infra.engine.session import Session, spoken
-from detent_infra.executor import Completed, Control, Executor, Failed, Failure, Task
+from detent_infra.executor import Attempt, Completed, Control, Executor, Failed, Failure
 from detent_infra.ports import Backend, Conflict
 
 log = logging.getLogger("detent")
@@ -236,12 +236,12 @@ class Steps:
             outputs = {name: await session.output_text(parents.get(name)) for name in step.reads}
         except CorruptRecord as error:
             return await self._fail(session, me, seen, _final(error), started)
-        task = Task(
+        task = Attempt(
             run_id=session.run_id,
             workflow=session.run.workflow,
             path=me.path,
             step=step,
-            attempt=attempt,
+            number=attempt,
             idempotency_key=f"{session.run.origin or session.run_id}/{me.path}",
             input=text,
             outputs=outputs,

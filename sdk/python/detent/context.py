@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detent_infra.executor import Task
+from detent_infra.executor import Attempt
 from detent_state_machine import writes
 from detent_state_machine.errors import DetentError, InputError
 from detent_state_machine.status import Delivery
@@ -28,45 +28,45 @@ class RetryAfter(DetentError):
 class Context:
     """The run as a step sees it. Take it with a parameter annotated `Context`."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self.log = RunLog(task)
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self.log = RunLog(attempt)
         """Writes lines to the run's log: `ctx.log.info("charged", cents=5)`."""
         self._writes: list[writes.Write] = []
 
     @property
     def run_id(self) -> str:
-        return self._task.run_id
+        return self._attempt.run_id
 
     @property
     def workflow(self) -> str:
         """Name of the workflow."""
-        return self._task.workflow
+        return self._attempt.workflow
 
     @property
     def path(self) -> str:
         """Address of this step run in its run."""
-        return self._task.path
+        return self._attempt.path
 
     @property
     def attempt(self) -> int:
         """1 at first; grows with each retry and with each take-over from a worker that died."""
-        return self._task.attempt
+        return self._attempt.number
 
     @property
     def idempotency_key(self) -> str:
         """The same for every attempt of this step run, also when the run is retried; give it to APIs you call."""
-        return self._task.idempotency_key
+        return self._attempt.idempotency_key
 
     @property
     def metadata(self) -> Mapping[str, str]:
         """What the run was started with beside its input."""
-        return self._task.metadata
+        return self._attempt.metadata
 
     @property
     def remaining(self) -> float:
         """Seconds until this attempt times out; 0 when it has."""
-        control = self._task.control
+        control = self._attempt.control
         return max(0.0, (control.deadline - control.now()) / 1000)
 
     @property
@@ -75,7 +75,7 @@ class Context:
 
         Async bodies are cancelled as well; a synchronous one has to look, and return.
         """
-        return self._task.control.cancelled
+        return self._attempt.control.cancelled
 
     def commit(self, *changes: DataWrite) -> None:
         """Writes that land in the same transaction as this step's completion, when the body returns.
@@ -83,9 +83,9 @@ class Context:
         Only for `delivery="exactly_once"`. If the body raises, or a condition does not hold, nothing is written and
         the attempt fails (`CommitConflict` is retried like any error). Raises `InputError`.
         """
-        if self._task.step.delivery is not Delivery.EXACTLY_ONCE:
+        if self._attempt.step.delivery is not Delivery.EXACTLY_ONCE:
             raise InputError(
-                f"Step {self.path!r} commits writes, but its delivery is {self._task.step.delivery.value}.",
+                f"Step {self.path!r} commits writes, but its delivery is {self._attempt.step.delivery.value}.",
                 advice='Declare the step with `delivery="exactly_once"`.',
             )
         converted = [to_table(change) for change in changes]

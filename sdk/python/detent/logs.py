@@ -7,7 +7,7 @@ import socket
 import traceback
 
 from detent_infra.engine import Origin, Telling
-from detent_infra.executor import Task
+from detent_infra.executor import Attempt
 from detent_infra.log_lines import LEVELS, fields_text, level_name, message_text
 from detent_infra.ports import LogLine
 from detent_state_machine.errors import ConfigurationError
@@ -23,8 +23,8 @@ class RunLog:
     at most 10,000 characters, all fields together have 50,000. Best effort, from any thread; never raises.
     """
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
 
     def __call__(self, message: object, /, *, level: str = "INFO", **fields: object) -> None:
         """A line of any level."""
@@ -47,9 +47,9 @@ class RunLog:
         self._write("ERROR", f"{message_text(message)}\n{traceback.format_exc().rstrip()}", fields)
 
     def _write(self, level: str, message: object, fields: dict[str, object]) -> None:
-        task, control = self._task, self._task.control
+        attempt, control = self._attempt, self._attempt.control
         text, more = message_text(message), fields_text(fields)
-        control.log(LogLine(control.now(), level, text, task.run_id, task.path, task.attempt, more))
+        control.log(LogLine(control.now(), level, text, attempt.run_id, attempt.path, attempt.number, more))
 
 
 def telling() -> Telling:

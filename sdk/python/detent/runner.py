@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-from detent_infra.executor import Completed, Failed, Failure, Outcome, Task
+from detent_infra.executor import Attempt, Completed, Failed, Failure, Outcome
 from detent_state_machine.compatibility import UNANNOTATED, optional
 from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
 from detent_state_machine.definition import Definition
@@ -45,16 +45,16 @@ class Body:
         writer: Json[object] = Json(returns, f"{where}: its output")
         return Body(function, parameters, read, writer, inspect.iscoroutinefunction(function))
 
-    def arguments(self, task: Task, context: Context) -> dict[str, object]:
+    def arguments(self, attempt: Attempt, context: Context) -> dict[str, object]:
         """Raises `InputError` if the input or an output does not fit its parameter."""
         found: dict[str, object] = {}
         for parameter in self.parameters:
             name = parameter.name
             match parameter.source:
                 case FromInput():
-                    found[name] = self.readers[name].read(task.input, "The run's input")
+                    found[name] = self.readers[name].read(attempt.input, "The run's input")
                 case FromOutput(step):
-                    text = task.outputs.get(step)
+                    text = attempt.outputs.get(step)
                     if text is None:
                         if not (parameter.annotation is UNANNOTATED or optional(parameter.annotation)):
                             raise InputError(
@@ -68,7 +68,7 @@ class Body:
                 case Injected("context"):
                     found[name] = context
                 case Injected():
-                    found[name] = task.failure or Failure("", ErrorInfo("Unknown", ""))
+                    found[name] = attempt.failure or Failure("", ErrorInfo("Unknown", ""))
         return found
 
 
@@ -95,16 +95,16 @@ class Runner:
         """The same steps, synchronous bodies run otherwise."""
         return Runner(self._definitions, self._body, run_sync)
 
-    async def execute(self, task: Task) -> Outcome:
-        body = self._body(task.workflow, task.path)
+    async def execute(self, attempt: Attempt) -> Outcome:
+        body = self._body(attempt.workflow, attempt.path)
         assert body is not None, "the engine asks `knows` first"
-        context = Context(task)
+        context = Context(attempt)
         try:
-            arguments = body.arguments(task, context)
+            arguments = body.arguments(attempt, context)
             value = await self._call(body, arguments)
-            return Completed(body.writer.write(value, f"What step {task.path!r} returned"), context.committed)
+            return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), context.committed)
         except asyncio.CancelledError as error:
-            if task.control.cancelled:
+            if attempt.control.cancelled:
                 raise
             return failed(error)  # The body cancelled itself: an error like any other.
         except KeyboardInterrupt:

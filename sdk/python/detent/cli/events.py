@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, assert_never
 
-from detent_infra.executor import Completed, Executor, Failed, Outcome, Task
+from detent_infra.executor import Attempt, Completed, Executor, Failed, Outcome
 from detent_infra.ports import LogLine
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import Unavailable
@@ -76,29 +76,29 @@ class Watched:
     def knows(self, workflow: str, step: str) -> bool:
         return self._inner.knows(workflow, step)
 
-    async def execute(self, task: Task) -> Outcome:
-        what = f"{task.workflow}/{task.path}"
-        attempt = f"attempt {task.attempt}" if task.attempt > 1 else ""
-        task.control.log = self._listen(task.control.log, what)
+    async def execute(self, attempt: Attempt) -> Outcome:
+        what = f"{attempt.workflow}/{attempt.path}"
+        nth = f"attempt {attempt.number}" if attempt.number > 1 else ""
+        attempt.control.log = self._listen(attempt.control.log, what)
         started = time.monotonic()
         long = asyncio.get_running_loop().call_later(
-            LONG_STEP, self._feed.event, StepStatus.RUNNING, task.run_id, what, f"running {attempt}".rstrip()
+            LONG_STEP, self._feed.event, StepStatus.RUNNING, attempt.run_id, what, f"running {nth}".rstrip()
         )
         try:
-            outcome = await self._inner.execute(task)
+            outcome = await self._inner.execute(attempt)
         except asyncio.CancelledError:
-            self._feed.event(StepStatus.CANCELLED, task.run_id, what, "stopped")
+            self._feed.event(StepStatus.CANCELLED, attempt.run_id, what, "stopped")
             raise
         finally:
             long.cancel()
         took = duration(int((time.monotonic() - started) * 1000))
         match outcome:
             case Completed():
-                self._feed.event(StepStatus.COMPLETED, task.run_id, what, f"{took} {attempt}".rstrip())
+                self._feed.event(StepStatus.COMPLETED, attempt.run_id, what, f"{took} {nth}".rstrip())
             case Failed(error):
-                of = f"attempt {task.attempt} of {task.step.retry.attempts}"
+                of = f"attempt {attempt.number} of {attempt.step.retry.attempts}"
                 self._feed.event(
-                    StepStatus.FAILED, task.run_id, what, f"{took} {of}: {error.type}: {error.message}", "red"
+                    StepStatus.FAILED, attempt.run_id, what, f"{took} {of}: {error.type}: {error.message}", "red"
                 )
             case _:
                 assert_never(outcome)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from detent_infra.engine import Engine
-from detent_infra.executor import Control, Executor, Outcome, Task
+from detent_infra.executor import Attempt, Control, Executor, Outcome
 from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, DeadLetter, LogLine, Timing
@@ -211,12 +211,12 @@ def context(
     """A context for calling a step's function directly. Log lines go to `lines`; `committed` shows the writes."""
     sink = lines if lines is not None else []
     return Context(
-        Task(
+        Attempt(
             run_id=run_id,
             workflow="test",
             path=step,
             step=StepDefinition(name=step, delivery=delivery),
-            attempt=attempt,
+            number=attempt,
             idempotency_key=f"{run_id}/{step}",
             input="null",
             outputs={},
@@ -239,10 +239,10 @@ class PlannedErrors:
     def knows(self, workflow: str, step: str) -> bool:
         return self._executor.knows(workflow, step)
 
-    async def execute(self, task: Task) -> Outcome:
-        planned = self.planned[task.path]
+    async def execute(self, attempt: Attempt) -> Outcome:
+        planned = self.planned[attempt.path]
         if not planned:
-            return await self._executor.execute(task)
+            return await self._executor.execute(attempt)
         error = planned.pop(0)
         if isinstance(error, WorkerCrashed):
             raise error

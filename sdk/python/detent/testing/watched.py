@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from detent_infra.executor import Executor, Outcome, Task
+from detent_infra.executor import Attempt, Executor, Outcome
 from detent_state_machine.definition import Definition
 
 from detent.testing.faults import Machine
@@ -32,16 +32,16 @@ class Watched:
     def knows(self, workflow: str, step: str) -> bool:
         return self._executor.knows(workflow, step)
 
-    async def execute(self, task: Task) -> Outcome:
+    async def execute(self, attempt: Attempt) -> Outcome:
         await self._machine.may_go_on()
         now = asyncio.get_running_loop().time()
-        since = self._invariants.cancelled.get(task.run_id, now)
+        since = self._invariants.cancelled.get(attempt.run_id, now)
         slack = self._machine.backend.timing.heartbeat + self._machine.held_up(since, now) + TICK
         try:
-            self._invariants.on_body(task.run_id, task.step, now, slack=slack)
+            self._invariants.on_body(attempt.run_id, attempt.step, now, slack=slack)
         except Violation as violation:
             self._report(violation)
-        self._machine.gate.note(self._machine, f"BODY {task.path} attempt {task.attempt} of {task.run_id}")
-        outcome = await self._executor.execute(task)
+        self._machine.gate.note(self._machine, f"BODY {attempt.path} attempt {attempt.number} of {attempt.run_id}")
+        outcome = await self._executor.execute(attempt)
         await self._machine.may_go_on()
         return outcome
