@@ -71,6 +71,11 @@ class Definition(BaseModel):
         """Hash of the content: the same declaration has the same version on every machine."""
         return sha256(self.to_json().encode()).hexdigest()[:16]
 
+    @property
+    def takes_input(self) -> bool:
+        """Whether a run needs an input. A task without parameters takes null, and so does a workflow of any input."""
+        return self.input_schema not in ({}, {"type": "null"})
+
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, no spaces, so that equal definitions are equal texts."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)

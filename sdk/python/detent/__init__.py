@@ -50,6 +50,8 @@ from detent.client import Client, RunHandle
 from detent.commit import Delete, Put, Update
 from detent.context import Context, NonRetryable, RetryAfter
 from detent.markers import not_
+from detent.runnable import Runnable
+from detent.task import Task
 from detent.workflow import Step, Workflow
 
 __all__ = [
@@ -90,10 +92,12 @@ __all__ = [
     "RunHandle",
     "RunRecord",
     "RunStatus",
+    "Runnable",
     "Step",
     "StepChange",
     "StepRecord",
     "StepStatus",
+    "Task",
     "Unavailable",
     "UnknownRun",
     "UnknownStep",

@@ -26,6 +26,7 @@ from detent.client import Client
 from detent.logs import telling
 from detent.runner import Body, Runner
 from detent.settings import settings
+from detent.task import TaskDeclarer
 from detent.workflow import Workflow
 
 _In = TypeVar("_In")
@@ -106,8 +107,6 @@ class App:
         they hold the input as JSON, else by a `Queue` that says how they are read. Raises `DefinitionError` if the
         name is taken, or if `on_queue` cannot be used.
         """
-        if name in self._workflows:
-            raise DefinitionError(f"App {self.name!r} has two workflows named {name!r}.", advice="Rename one.")
         workflow: Workflow[Any, Any] = Workflow(
             self,
             name,
@@ -117,8 +116,22 @@ class App:
             retention_days=retention_days,
             on_queue=on_queue,
         )
-        self._workflows[name] = workflow
+        self.add(workflow)
         return workflow
+
+    @cached_property
+    def task(self) -> TaskDeclarer:
+        """Declares a workflow of one step from a function, sync or async: `@app.task` or `@app.task(timeout=30)`.
+
+        The result is started like a workflow (`thumbnail.start("a.png")`, `.run`), and called like the function.
+        """
+        return TaskDeclarer(self)
+
+    def add(self, workflow: Workflow[Any, Any]) -> None:
+        """Makes the workflow one of this app's. Raises `DefinitionError` if its name is taken."""
+        if workflow.name in self._workflows:
+            raise DefinitionError(f"App {self.name!r} has two workflows named {workflow.name!r}.", advice="Rename one.")
+        self._workflows[workflow.name] = workflow
 
     @cached_property
     def backend(self) -> Backend:

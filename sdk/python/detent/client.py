@@ -23,8 +23,8 @@ from detent_state_machine.writes import Item
 from detent import portal
 from detent.changes import Changes, StepChange
 from detent.json_values import Json
+from detent.runnable import Runnable
 from detent.settings import settings
-from detent.workflow import Workflow
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -116,7 +116,16 @@ class Client:
     @overload
     def start(
         self,
-        workflow: Workflow[_In, _Out],
+        workflow: Runnable[None, _Out],
+        /,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]: ...
+    @overload
+    def start(
+        self,
+        workflow: Runnable[_In, _Out],
         value: _In,
         *,
         key: str | None = None,
@@ -126,15 +135,15 @@ class Client:
     def start(
         self,
         workflow: str,
-        value: object,
+        value: object = None,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> RunHandle[Any]: ...
     def start(
         self,
-        workflow: Workflow[Any, Any] | str,
-        value: object,
+        workflow: Runnable[Any, Any] | str,
+        value: object = None,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -148,7 +157,16 @@ class Client:
     @overload
     async def astart(
         self,
-        workflow: Workflow[_In, _Out],
+        workflow: Runnable[None, _Out],
+        /,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]: ...
+    @overload
+    async def astart(
+        self,
+        workflow: Runnable[_In, _Out],
         value: _In,
         *,
         key: str | None = None,
@@ -158,15 +176,15 @@ class Client:
     async def astart(
         self,
         workflow: str,
-        value: object,
+        value: object = None,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> RunHandle[Any]: ...
     async def astart(
         self,
-        workflow: Workflow[Any, Any] | str,
-        value: object,
+        workflow: Runnable[Any, Any] | str,
+        value: object = None,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -181,7 +199,7 @@ class Client:
 
     def start_many(
         self,
-        workflow: Workflow[_In, _Out],
+        workflow: Runnable[_In, _Out],
         values: Sequence[_In],
         *,
         key: Callable[[_In], str] | None = None,
@@ -192,7 +210,7 @@ class Client:
 
     async def astart_many(
         self,
-        workflow: Workflow[_In, _Out],
+        workflow: Runnable[_In, _Out],
         values: Sequence[_In],
         *,
         key: Callable[[_In], str] | None = None,
@@ -318,7 +336,7 @@ class Client:
 _ANYTHING: Json[object] = Json(UNANNOTATED)
 
 
-def _input(workflow: Workflow[Any, Any], value: object) -> str:
+def _input(workflow: Runnable[Any, Any], value: object) -> str:
     return workflow.input_json.write(value, f"The input of workflow {workflow.name!r}")
 
 

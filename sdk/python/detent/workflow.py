@@ -48,11 +48,11 @@ from detent_state_machine.when import Ref
 from detent.context import Context
 from detent.json_values import Json
 from detent.markers import Marker, condition_of, step_of
+from detent.runnable import Runnable
 from detent.runner import Body
 
 if TYPE_CHECKING:
     from detent.app import App
-    from detent.client import RunHandle
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -126,7 +126,7 @@ class StepDecorator(Protocol):
     def __call__(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
 
 
-class Workflow(Generic[_In, _Out]):
+class Workflow(Runnable[_In, _Out]):
     """A named set of steps. Made by `App.workflow`."""
 
     def __init__(
@@ -222,6 +222,10 @@ class Workflow(Generic[_In, _Out]):
         """Declares a step that runs after every other one has completed or was skipped."""
         return self._decorate("on_success", function, options)
 
+    def declare(self, function: Callable[..., Any], names: Mapping[str, object], **options: Any) -> AnyStep:
+        """`step`, for a function that another declaration has found. `names` as in `signature_of`."""
+        return self._add("main", function, names, **options)
+
     def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: HandlerOptions) -> Any:
         # Names in annotations are looked up where the function is defined: a test's local models are found too.
         names = dict(sys._getframe(2).f_locals)
@@ -251,7 +255,7 @@ class Workflow(Generic[_In, _Out]):
         name = name or str(getattr(function, "__name__", ""))
         where = f"Workflow {self.name!r}, step {name!r}"
         with _naming(where):
-            parameters, returns = _signature(where, self.name, function, names)
+            parameters, returns = signature_of(where, self.name, function, names)
             condition = None if when is None else condition_of(when, self.name)
         declared = DeclaredStep(
             name=name,
@@ -304,59 +308,6 @@ class Workflow(Generic[_In, _Out]):
             )
         return other.name
 
-    # ---- run ----------------------------------------------------------------------------------------------
-
-    def start(
-        self, value: _In, *, key: str | None = None, metadata: Mapping[str, str] | None = None
-    ) -> RunHandle[_Out]:
-        """Starts a run and returns at once; when it returns, the run is stored and will be driven to its end.
-
-        With `key`, the same key and input always give the same run, so that a repeated call starts nothing twice.
-        `metadata` is kept with the run, to find it by. Raises `InputError` if the value does not fit the workflow's
-        input, `KeyConflict` if the key was used with another input.
-        """
-        return self.app.client.start(self, value, key=key, metadata=metadata)
-
-    async def astart(
-        self, value: _In, *, key: str | None = None, metadata: Mapping[str, str] | None = None
-    ) -> RunHandle[_Out]:
-        """`start`, async."""
-        return await self.app.client.astart(self, value, key=key, metadata=metadata)
-
-    def start_many(
-        self,
-        values: Sequence[_In],
-        *,
-        key: Callable[[_In], str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> list[RunHandle[_Out]]:
-        """Starts a run of each value, in batches. `key` makes each value's idempotency key.
-
-        Every value is checked before the first run starts.
-        """
-        return self.app.client.start_many(self, values, key=key, metadata=metadata)
-
-    async def astart_many(
-        self,
-        values: Sequence[_In],
-        *,
-        key: Callable[[_In], str] | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> list[RunHandle[_Out]]:
-        """`start_many`, async."""
-        return await self.app.client.astart_many(self, values, key=key, metadata=metadata)
-
-    def run(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out:
-        """Starts a run and waits for its result; a worker must be running somewhere.
-
-        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds (the run goes on).
-        """
-        return self.start(value, key=key).result(timeout)
-
-    async def arun(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out:
-        """`run`, async."""
-        return await (await self.astart(value, key=key)).aresult(timeout)
-
 
 @contextmanager
 def _naming(where: str) -> Generator[None]:
@@ -379,9 +330,13 @@ def _delivery(where: str, name: DeliveryName) -> Delivery:
         ) from None
 
 
-def _signature(
+def signature_of(
     where: str, workflow: str, function: Callable[..., Any], names: Mapping[str, object]
 ) -> tuple[tuple[Parameter, ...], object]:
+    """What a function takes and returns. `names`: what its annotations may refer to beside its globals.
+
+    Raises `DefinitionError`; `where` begins its message.
+    """
     try:
         hints = typing.get_type_hints(function, localns=dict(names), include_extras=True)
         signature = inspect.signature(function)

@@ -91,7 +91,7 @@ async def client_of(options: Options, app: App | None, *, here: bool = False) ->
 async def _start_by_name(client: Client, request: Request, text: str | None, metadata: dict[str, str]) -> str:
     """Starts the newest registered workflow of the name."""
     definition = await client.lifecycle.definitions.newest(request.workflow)
-    if text is None and definition.input_schema:
+    if text is None and definition.takes_input:
         raise _needs_input(definition.name)
     return await client.lifecycle.start_by_name(definition.name, text or "null", key=request.key, metadata=metadata)
 
@@ -101,7 +101,7 @@ def _checked(app: App, name: str, text: str | None) -> tuple[Workflow[Any, Any],
     workflow = app.workflows.get(name)
     if workflow is None:
         raise unknown_workflow(name, app.workflows, f"App {app.name!r}")
-    if text is None and workflow.definition.input_schema:
+    if text is None and workflow.definition.takes_input:
         raise _needs_input(name)
     try:
         return workflow, workflow.input_json.read(text or "null", f"The input of workflow {name!r}")

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from detent_infra.engine import Engine
 from detent_infra.executor import Attempt, Control, Executor, Outcome
@@ -33,9 +33,9 @@ from pydantic_core import to_json
 from detent.app import App
 from detent.client import Client, RunHandle
 from detent.context import Context
+from detent.runnable import Runnable
 from detent.runner import failed
 from detent.testing.clock import EPOCH, VirtualLoop
-from detent.workflow import Workflow
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -77,10 +77,28 @@ class Harness(AbstractContextManager["Harness"]):
 
     # ---- a test's own verbs -------------------------------------------------------------------------------
 
+    @overload
     def start(
         self,
-        workflow: Workflow[_In, _Out],
+        workflow: Runnable[None, _Out],
+        /,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]: ...
+    @overload
+    def start(
+        self,
+        workflow: Runnable[_In, _Out],
         value: _In,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> RunHandle[_Out]: ...
+    def start(
+        self,
+        workflow: Runnable[Any, _Out],
+        value: Any = None,
         *,
         key: str | None = None,
         metadata: Mapping[str, str] | None = None,
@@ -97,7 +115,7 @@ class Harness(AbstractContextManager["Harness"]):
         text = body if isinstance(body, str) else to_json(body).decode()
         return self.wait_for(self.backend.source(queue).send(text, id=id, attributes=attributes))
 
-    def runs(self, workflow: Workflow[Any, _Out]) -> list[RunHandle[_Out]]:
+    def runs(self, workflow: Runnable[Any, _Out]) -> list[RunHandle[_Out]]:
         """The workflow's runs, whatever started them, oldest first (at most 1,000)."""
         found = self.wait_for(self.client.aruns(workflow.name, limit=1_000))
         return [RunHandle(self.client, run.run_id, workflow.output_json) for run in reversed(found)]
@@ -113,7 +131,11 @@ class Harness(AbstractContextManager["Harness"]):
         """
         return self.wait_for(run.aresult(within))
 
-    def run(self, workflow: Workflow[_In, _Out], value: _In, *, within: float = DAY) -> _Out:
+    @overload
+    def run(self, workflow: Runnable[None, _Out], /, *, within: float = DAY) -> _Out: ...
+    @overload
+    def run(self, workflow: Runnable[_In, _Out], value: _In, *, within: float = DAY) -> _Out: ...
+    def run(self, workflow: Runnable[Any, _Out], value: Any = None, *, within: float = DAY) -> _Out:
         """Starts a run and returns its output."""
         return self.result(self.start(workflow, value), within=within)
 

@@ -19,11 +19,11 @@ from detent_infra.lifecycle import NewRun
 from detent_state_machine.status import RunStatus
 
 from detent.app import App
+from detent.runnable import Runnable
 from detent.testing.invariants import Violation
 from detent.testing.plans import Fault, FixedPlan, RandomPlan, Rates
 from detent.testing.shrinking import MAX_SECONDS, fewer_faults
 from detent.testing.simulation import Simulation
-from detent.workflow import Workflow
 
 TRACE = 200
 """Lines of a trace that an error shows, the last ones."""
@@ -55,7 +55,7 @@ class SimulationReport:
 
 def simulate(
     app: App,
-    workflow: Workflow[Any, Any],
+    workflow: Runnable[Any, Any],
     value: Any,
     *,
     seeds: Iterable[int] = range(100),
@@ -94,7 +94,7 @@ class _Scene:
     """What is simulated, whatever the seed."""
 
     app: App
-    workflow: Workflow[Any, Any]
+    workflow: Runnable[Any, Any]
     value: Any
     text: str
     """The value as JSON."""
