@@ -15,19 +15,19 @@ from detent import App, Client, Workflow
 from detent.workflow import DeliveryName
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
-from detent_infra.cost.facts import Facts
-from detent_infra.cost.reading import read_facts
-from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION
 from detent_infra.engine import Engine, Origin, Telling
 from detent_infra.ids import new_id
 from detent_infra.memory import MemoryLogs, Store
+from detent_infra.ops.cost.facts import Facts
+from detent_infra.ops.cost.reading import read_facts
+from detent_infra.ops.cost.replay import LOG_BYTES_PER_INVOCATION
 from detent_infra.ports import Backend, LogLine, Timing
 from detent_state_machine import keys
 from detent_state_machine.status import RunStatus
 
 from bench.metering import Attributes, Bill, addresses, bill, key_of
 from bench.workflows import Small, chain, fan_out, stumbling
-from tests.aws_stack import REGION, Call, moto_stack, recorded_calls
+from tests.support.aws_stack import REGION, Call, moto_stack, recorded_calls
 
 INVOCATION_MS = 900_000
 """How long a Lambda invocation may take, at most."""

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from detent import App, Workflow
-from detent_infra.cost.estimate import estimate
-from detent_infra.cost.metering import Usage
-from detent_infra.cost.prices import GB, MILLION, US_EAST_1, cost_of
+from detent_infra.ops.cost.estimate import estimate
+from detent_infra.ops.cost.metering import Usage
+from detent_infra.ops.cost.prices import GB, MILLION, US_EAST_1, cost_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

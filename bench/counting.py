@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
-from detent.testing.relay import RelayedTable, TableCall
-from detent_infra.cost.metering import size_of
+from detent.testing.simulation.relay import RelayedTable, TableCall
+from detent_infra.ops.cost.metering import size_of
 from detent_infra.ports import Backend, Queue, Received, Table
 from detent_state_machine.writes import Item, Key
 

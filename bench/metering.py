@@ -1,7 +1,7 @@
 """What the AWS adapter asks of AWS, counted at botocore's event hooks, and metered as AWS does.
 
 Requests are those that boto3 made. Capacity units are computed from the items' sizes by the service's rules
-(`detent_infra.cost.metering`), not taken from moto's `ConsumedCapacity`, which is not the service's.
+(`detent_infra.ops.cost.metering`), not taken from moto's `ConsumedCapacity`, which is not the service's.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from detent_infra.aws.expressions import to_item
-from detent_infra.cost.metering import Usage, index_units, item_size, queue_requests, read_units, write_units
-from detent_infra.cost.prices import MILLION, cost_of
+from detent_infra.ops.cost.metering import Usage, index_units, item_size, queue_requests, read_units, write_units
+from detent_infra.ops.cost.prices import MILLION, cost_of
 from detent_state_machine.writes import Item
 
 Attributes: TypeAlias = Mapping[str, Any]
@@ -23,7 +23,7 @@ Address: TypeAlias = tuple[str, str]
 
 
 class AwsCall(Protocol):
-    """One call as `tests.aws_stack.recorded_calls` yields it."""
+    """One call as `tests.support.aws_stack.recorded_calls` yields it."""
 
     @property
     def service(self) -> str: ...

@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from detent_infra.cost.metering import Usage
-from detent_infra.cost.prices import GB, MILLION, US_EAST_1, Prices, cost_of
+from detent_infra.ops.cost.metering import Usage
+from detent_infra.ops.cost.prices import GB, MILLION, US_EAST_1, Prices, cost_of
 
 BODY_MS = 50
 """What a body is taken to last."""

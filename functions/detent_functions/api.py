@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
-from detent_infra.lifecycle import Lifecycle
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.records import RunRecord
 from pydantic import JsonValue
 

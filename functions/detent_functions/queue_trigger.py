@@ -12,9 +12,9 @@ from itertools import groupby
 from typing import assert_never
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived
-from detent_infra.triggers import Done, Kept, Refused, Triggers, Verdict
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.sources.triggers import Done, Kept, Refused, Triggers, Verdict
 
 from detent_functions.batches import RESERVE_MS, BatchResponse, answer, records_of
 from detent_functions.runtime import Runtime, prepare, runtime

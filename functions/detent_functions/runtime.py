@@ -17,8 +17,8 @@ from detent_infra.engine import Engine, Telling
 from detent_infra.engine.definitions import Definitions
 from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
+from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
-from detent_infra.standard_logging import forward_standard_logging
 from detent_state_machine.errors import ConfigurationError
 
 from detent_functions.application import load_application

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import TypedDict, cast
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from detent_infra.lifecycle import Lifecycle
+from detent_infra.runs.lifecycle import Lifecycle
 
 from detent_functions import api
 from detent_functions.problems import Problem, problem

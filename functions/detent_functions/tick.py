@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TypedDict
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from detent_infra.reaper import ReapReport, reap
+from detent_infra.runs.reaper import ReapReport, reap
 
 from detent_functions.runtime import Runtime, prepare, runtime
 from detent_functions.telemetry import invocation, log

@@ -14,7 +14,7 @@ from detent_state_machine.writes import Write
 from detent_infra.ports import LogLine
 
 if TYPE_CHECKING:
-    from detent_infra.triggers import Subscription
+    from detent_infra.sources.triggers import Subscription
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,8 @@ from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
 
 from detent_infra.clock import wall_clock
-from detent_infra.embedded_source import EmbeddedSource, dead_name
 from detent_infra.ids import new_id
-from detent_infra.log_lines import FOLLOW_EVERY, fit, polled, selects
+from detent_infra.logs.lines import FOLLOW_EVERY, fit, polled, selects
 from detent_infra.ports import (
     MAX_BLOB,
     MAX_TRANSACTION,
@@ -38,6 +37,7 @@ from detent_infra.ports import (
     Received,
     Timing,
 )
+from detent_infra.sources.embedded import EmbeddedSource, dead_name
 
 MAX_DELAY = 900.0
 

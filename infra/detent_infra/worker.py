@@ -16,11 +16,11 @@ from typing import TypeVar
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.engine import Engine
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived, Queue, Received, Source
-from detent_infra.reaper import reap
 from detent_infra.redelivery import leave, pause_after
-from detent_infra.triggers import Subscription, Triggers, Verdict, queues
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.reaper import reap
+from detent_infra.sources.triggers import Subscription, Triggers, Verdict, queues
 
 log = logging.getLogger("detent")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from detent_infra.log_lines import from_json, to_json
+from detent_infra.logs.lines import from_json, to_json
 from detent_infra.memory import MemoryBlobs, MemoryQueue, MemoryTable
 from detent_infra.ports import Backend, Queue
 from detent_infra.sqlite.database import SCHEMA_VERSION

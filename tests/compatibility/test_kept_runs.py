@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from detent import KeyConflict, RunCancelled, RunFailed
 from detent.testing import Harness
-from detent_infra.lifecycle import NewRun
 from detent_infra.ports import Timing
-from detent_infra.reaper import reap
+from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.reaper import reap
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import Definition
 from detent_state_machine.graph import graph_of
@@ -78,7 +78,7 @@ def live(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Harne
         if request.param == "sqlite":
             backend = sqlite_backend(tmp_path / "detent.db", timing=FAST)
         else:
-            from tests.aws_stack import moto_backend
+            from tests.support.aws_stack import moto_backend
 
             backend = stack.enter_context(moto_backend(timing=FAST))
             some = ("retrying", "join_half_arrived", "large_payloads", "died_in_an_inline_step_it_had_claimed")

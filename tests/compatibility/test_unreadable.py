@@ -20,7 +20,7 @@ from detent.testing import Harness
 from detent_infra.engine.definitions import Definitions
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Timing
-from detent_infra.reaper import reap
+from detent_infra.runs.reaper import reap
 from detent_infra.sqlite import sqlite_backend
 from detent_infra.sqlite.database import SCHEMA_VERSION
 from detent_state_machine import definition, messages, records

@@ -27,7 +27,7 @@ def open_backend(adapter: str, folder: Path, server: Callable[[], Server]) -> It
             with closing(sqlite_backend(folder / "detent.db", max_receives=MAX_RECEIVES)) as backend:
                 yield backend
         case "aws":
-            from tests.aws_stack import moto_backend
+            from tests.support.aws_stack import moto_backend
 
             with moto_backend(max_receives=MAX_RECEIVES) as backend:
                 yield backend

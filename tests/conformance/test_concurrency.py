@@ -13,7 +13,7 @@ from detent_infra.ports import Backend, Conflict
 from detent_state_machine.errors import Unavailable
 from detent_state_machine.writes import AnyOf, Equals, Item, Key, Missing, Put, Update, Write
 
-from tests.waiting import PATIENCE
+from tests.support.waiting import PATIENCE
 
 KEY = Key("run#1", "step#charge")
 

@@ -13,7 +13,7 @@ from detent_state_machine.envelopes import Refusal, SourceMessage
 from detent_state_machine.errors import InputError, PayloadTooLarge
 
 from tests.conformance.conftest import MAX_RECEIVES
-from tests.source_queues import source_of
+from tests.support.source_queues import source_of
 
 LONG = 30.0
 """Seconds: longer than any test."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from detent.packaging import Target, read_target
+from detent_infra.ops.packaging import Target, read_target
 
 from tests.e2e.cli_project import command
 from tests.e2e.runtime_api import Runtime

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detent_infra.cost.prices import US_EAST_1
+from detent_infra.ops.cost.prices import US_EAST_1
 
 from tests.e2e.cli_project import Project
 

@@ -15,8 +15,8 @@ import boto3
 import pytest
 from detent.cli import main
 
-from tests.aws_stack import REGION, named_stack
 from tests.e2e.cli_project import PATIENCE, Project, command
+from tests.support.aws_stack import REGION, named_stack
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cli_project import PATIENCE, Project, command
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from detent import scaffold
 from detent.cli import main
-from detent.packaging.origin import requirement
+from detent_infra.ops.packaging.origin import requirement
 
 from tests.e2e.cli_project import Result, command
 from tests.e2e.lambda_folders import reached

@@ -19,7 +19,7 @@ import pytest
 from detent import Client, RunRecord, RunStatus
 
 from tests.e2e.ledger_app import open_backend
-from tests.waiting import until
+from tests.support.waiting import until
 
 PROGRAM = Path(__file__).with_name("ledger_app.py")
 RUNS = 150

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detent.packaging import Target
 from detent_functions.batches import SqsEvent
 from detent_infra.aws import Resources
+from detent_infra.ops.packaging import Target
 
-from tests.architecture import HERE
 from tests.e2e.lambda_folders import APP, ROOT, Folders, Interpreter, own, templates
 from tests.e2e.runtime_api import BOOTSTRAP, Answered, Crashed, Function, InitFailed, Outcome, Raised, Runtime, TimedOut
-from tests.queue_counts import messages_in
 from tests.service.server import Server
 from tests.service.stack import CREDENTIALS, service_stack, session
-from tests.sqs_events import sqs_event
+from tests.support.architecture import HERE
+from tests.support.queue_counts import messages_in
+from tests.support.sqs_events import sqs_event
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 

@@ -11,12 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from detent.packaging import LOCK, Target
-from detent.packaging.folder import MANIFEST
-from detent.packaging.size import weigh
+from detent_infra.ops.packaging import LOCK, Target
+from detent_infra.ops.packaging.folder import MANIFEST
+from detent_infra.ops.packaging.size import weigh
 
-from tests.architecture import HERE
 from tests.e2e.lambda_folders import APP, ROOT, Folders, contents, options, own, package, reached
+from tests.support.architecture import HERE
 
 MACHINES = {"x86_64": 0x3E, "arm64": 0xB7}
 """As ELF numbers them, in bytes 18 and 19 of a file. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html"""
@@ -67,7 +67,7 @@ def test_its_detent_is_that_of_the_wheel_but_for_what_no_function_needs(here: Pa
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
         inside = {name: packed.read(name) for name in packed.namelist() if not name.startswith("detent-")}
-    left_out = ("detent/cli/", "detent/packaging/", "detent/scaffold/")
+    left_out = ("detent/cli/", "detent_infra/ops/", "detent/scaffold/")
     expected = {name: content for name, content in inside.items() if not name.startswith(left_out)}
     packaged = {
         name: content

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from tests.fresh_names import fresh
 from tests.kills.ledger import VARIABLE, Ledger
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import ministack
 from tests.service.stack import CREDENTIALS, credentials
+from tests.support.fresh_names import fresh
 
 APP = "tests.kills.app:app"
 ROOT = Path(__file__).parents[2]

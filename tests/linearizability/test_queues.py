@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from detent_infra.memory import memory_backend
 
-from tests.aws_stack import moto_backend
 from tests.linearizability.clients import Client, ServicePlace, SqlitePlace, in_processes, in_threads
 from tests.linearizability.deliveries import Receiver, Sender, broken_promises, fates
 from tests.service.server import Server
 from tests.service.stack import service_stack
+from tests.support.aws_stack import moto_backend
 
 MESSAGES = 200
 CLIENTS: list[Client] = [Sender("s0", MESSAGES), Receiver("r1"), Receiver("r2"), Receiver("r3")]

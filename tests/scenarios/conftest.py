@@ -68,7 +68,7 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenHarn
 
             backend = sqlite_backend(tmp_path / "detent.db", timing=timing)
         elif request.param == "aws":
-            from tests.aws_stack import moto_backend
+            from tests.support.aws_stack import moto_backend
 
             backend = stack.enter_context(moto_backend(timing=timing))
         elif request.param == "service":

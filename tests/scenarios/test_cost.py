@@ -16,15 +16,15 @@ import pytest
 from detent import App, Context, Failure, NonRetryable, Retry, Workflow
 from detent.testing import Harness
 from detent_functions.telemetry import invocation
-from detent_infra.cost.estimate import estimate
-from detent_infra.cost.facts import Facts
-from detent_infra.cost.metering import Usage, size_of
-from detent_infra.cost.prices import MILLION, US_EAST_1, Architecture, cost_of
-from detent_infra.cost.reading import read_facts
-from detent_infra.cost.replay import LOG_BYTES_PER_INVOCATION, RUN
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
+from detent_infra.ops.cost.estimate import estimate
+from detent_infra.ops.cost.facts import Facts
+from detent_infra.ops.cost.metering import Usage, size_of
+from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, cost_of
+from detent_infra.ops.cost.reading import read_facts
+from detent_infra.ops.cost.replay import LOG_BYTES_PER_INVOCATION, RUN
 from detent_infra.ports import Timing
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.graph import GROUP
 from detent_state_machine.keys import step_key
 from detent_state_machine.status import RunStatus
@@ -35,8 +35,8 @@ from examples.orders.app import app as orders_app
 from examples.orders.app import orders
 from examples.orders.lines import read_lines
 from tests.compatibility.snapshot import RECORDS, Snapshot, from_text, put_back
-from tests.lambda_stack import Context as LambdaContext
 from tests.scenarios.faulty import Faulty, World, world
+from tests.support.lambda_stack import Context as LambdaContext
 
 Declared = Workflow[Small, Any]
 

@@ -18,7 +18,7 @@ from detent import (
     StepStatus,
     Update,
 )
-from detent.testing.faults import Fault
+from detent.testing.simulation.faults import Fault
 
 from tests.scenarios.faulty import Faulty, Told, World, failing, world
 

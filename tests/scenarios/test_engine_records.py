@@ -19,7 +19,7 @@ from detent import (
     Unavailable,
 )
 from detent.testing import Harness
-from detent.testing.faults import Call, Fault
+from detent.testing.simulation.faults import Call, Fault
 from detent_infra.memory import MemoryBlobs
 from detent_state_machine.keys import definition_key, run_key, step_key
 from detent_state_machine.writes import Item, Key

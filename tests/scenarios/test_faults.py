@@ -8,7 +8,7 @@ import pytest
 from detent import App, Failure, RunFailed, RunHandle, RunStatus, StepStatus
 from detent.testing import Harness
 from detent_infra.ports import Timing
-from detent_infra.reaper import reap
+from detent_infra.runs.reaper import reap
 from detent_state_machine.keys import run_key
 from detent_state_machine.messages import Drive, Message, Start, encode
 from detent_state_machine.writes import Update

@@ -13,19 +13,19 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pytest
-from detent.testing.relay import RelayedTable, TableCall
+from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent_functions import dead_letters, start, tick, worker
 from detent_functions.application import load_application
 from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
 from detent_functions.settings import from_environment
-from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.ports import Table
+from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.messages import Drive, encode
 
-from tests.aws_stack import Call, recorded_calls
-from tests.lambda_stack import GREETING, Context, Deployed, cool, deployed
+from tests.support.aws_stack import Call, recorded_calls
+from tests.support.lambda_stack import GREETING, Context, Deployed, cool, deployed
 
 _T = TypeVar("_T")
 
@@ -377,7 +377,7 @@ def test_the_worker_imports_nothing_it_does_not_use() -> None:
         subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
     )
     unused = {"typer", "rich", "moto", "sqlite3", "pydantic_settings", "yaml", "detent", "detent_infra.sqlite"}
-    unused |= {"detent_infra.memory", "detent_infra.lifecycle", "detent_infra.reaper", "detent_infra.worker"}
+    unused |= {"detent_infra.memory", "detent_infra.runs.lifecycle", "detent_infra.runs.reaper", "detent_infra.worker"}
     unused |= {"detent_infra.aws.live_tail", "detent_infra.aws.log_search", "detent_infra.aws.source"}
     unused |= {"aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.data_classes"}
     unused |= {"aws_lambda_powertools.utilities.parser", "aws_lambda_powertools.utilities.batch"}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from detent_infra.aws import Resources
 
-from tests.aws_stack import REGION
-from tests.lambda_stack import environment
-from tests.sam_template import of_type, properties
+from tests.support.aws_stack import REGION
+from tests.support.lambda_stack import environment
+from tests.support.sam_template import of_type, properties
 
 HANDLERS = [properties(function)["Handler"] for function in of_type("AWS::Serverless::Function")]
 SHOP = """

@@ -16,12 +16,12 @@ from aws_lambda_powertools import Logger
 from detent import App, Client, Context, Retry
 from detent_functions.runtime import runtime
 from detent_infra.aws.log_search import Event, to_line
-from detent_infra.log_lines import from_json
+from detent_infra.logs.lines import from_json
 from detent_infra.ports import LogLine
 
-from tests.aws_stack import REGION, recorded_calls
-from tests.lambda_stack import Context as Invocation
-from tests.lambda_stack import Deployed, cool, deployed
+from tests.support.aws_stack import REGION, recorded_calls
+from tests.support.lambda_stack import Context as Invocation
+from tests.support.lambda_stack import Deployed, cool, deployed
 
 app = App("logs", url="memory://")
 flow = app.workflow("talk", input=int)

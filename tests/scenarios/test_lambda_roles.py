@@ -12,17 +12,17 @@ import pytest
 from detent_functions import dead_letters, queue_trigger, tick, worker
 from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
-from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Put
 
-from tests.aws_stack import UNSENT, answering, recorded_calls
-from tests.iam_actions import actions
-from tests.lambda_stack import KEEPING, LARGE, Context, Deployed, cool, deployed
-from tests.sam_template import allowed
-from tests.source_queues import create_queue
+from tests.support.aws_stack import UNSENT, answering, recorded_calls
+from tests.support.iam_actions import actions
+from tests.support.lambda_stack import KEEPING, LARGE, Context, Deployed, cool, deployed
+from tests.support.sam_template import allowed
+from tests.support.source_queues import create_queue
 
 T = TypeVar("T")
 

@@ -15,12 +15,12 @@ import pytest
 from detent import App, Client, Context, Delete, Failure, NonRetryable, Put, Queue, RunStatus, Update
 from detent_infra.aws import Resources
 from detent_infra.engine import Engine
-from detent_infra.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine.messages import Drive, encode
 
-from tests.aws_stack import REGION, Call, answering, named_stack, recorded_calls
-from tests.iam_actions import actions
-from tests.source_queues import create_queue
+from tests.support.aws_stack import REGION, Call, answering, named_stack, recorded_calls
+from tests.support.iam_actions import actions
+from tests.support.source_queues import create_queue
 
 PAGE = Path(__file__).parents[2] / "docs/deploy.md"
 NAMES = {

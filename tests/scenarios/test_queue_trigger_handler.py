@@ -11,9 +11,9 @@ import pytest
 from detent_functions import queue_trigger
 from detent_functions.runtime import runtime
 
-from tests.aws_stack import UNSENT, Call, answering, recorded_calls
-from tests.lambda_stack import GREETING, Context, Deployed, cool, deployed
-from tests.source_queues import create_queue
+from tests.support.aws_stack import UNSENT, Call, answering, recorded_calls
+from tests.support.lambda_stack import GREETING, Context, Deployed, cool, deployed
+from tests.support.source_queues import create_queue
 from tests.unit.test_envelopes import EVENT, notification
 
 Record = dict[str, Any]

@@ -11,16 +11,16 @@ import pytest
 from detent import App, DefinitionError, KeyConflict, Queue, RunHandle, Workflow
 from detent.testing import Harness
 from detent_infra.ports import Arrived, DeadLetter, Source
-from detent_infra.triggers import queues
+from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, Unavailable
 from pydantic import BaseModel, field_validator
 
-from tests.aws_stack import REGION
 from tests.scenarios.conftest import OpenHarness
 from tests.scenarios.waiting import until
 from tests.service.server import Server
 from tests.service.stack import session
-from tests.source_queues import create_queue, stored_in
+from tests.support.aws_stack import REGION
+from tests.support.source_queues import create_queue, stored_in
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 from detent import App, Failure, Retry
 from detent.testing import Harness
-from detent_infra.lifecycle import Lifecycle, NewRun
-from detent_infra.stranding import Outlook, missing_steps, outlook
+from detent_infra.ops.stranding import Outlook, missing_steps, outlook
+from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine.definition import Definition
 from detent_state_machine.keys import SHARDS
 
-from tests.aws_stack import moto_backend, recorded_calls
+from tests.support.aws_stack import moto_backend, recorded_calls
 
 app = App("shop", url="memory://")
 orders = app.workflow("orders", input=int, output=int)

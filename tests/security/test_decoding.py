@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from detent_infra.log_lines import from_json, to_json
+from detent_infra.logs.lines import from_json, to_json
 from detent_infra.ports import LogLine
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import DetentError, InputError, RecordError

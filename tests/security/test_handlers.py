@@ -15,10 +15,10 @@ from detent_state_machine.messages import Drive, Start, encode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.aws_stack import REGION
-from tests.lambda_stack import Context, Deployed, deployed
 from tests.security.json_values import FEW, HOSTILE, any_text, json_values
-from tests.source_queues import create_queue
+from tests.support.aws_stack import REGION
+from tests.support.lambda_stack import Context, Deployed, deployed
+from tests.support.source_queues import create_queue
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 INBOX = f"arn:aws:sqs:{REGION}:123456789012:inbox"

@@ -22,8 +22,8 @@ from detent import (
     UnknownWorkflow,
 )
 from detent.testing import Harness
-from detent_infra.lifecycle import NewRun
 from detent_infra.ports import Backend
+from detent_infra.runs.lifecycle import NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine import keys
 from detent_state_machine.errors import CorruptRecord, DetentError, PayloadTooLarge
@@ -136,7 +136,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend 
                 stack.callback(found.close)
                 yield found
             case "aws":
-                from tests.aws_stack import moto_backend
+                from tests.support.aws_stack import moto_backend
 
                 yield stack.enter_context(moto_backend(timing=LIVE))
             case _:

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 from detent_infra.connect import connect, shown
-from detent_infra.lifecycle import Lifecycle, NewRun
 from detent_infra.ports import Backend, LogLine
+from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import ConfigurationError
@@ -201,6 +201,6 @@ def test_nothing_that_is_stored_is_decompressed() -> None:
     unpacking = {"bz2", "gzip", "lzma", "shutil", "tarfile", "zipfile", "zlib"}
     found = {str(path): unpacking & set(imported(path)) for path in SHIPPED_MODULES}
     allowed = {"sdk/python/detent/cli/doctor.py": {"shutil"}}  # for the free space of a disk
-    packs = "sdk/python/detent/packaging/"  # makes the Lambda folder and its archive, and reads nothing that is stored
+    packs = "infra/detent_infra/ops/packaging/"  # makes the Lambda folder; reads nothing that is stored
     refused = {path: names - allowed.get(path, set()) for path, names in found.items() if not path.startswith(packs)}
     assert {path: names for path, names in refused.items() if names} == {}

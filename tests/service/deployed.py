@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.sam_template import template
 from tests.service.server import Server
 from tests.service.stack import REGION, session
-from tests.waiting import until
+from tests.support.sam_template import template
+from tests.support.waiting import until
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def session() -> boto3.Session:
 @contextmanager
 def service_stack(server: Server, *, max_receives: int = 10) -> Iterator[Resources]:
     """A new table, queue, bucket and log group. On a server that others use they are gone afterwards."""
-    from tests.aws_stack import create_stack  # with moto, which the processes that open a stack need not import
+    from tests.support.aws_stack import create_stack  # with moto, which the processes that open a stack need not import
 
     with credentials():
         resources = create_stack(session(), f"detent-{new_id()}", max_receives=max_receives, endpoint=server.endpoint)

@@ -15,16 +15,16 @@ import pytest
 from detent import Client, RunStatus
 from detent.cli import INTERRUPTED, WRONG, main
 from detent.cli.progress import Progress
-from detent.cli.stack_checks import RESOURCES, judge
 from detent.cli.stack_doctor import look_at
-from detent_infra.aws.stack_facts import QueueFacts
+from detent_infra.ops.doctor.stack_checks import RESOURCES, judge
+from detent_infra.ops.stack.facts import QueueFacts
 
-from tests.aws_stack import answering, recorded_calls
 from tests.e2e.cli_project import Result
 from tests.e2e.lambda_folders import patiently
-from tests.iam_actions import actions_listed, actions_of
 from tests.service.project import Project, change_sets
-from tests.waiting import until
+from tests.support.aws_stack import answering, recorded_calls
+from tests.support.iam_actions import actions_listed, actions_of
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 

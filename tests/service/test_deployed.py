@@ -6,10 +6,10 @@ import pytest
 from detent import Client, RunFailed, RunStatus
 
 from examples.orders.app import Line, Receipt
-from tests.queue_counts import messages_in
 from tests.service.deployed import Deployed
 from tests.service.stack import session
-from tests.waiting import until
+from tests.support.queue_counts import messages_in
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.service
 

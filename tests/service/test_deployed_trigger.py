@@ -11,12 +11,12 @@ from detent import Client
 from detent_infra.connect import connect
 from detent_infra.ports import Backend
 
-from tests.fresh_names import fresh
 from tests.service.deployed import Deployed, deploy
 from tests.service.server import Server
 from tests.service.stack import session
-from tests.source_queues import create_queue, stored_in
-from tests.waiting import PATIENCE, until
+from tests.support.fresh_names import fresh
+from tests.support.source_queues import create_queue, stored_in
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service
 

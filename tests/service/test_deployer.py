@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detent_infra.aws.deploying import POLL, Deployer, Event, refusal
 from detent_infra.aws.resources import Clients
 from detent_infra.ids import new_id
+from detent_infra.ops.deployer import POLL, Deployer, Event, refusal
 from detent_state_machine.errors import ConfigurationError
 
-from tests.aws_stack import Answer, answering
-from tests.fresh_names import fresh
 from tests.service.project import Project
 from tests.service.stack import REGION
+from tests.support.aws_stack import Answer, answering
+from tests.support.fresh_names import fresh
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 

@@ -14,7 +14,7 @@ from detent.cli import main
 from tests.service.deployed import Deployed
 from tests.service.stack import session
 from tests.service.test_deployed import line
-from tests.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service
 

@@ -10,9 +10,9 @@ import pytest
 from detent.cli import main
 from detent_infra.connect import parse_aws
 
-from tests.aws_stack import answering, recorded_calls
 from tests.service.deployed import Deployed
 from tests.service.stack import session
+from tests.support.aws_stack import answering, recorded_calls
 
 pytestmark = pytest.mark.service
 

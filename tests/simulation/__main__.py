@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 
-from detent.testing.invariants import Violation
+from detent.testing.simulation.invariants import Violation
 
 from tests.simulation.check import EVENTS, Case, case, run, shrink
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from detent import Retry
-from detent.testing.simulation import Simulation
-from detent_infra.lifecycle import NewRun
+from detent.testing.simulation.world import Simulation
+from detent_infra.runs.lifecycle import NewRun
 from detent_state_machine.status import Delivery
 
 from tests.simulation.workloads import FOREVER, Drawn, Workload

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from detent import RunStatus, StepStatus
-from detent.testing.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
-from detent.testing.invariants import Violation
-from detent.testing.shrinking import MAX_SECONDS, fewer_faults
-from detent.testing.simulation import Simulation
-from detent_infra.lifecycle import NewRun
+from detent.testing.simulation.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
+from detent.testing.simulation.invariants import Violation
+from detent.testing.simulation.shrinking import MAX_SECONDS, fewer_faults
+from detent.testing.simulation.world import Simulation
+from detent_infra.runs.lifecycle import NewRun
 from detent_state_machine.keys import RUN, data_key, step_key
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery

@@ -18,9 +18,9 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-from detent.testing.faults import Call, Fault, FixedPlan, possible
-from detent.testing.invariants import Violation
-from detent.testing.simulation import Simulation
+from detent.testing.simulation.faults import Call, Fault, FixedPlan, possible
+from detent.testing.simulation.invariants import Violation
+from detent.testing.simulation.world import Simulation
 
 from tests.simulation.canonical import CANONICAL, VALUE, Canonical
 from tests.simulation.check import check_end

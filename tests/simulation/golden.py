@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from detent.testing.faults import Gate
-from detent.testing.relay import RelayedTable, TableCall
-from detent.testing.simulation import Simulation
+from detent.testing.simulation.faults import Gate
+from detent.testing.simulation.relay import RelayedTable, TableCall
+from detent.testing.simulation.world import Simulation
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ports import LogLine, Table
 from detent_state_machine.writes import (

@@ -282,7 +282,7 @@ MUTANTS = (
     ),
     Mutant(
         "a start of a run that exists sends its message again",
-        "infra/detent_infra/lifecycle.py",
+        "infra/detent_infra/runs/lifecycle.py",
         "        await self._send([start])",
         "        await self._send([start] if start.fresh else [])",
         (
@@ -307,7 +307,7 @@ MUTANTS = (
     ),
     Mutant(
         "the reaper sends for an ended step whose successor has no record",
-        "infra/detent_infra/reaper.py",
+        "infra/detent_infra/runs/reaper.py",
         "        if not record.status.terminal or not following or any(target not in have for target in following):",
         "        if not record.status.terminal:",
         ("h14_the_reaper_sends_for_a_claimed_step_in_the_middle",),
@@ -329,7 +329,7 @@ MUTANTS = (
     ),
     Mutant(
         "a retry of a run closes what workers are still at in the old one",
-        "infra/detent_infra/retrying.py",
+        "infra/detent_infra/runs/retry.py",
         "    carried = await _close(backend, old.run_id, graph)",
         "    steps = await backend.table.query(keys.run_partition(old.run_id), start=keys.STEP_PREFIX, end='step$')\n"
         "    carried = {key.sk[5:]: item for key, item in steps.items if item['status'] == 'COMPLETED'}",

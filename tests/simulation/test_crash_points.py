@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from detent import RunStatus
-from detent.testing.faults import Fault, FixedPlan, possible
+from detent.testing.simulation.faults import Fault, FixedPlan, possible
 from detent_state_machine.status import Delivery
 
 from tests.simulation.canonical import CANONICAL, Canonical

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from detent import App
-from detent.testing.faults import Fault, Machine
-from detent.testing.invariants import Invariants, ObservedTable, Violation
-from detent.testing.simulation import Simulation
+from detent.testing.simulation.faults import Fault, Machine
+from detent.testing.simulation.invariants import Invariants, ObservedTable, Violation
+from detent.testing.simulation.world import Simulation
 from detent_infra.memory import Store
 from detent_state_machine import keys, run_transitions, transitions
 from detent_state_machine.definition import StepDefinition

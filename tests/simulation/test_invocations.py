@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from detent import RunStatus
-from detent.testing.faults import Fault
-from detent.testing.invocations import LONGEST, SHORTEST
+from detent.testing.simulation.faults import Fault
+from detent.testing.simulation.invocations import LONGEST, SHORTEST
 from detent_state_machine.status import Delivery
 
 from tests.simulation.by_hand import FOREVER, Hand, by_hand

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 from detent import Retry, RunStatus, StepStatus
-from detent.testing.faults import Fault
+from detent.testing.simulation.faults import Fault
 from detent_infra.ports import Timing
-from detent_infra.reaper import reap
+from detent_infra.runs.reaper import reap
 from detent_state_machine.messages import Drive, Start, encode
 from detent_state_machine.status import Delivery
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 from detent import App, Retry, RunStatus, StepStatus
-from detent.testing.faults import Fault
+from detent.testing.simulation.faults import Fault
 from detent_state_machine.messages import Drive, Start, encode
 from detent_state_machine.status import Delivery
 

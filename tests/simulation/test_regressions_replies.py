@@ -10,9 +10,9 @@ import json
 
 import pytest
 from detent import Retry, RunStatus
-from detent.testing.faults import Fault
-from detent_infra.lifecycle import NewRun
+from detent.testing.simulation.faults import Fault
 from detent_infra.ports import Timing
+from detent_infra.runs.lifecycle import NewRun
 from detent_state_machine.messages import Start, encode
 from detent_state_machine.status import Delivery
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from detent import App, Context, Delivery, InputError, RunStatus, Update
 from detent.testing import Rates, Violation, simulate
-from detent.testing.faults import Fault
+from detent.testing.simulation.faults import Fault
 
 from tests.scenarios.shop import Order, open_shop
 
@@ -121,7 +121,7 @@ def test_the_same_seeds_give_the_same_report() -> None:
 def test_a_run_that_cannot_end_is_a_violation_that_names_its_seed_and_shows_the_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    monkeypatch.setattr("detent.testing.simulation.world.END_SECONDS", 300.0)
     bank = Bank(Delivery.AT_LEAST_ONCE)
     assert bank.transfers.definition.steps
     bank.transfers.steps.pop("book")  # code that lost a step which the definition has
@@ -151,7 +151,7 @@ def fragile_bank() -> Bank:
 def test_a_violation_says_which_call_replays_it_and_which_few_of_its_faults_it_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    monkeypatch.setattr("detent.testing.simulation.world.END_SECONDS", 300.0)
     bank = fragile_bank()
     with pytest.raises(Violation) as caught:
         simulate(bank.app, bank.transfers, 100, seeds=range(100), runs=1, rates=Rates(crash_after=0.1))
@@ -174,7 +174,7 @@ def test_a_violation_says_which_call_replays_it_and_which_few_of_its_faults_it_t
 
 
 def test_an_input_that_is_too_long_to_spell_is_left_out_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    monkeypatch.setattr("detent.testing.simulation.world.END_SECONDS", 300.0)
     app = App("long", url="memory://")
     flow = app.workflow("long", input=str)
     flow.step(name="only")(lambda text: None)
@@ -186,7 +186,7 @@ def test_an_input_that_is_too_long_to_spell_is_left_out_of_the_call(monkeypatch:
 
 def test_bodies_that_remember_something_are_said_to_and_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same faults then do something else: the trace is that of the seed as it was."""
-    monkeypatch.setattr("detent.testing.simulation.END_SECONDS", 300.0)
+    monkeypatch.setattr("detent.testing.simulation.world.END_SECONDS", 300.0)
     app = App("memory", url="memory://")
     flow = app.workflow("memory", input=int)
     begun: list[int] = []

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 from detent import App, RunStatus, Workflow
-from detent.testing.faults import Fault, FixedPlan
-from detent.testing.invariants import Violation
+from detent.testing.simulation.faults import Fault, FixedPlan
+from detent.testing.simulation.invariants import Violation
 from detent_state_machine.compiler import Scope
 from detent_state_machine.messages import Message
 from detent_state_machine.retry import Retry

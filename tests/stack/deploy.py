@@ -9,15 +9,15 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
-from tests.fresh_names import fresh
-from tests.sam_template import as_list
-from tests.source_queues import create_queue
 from tests.stack.app import inbox
 from tests.stack.facts import TLS_ONLY, bucket_policy
 from tests.stack.ledger import ACTIONS, Ledger, table_name
 from tests.stack.places import Place
 from tests.stack.sam import APP, Project, new_project
 from tests.stack.stack import Stack
+from tests.support.fresh_names import fresh
+from tests.support.sam_template import as_list
+from tests.support.source_queues import create_queue
 
 MINISTACK_ALSO_ASKS_FOR = {"sqs:SendMessage": "sqs:SendMessageBatch"}
 """What ministack demands where AWS demands the first alone: to AWS, a batch is so many single messages."""

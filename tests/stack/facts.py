@@ -8,8 +8,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from tests.sam_template import of_type
 from tests.stack.stack import Stack
+from tests.support.sam_template import of_type
 
 Fact = Callable[[Stack], Any]
 

@@ -21,10 +21,10 @@ from typing import Any, Literal, TypeAlias
 import boto3
 from detent_infra.aws.resources import new_session
 
-from tests.architecture import HERE
 from tests.localstack.server import PYTHON, VERSION, localstack
 from tests.service.server import NoServer, given_endpoint, ministack
 from tests.service.stack import CREDENTIALS, REGION, credentials, session
+from tests.support.architecture import HERE
 
 VARIABLE = "DETENT_TEST_STACK"
 LOCALSTACK = "4.14"

@@ -20,11 +20,11 @@ from botocore.awsrequest import AWSRequest
 from detent import Client, StepRecord
 from detent_infra.ports import Backend
 
-from tests import waiting
 from tests.service.deployed import function_processes
 from tests.stack.ledger import Ledger, table_name
 from tests.stack.places import Place
 from tests.stack.sam import Project
+from tests.support import waiting
 
 _T = TypeVar("_T")
 

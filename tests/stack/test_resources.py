@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.sam_template import properties, statements, template
 from tests.stack import facts
 from tests.stack.deploy import FUNCTIONS
 from tests.stack.facts import Fact
 from tests.stack.places import Kind
 from tests.stack.stack import Stack
+from tests.support.sam_template import properties, statements, template
 
 RESOURCES = {
     *("Table", "Bucket", "BucketPolicy", "Queue", "DeadLetterQueue", "FailedStarts", "Logs"),

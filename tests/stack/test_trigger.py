@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from tests.queue_counts import messages_in
 from tests.stack.app import inbox
 from tests.stack.stack import PATIENCE, Stack, until
+from tests.support.queue_counts import messages_in
 
 
 def test_a_message_that_is_sent_twice_starts_one_run(stack: Stack) -> None:

@@ -12,7 +12,7 @@ import pytest
 from detent_infra.ports import MAX_BLOB, Backend
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, PayloadTooLarge
 
-from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
+from tests.support.aws_stack import REGION, answering, moto_backend, recorded_calls
 
 REF = sha256(b"hello").hexdigest()
 

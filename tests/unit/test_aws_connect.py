@@ -17,7 +17,7 @@ from detent_infra.ports import Timing
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.writes import Key, Put
 
-from tests.aws_stack import REGION, moto_stack, recorded_calls
+from tests.support.aws_stack import REGION, moto_stack, recorded_calls
 
 PUT = Put(Key("p", "s"), {"a": 1})
 

@@ -34,7 +34,7 @@ from detent_state_machine.writes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.aws_stack import moto_backend
+from tests.support.aws_stack import moto_backend
 
 KEY = Key("p", "s")
 

@@ -17,14 +17,14 @@ import pytest
 from detent_infra.aws.log_search import LATE, MAX_REQUESTS, MAX_SEEN, PRINTED, Event, narrowing, to_line
 from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
-from detent_infra.log_lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
+from detent_infra.logs.lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
 from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
 from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
 from detent_state_machine.filter_pattern import parse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.aws_stack import REGION, Answer, answering, moto_backend, recorded_calls
+from tests.support.aws_stack import REGION, Answer, answering, moto_backend, recorded_calls
 
 
 class Clock:

@@ -13,8 +13,8 @@ from detent_state_machine.errors import ConfigurationError, InputError, PayloadT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.aws_stack import Calls, answering, moto_backend, recorded_calls
-from tests.waiting import until
+from tests.support.aws_stack import Calls, answering, moto_backend, recorded_calls
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from detent_infra.ports import Backend
 from detent_state_machine.envelopes import Refusal, SourceMessage, texts
 from detent_state_machine.errors import ConfigurationError, InputError, PayloadTooLarge
 
-from tests.aws_stack import REGION, answering, moto_backend, recorded_calls
-from tests.source_queues import create_queue, source_of
+from tests.support.aws_stack import REGION, answering, moto_backend, recorded_calls
+from tests.support.source_queues import create_queue, source_of
 
 REFUSAL = Refusal("InputError", "orders: no id.")
 

@@ -12,7 +12,7 @@ from detent_infra.ports import Backend, Conflict
 from detent_state_machine.errors import ConfigurationError, InputError, PayloadTooLarge, Unavailable
 from detent_state_machine.writes import Delete, Key, Put, Update
 
-from tests.aws_stack import LOST, UNSENT, answering, moto_backend, recorded_calls
+from tests.support.aws_stack import LOST, UNSENT, answering, moto_backend, recorded_calls
 
 CONFLICT = (400, {"__type": "com.amazonaws.dynamodb.v20120810#TransactionConflictException", "message": "busy"})
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from detent_infra.aws.deploying import Deployer
 from detent_infra.aws.resources import Clients
+from detent_infra.ops.deployer import Deployer
 
 STILL = 3.0
 """Seconds: longer than a worker waits for a connection, which is urllib3's limit of a send, too."""

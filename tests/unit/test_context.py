@@ -12,7 +12,7 @@ import pytest
 from detent import App, Context, Retry, RunFailed, RunStatus, StepStatus, Workflow
 from detent.testing import EPOCH, Harness, context
 from detent_infra.executor import Attempt, Control
-from detent_infra.log_lines import MAX_MESSAGE
+from detent_infra.logs.lines import MAX_MESSAGE
 from detent_infra.ports import LogLine, Timing
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import StepDefinition

@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from detent.cli.capacity import judge_capacity
-from detent.packaging.target import read_template
 from detent_infra.aws.resources import Clients
+from detent_infra.ops.doctor.capacity import judge_capacity
+from detent_infra.ops.packaging.target import read_template
 
-from tests.aws_stack import REGION, Answer, answering, moto_stack
+from tests.support.aws_stack import REGION, Answer, answering, moto_stack
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 TRIGGER = {"TriggerQueueArn": "arn:aws:sqs:eu-west-1:123456789012:orders"}

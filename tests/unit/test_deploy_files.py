@@ -7,9 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from detent.packaging.archive import archive, code_folders, with_code
-from detent.packaging.samconfig import SamConfig, parameters_of, read_samconfig
-from detent.packaging.target import read_template
+from detent_infra.ops.packaging.archive import archive, code_folders, with_code
+from detent_infra.ops.packaging.samconfig import SamConfig, parameters_of, read_samconfig
+from detent_infra.ops.packaging.target import read_template
 from detent_state_machine.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]

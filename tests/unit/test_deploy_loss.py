@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from detent.cli.loss import judge_changes, judge_runs
-from detent_infra.aws.deploying import Change, ChangeSet
-from detent_infra.stranding import Outlook, Stranded
+from detent_infra.ops.deployer import Change, ChangeSet
+from detent_infra.ops.loss import judge_changes, judge_runs
+from detent_infra.ops.stranding import Outlook, Stranded
 from detent_state_machine.errors import WrongState
 
 URL = "aws://shop?region=eu-west-1"

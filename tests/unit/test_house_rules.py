@@ -165,7 +165,7 @@ def test_an_id_is_not_cut_short() -> None:
         slices = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Subscript)]
         return [node.lineno for node in slices if ast.unparse(node.value) == "new_id()"]
 
-    assert set(offences(EVERY_MODULE, cut)) == {"tests/fresh_names.py"}  # which takes the end
+    assert set(offences(EVERY_MODULE, cut)) == {"tests/support/fresh_names.py"}  # which takes the end
 
 
 def test_what_is_exported_is_sorted() -> None:

@@ -21,16 +21,16 @@ from typing import Any, TypeAlias
 
 import boto3
 import pytest
-from detent_infra import log_reading
 from detent_infra.aws import Resources, aws_backend, live_tail
 from detent_infra.aws.log_search import LATE, MAX_SEEN, Event
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
-from detent_infra.lifecycle import Lifecycle
-from detent_infra.log_lines import to_json
-from detent_infra.log_reading import LogReader
+from detent_infra.logs import reader
+from detent_infra.logs.lines import to_json
+from detent_infra.logs.reader import LogReader
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine import run_transitions
 from detent_state_machine.filter_pattern import parse
 from detent_state_machine.keys import run_key
@@ -217,7 +217,7 @@ class Followed:
     """A run that `LogReader` follows on the served log group; its record is in memory."""
 
     def __init__(self, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(log_reading, "LOOK_EVERY", 0.1)
+        monkeypatch.setattr(reader, "LOOK_EVERY", 0.1)
         monkeypatch.setattr(type(served.backend.logs), "settles", 0.2)
         self.backend = replace(memory_backend(), logs=served.backend.logs)
         self.run = RunRecord("r1", "orders", "v", RunStatus.RUNNING, wall_clock(), Payload("1"))

@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import pytest
 from detent_functions import telemetry
-from detent_infra.log_lines import LEVELS, NAMES
+from detent_infra.logs.lines import LEVELS, NAMES
 from detent_state_machine.filter_pattern import parse
 
-from tests.lambda_stack import Context
+from tests.support.lambda_stack import Context
 from tests.unit.test_docs import blocks, prose
 
 ROOT = Path(__file__).parents[2]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from detent.packaging import LOCK, Target, read_project, read_target
-from detent.packaging.origin import requirement
+from detent_infra.ops.packaging import LOCK, Target, read_project, read_target
+from detent_infra.ops.packaging.origin import requirement
 from detent_state_machine.errors import ConfigurationError
 
 from tests.e2e.cli_project import Project

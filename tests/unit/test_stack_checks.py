@@ -7,9 +7,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from detent.cli.findings import Check
-from detent.cli.stack_checks import CHECKS, RESOURCES, judge
-from detent_infra.aws.stack_facts import (
+from detent_infra.engine.step import TIME_MARGIN
+from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.doctor.stack_checks import CHECKS, RESOURCES, judge
+from detent_infra.ops.stack.facts import (
     AccountFacts,
     AlarmFacts,
     FunctionFacts,
@@ -22,10 +23,9 @@ from detent_infra.aws.stack_facts import (
     TableFacts,
     Unread,
 )
-from detent_infra.aws.stack_permissions import NEEDED
-from detent_infra.engine.step import TIME_MARGIN
+from detent_infra.ops.stack.permissions import NEEDED
 
-from tests.sam_template import allowed, template
+from tests.support.sam_template import allowed, template
 
 WORKER = FunctionFacts(
     logical="Worker",

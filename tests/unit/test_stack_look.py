@@ -9,12 +9,12 @@ import boto3
 import pytest
 from detent_infra.aws import Resources
 from detent_infra.aws.resources import Clients
-from detent_infra.aws.stack_facts import Unread
-from detent_infra.aws.stack_look import ALARMS, RULE, Listed, Look, attempt
 from detent_infra.clock import wall_clock
+from detent_infra.ops.stack.facts import Unread
+from detent_infra.ops.stack.parts import ALARMS, RULE, Listed, Look, attempt
 
-from tests.aws_stack import REGION, moto_stack
-from tests.sam_template import template
+from tests.support.aws_stack import REGION, moto_stack
+from tests.support.sam_template import template
 
 LISTED = [
     Listed("Tick", "AWS::Lambda::Function", "shop-Tick-1"),

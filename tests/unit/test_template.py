@@ -16,7 +16,7 @@ from detent_infra.aws.resources import FAILED_STARTS, OUTPUTS
 from detent_infra.aws.table import INDEX
 from detent_state_machine.records import INDEXED
 
-from tests.sam_template import TEMPLATE, allowed, as_list, of_type, properties, statements, template
+from tests.support.sam_template import TEMPLATE, allowed, as_list, of_type, properties, statements, template
 
 FUNCTIONS = of_type("AWS::Serverless::Function")
 

@@ -14,7 +14,7 @@ import pytest
 from detent import threads
 from detent_infra.executor import running
 
-from tests.waiting import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 

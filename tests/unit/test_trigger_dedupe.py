@@ -11,12 +11,12 @@ from typing import Any, TypeVar, cast
 import pytest
 from detent import App, Queue, RunStatus
 from detent.testing import EPOCH, Harness
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Arrived, Backend, Table
 from detent_infra.ports import Queue as QueuePort
 from detent_infra.redelivery import pause_after
-from detent_infra.triggers import KEEP_DAYS, Done, Kept, Refused, Triggers, Verdict
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.sources.triggers import KEEP_DAYS, Done, Kept, Refused, Triggers, Verdict
 from detent_state_machine import keys
 from detent_state_machine.envelopes import SourceMessage
 from detent_state_machine.errors import KeyConflict, Unavailable

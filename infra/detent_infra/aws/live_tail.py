@@ -23,7 +23,7 @@ from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
 from detent_infra.aws.log_search import Cursor, Event, GroupSearch, in_order, narrowing, to_line
 from detent_infra.aws.logs import SETTLES
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import selects
+from detent_infra.logs.lines import selects
 from detent_infra.ports import LogPage, LogQuery
 
 if TYPE_CHECKING:

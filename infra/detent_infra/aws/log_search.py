@@ -17,7 +17,7 @@ from detent_state_machine.errors import InputError, Unavailable
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import Throttled
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import from_json, line_of, names_below, selects
+from detent_infra.logs.lines import from_json, line_of, names_below, selects
 from detent_infra.ports import MAX_LINES, Clock, LogLine, LogPage, LogQuery
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.resources import Clients
-from detent_infra.log_lines import fit
+from detent_infra.logs.lines import fit
 from detent_infra.ports import Clock, Ids, LogLine, LogPage, LogQuery
 
 if TYPE_CHECKING:

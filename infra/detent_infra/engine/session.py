@@ -16,7 +16,7 @@ from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.transitions import Writer
 
 from detent_infra import payloads
-from detent_infra.log_lines import rank
+from detent_infra.logs.lines import rank
 from detent_infra.ports import Backend, LogLine, Received
 
 log = logging.getLogger("detent")

@@ -13,9 +13,9 @@ from pathlib import Path
 from detent_state_machine.errors import Unavailable
 
 from detent_infra.clock import wall_clock
-from detent_infra.embedded_source import EmbeddedSource, dead_name, queue_name
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend, Clock, Ids, Timing
+from detent_infra.sources.embedded import EmbeddedSource, dead_name, queue_name
 from detent_infra.sqlite.blobs import SqliteBlobs
 from detent_infra.sqlite.database import prepare
 from detent_infra.sqlite.logs import SqliteLogs

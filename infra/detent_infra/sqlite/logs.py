@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 from detent_state_machine.errors import InputError
 
-from detent_infra.log_lines import FOLLOW_EVERY, fit, from_json, polled, selects
+from detent_infra.logs.lines import FOLLOW_EVERY, fit, from_json, polled, selects
 from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_infra.sqlite.session import Session
 

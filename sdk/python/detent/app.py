@@ -13,9 +13,9 @@ from typing import Any, TypeVar, overload
 from detent_infra.connect import connect
 from detent_infra.engine import Engine
 from detent_infra.executor import Executor
+from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
-from detent_infra.standard_logging import forward_standard_logging
-from detent_infra.triggers import Subscription
+from detent_infra.sources.triggers import Subscription
 from detent_infra.worker import Worker
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, Definition

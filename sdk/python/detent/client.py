@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
 
 from detent_infra.connect import connect
-from detent_infra.lifecycle import Lifecycle, NewRun, in_order
-from detent_infra.log_reading import LogReader
+from detent_infra.logs.reader import LogReader
 from detent_infra.ports import Backend, LogLine, LogQuery
+from detent_infra.runs.lifecycle import Lifecycle, NewRun, in_order
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
 from detent_state_machine.keys import data_key

@@ -8,7 +8,7 @@ import traceback
 
 from detent_infra.engine import Origin, Telling
 from detent_infra.executor import Attempt
-from detent_infra.log_lines import LEVELS, fields_text, level_name, message_text
+from detent_infra.logs.lines import LEVELS, fields_text, level_name, message_text
 from detent_infra.ports import LogLine
 from detent_state_machine.errors import ConfigurationError
 

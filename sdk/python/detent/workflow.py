@@ -25,7 +25,7 @@ from typing import (
 )
 
 from detent_infra.executor import Failure
-from detent_infra.triggers import Subscription
+from detent_infra.sources.triggers import Subscription
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.compiler import (
     DeclaredStep,

@@ -1,4 +1,4 @@
-"""What a run costs on AWS, for people and as JSON. The estimate itself is `detent_infra.cost.estimate`."""
+"""What a run costs on AWS, for people and as JSON. The estimate itself is `detent_infra.ops.cost.estimate`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detent_infra.cost.estimate import estimate
-from detent_infra.cost.metering import Usage
-from detent_infra.cost.prices import MILLION, US_EAST_1, Architecture, Cost, cost_of
-from detent_infra.cost.reading import read_facts
-from detent_infra.cost.replay import RUN
-from detent_infra.lifecycle import in_order
+from detent_infra.ops.cost.estimate import estimate
+from detent_infra.ops.cost.metering import Usage
+from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, Cost, cost_of
+from detent_infra.ops.cost.reading import read_facts
+from detent_infra.ops.cost.replay import RUN
+from detent_infra.runs.lifecycle import in_order
 from detent_state_machine.errors import InputError, UnknownRun
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus

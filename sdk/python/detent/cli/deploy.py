@@ -12,26 +12,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from detent_infra.aws.deploying import Change, ChangeSet, Deployer, Event
 from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ids import new_id
-from detent_infra.lifecycle import Lifecycle
-from detent_infra.stranding import Outlook, outlook
+from detent_infra.ops.deployer import Change, ChangeSet, Deployer, Event
+from detent_infra.ops.doctor.capacity import judge_capacity
+from detent_infra.ops.loss import judge_changes, judge_runs, lost, told
+from detent_infra.ops.packaging import LOCK, MB, build, read_project, read_target, write_lock
+from detent_infra.ops.packaging.archive import archive, code_folders, with_code
+from detent_infra.ops.packaging.reading import mapping_at
+from detent_infra.ops.packaging.samconfig import SamConfig, parameters_of, read_samconfig
+from detent_infra.ops.packaging.target import TEMPLATE, read_template
+from detent_infra.ops.stranding import Outlook, outlook
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.errors import ConfigurationError, InputError
 
 from detent.app import App
-from detent.cli.capacity import judge_capacity
-from detent.cli.loss import judge_changes, judge_runs, lost, told
 from detent.cli.output import write_json, write_line
 from detent.cli.package import not_compiled
 from detent.cli.progress import Progress
 from detent.cli.project import Options, app_name, load_app
-from detent.packaging import LOCK, MB, build, read_project, read_target, write_lock
-from detent.packaging.archive import archive, code_folders, with_code
-from detent.packaging.reading import mapping_at
-from detent.packaging.samconfig import SamConfig, parameters_of, read_samconfig
-from detent.packaging.target import TEMPLATE, read_template
 
 OUT = "build/lambda"
 

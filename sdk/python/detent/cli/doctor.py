@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from detent_infra.connect import connect, shown
+from detent_infra.ops.doctor.findings import Check
 from detent_infra.ports import Backend, LogQuery
 from detent_infra.sqlite import integrity
 from detent_state_machine import keys
@@ -24,7 +25,7 @@ from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
-from detent.cli.findings import Check, Report
+from detent.cli.findings import Report
 from detent.cli.project import Chosen, Options, app_name, find_app, is_there, place, sqlite_file
 
 LITTLE_DISK = 1_000_000_000

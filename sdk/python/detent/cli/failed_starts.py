@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from detent_infra.connect import parse_aws, shown
-from detent_infra.lifecycle import Lifecycle
 from detent_infra.ports import Arrived, Source
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.envelopes import SourceMessage
 from detent_state_machine.errors import ConfigurationError, DetentError, InputError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError

@@ -1,31 +1,17 @@
-"""A finding of a check, and how findings are told: as lines while they are made, or as one JSON document."""
+"""Prints findings of checks: as lines while they are made, or as one JSON document."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
+
+from detent_infra.ops.doctor.findings import Check
 
 from detent.cli.output import clean, console, one_line, write_json
 
-Verdict = Literal["ok", "warn", "fail", "skip"]
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
 _MARGIN, _LEAST = 20, 20
 """Columns before what is said, and that it has however narrow the terminal is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A finding. `skip`: it could not be looked at, for the reason given.
-
-    Unless all is well, `fix` says what to do, and `command` is what does it, or shows more.
-    """
-
-    name: str
-    verdict: Verdict
-    message: str
-    fix: str = ""
-    command: str = ""
 
 
 class Report:

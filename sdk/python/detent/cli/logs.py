@@ -11,8 +11,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from detent_infra.log_lines import known_level, level_name
-from detent_infra.log_reading import LogReader
+from detent_infra.logs.lines import known_level, level_name
+from detent_infra.logs.reader import LogReader
 from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_state_machine import filter_pattern
 from detent_state_machine.errors import InputError, Unavailable, UnknownStep

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from detent_infra.ops.packaging import LIMIT, LOCK, MB, Folder, build, read_project, read_target, write_lock
+from detent_infra.ops.packaging.target import TEMPLATE
 from detent_state_machine.errors import ConfigurationError
 
 from detent.cli.output import clean, console, write_json, write_line
 from detent.cli.project import Options, app_name
-from detent.packaging import LIMIT, LOCK, MB, Folder, build, read_project, read_target, write_lock
-from detent.packaging.target import TEMPLATE
 
 SHOWN = 10
 """Parts of the folder that are listed, the largest first. `--json` has all."""

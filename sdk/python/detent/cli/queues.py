@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from detent_infra.ports import DeadLetter, Source
-from detent_infra.triggers import queues, started_by
+from detent_infra.sources.triggers import queues, started_by
 from detent_state_machine.envelopes import SourceMessage, check_outgoing, texts
 from detent_state_machine.errors import ConfigurationError, InputError
 

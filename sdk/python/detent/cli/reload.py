@@ -21,7 +21,7 @@ from typing import TypeAlias
 import detent_infra
 import detent_state_machine
 from detent_infra.connect import shown
-from detent_infra.triggers import queues
+from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent

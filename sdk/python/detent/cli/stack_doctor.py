@@ -6,15 +6,15 @@ import asyncio
 from dataclasses import replace
 
 from detent_infra.aws.resources import Clients
-from detent_infra.aws.stack_facts import Fact, StackFacts, StepTimeout, Unread
-from detent_infra.aws.stack_reading import read_stack
 from detent_infra.clock import wall_clock
 from detent_infra.connect import connect, parse_aws
 from detent_infra.engine.definitions import Definitions
+from detent_infra.ops.doctor.stack_checks import judge
+from detent_infra.ops.stack.facts import Fact, StackFacts, StepTimeout, Unread
+from detent_infra.ops.stack.reading import read_stack
 from detent_state_machine.errors import DetentError
 
 from detent.cli.findings import Report
-from detent.cli.stack_checks import judge
 
 
 def examine_stack(stack: str, *, as_json: bool) -> int:

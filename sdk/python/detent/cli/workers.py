@@ -12,7 +12,7 @@ from contextlib import closing
 
 from detent_infra.connect import shown
 from detent_infra.executor import Executor
-from detent_infra.triggers import queues
+from detent_infra.sources.triggers import queues
 
 from detent.app import App, work_with
 from detent.cli.output import clean, console, indented

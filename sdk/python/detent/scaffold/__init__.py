@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from detent_infra.ops.packaging.origin import requirement
 from detent_state_machine.errors import InputError
-
-from detent.packaging.origin import requirement
 
 _PROJECT = Path(__file__).with_name("project")
 _SHIPPED = Path(__file__).with_name("platform.yaml")

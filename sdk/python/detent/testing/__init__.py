@@ -2,9 +2,9 @@
 
 from detent.testing.clock import EPOCH, VirtualLoop
 from detent.testing.harness import Harness, WorkerCrashed, context
-from detent.testing.invariants import Violation
-from detent.testing.plans import Rates
-from detent.testing.simulate import SimulationReport, simulate
+from detent.testing.simulation.invariants import Violation
+from detent.testing.simulation.plans import Rates
+from detent.testing.simulation.simulate import SimulationReport, simulate
 
 __all__ = [
     "EPOCH",

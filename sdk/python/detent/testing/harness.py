@@ -20,10 +20,10 @@ from typing import Any, Self, TypeVar, overload
 
 from detent_infra.engine import Engine
 from detent_infra.executor import Attempt, Control, Executor, Outcome
-from detent_infra.lifecycle import Lifecycle
+from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, DeadLetter, LogLine, Timing
-from detent_infra.standard_logging import forward_standard_logging
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import StepRecord

@@ -1,0 +1,47 @@
+"""Reads the facts of a run: its partition, and the size of its log."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from detent_state_machine import keys
+from detent_state_machine.records import RunRecord
+
+from detent_infra.logs.lines import to_json
+from detent_infra.logs.reader import BEFORE
+from detent_infra.ops.cost.facts import Facts
+from detent_infra.pages import pages
+from detent_infra.ports import LogQuery, Logs
+from detent_infra.runs.lifecycle import Lifecycle, unknown_run
+
+LOG_PAGES = 10
+"""Pages of a log that are looked at. A longer log is counted as if it ended there."""
+
+
+async def read_facts(lifecycle: Lifecycle, run_id: str) -> Facts:
+    """The run as it is stored. Raises `UnknownRun`."""
+    backend = lifecycle.backend
+    partition = partial(backend.table.query, keys.run_partition(run_id))
+    items = {key.sk: item async for page in pages(partition) for key, item in page}
+    if keys.RUN not in items:
+        raise unknown_run(run_id, backend.url)
+    run = RunRecord.from_item(run_id, items[keys.RUN])
+    return Facts(
+        run,
+        await lifecycle.graph(run),
+        items,
+        await _log_bytes(backend.logs, LogQuery(runs=(run_id,), since=run.created - BEFORE)),
+        in_lambda=backend.url.startswith("aws://"),
+    )
+
+
+async def _log_bytes(logs: Logs, query: LogQuery) -> int:
+    """Bytes of the run's lines as a Lambda worker prints them."""
+    total, after = 0, None
+    for _ in range(LOG_PAGES):
+        page = await logs.read(query, after=after)
+        total += sum(len(to_json(line).encode()) + 1 for line in page.lines)
+        after = page.next
+        if not page.more:
+            break
+    return total

@@ -1,0 +1,1 @@
+"""What the facts about a deployment say: one function for each question, and a finding for each answer."""

@@ -1,0 +1,22 @@
+"""What a check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["ok", "warn", "fail", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A finding. `skip`: the thing could not be read, for the reason given.
+
+    Unless all is well, `fix` says what to do, and `command` is what does it, or shows more.
+    """
+
+    name: str
+    verdict: Severity
+    message: str
+    fix: str = ""
+    command: str = ""

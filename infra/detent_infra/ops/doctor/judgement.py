@@ -1,0 +1,44 @@
+"""How a judgement of a fact about a stack begins and ends: it was read or not, it says something or all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.stack.facts import Fact, StackFacts, Unread
+
+T = TypeVar("T")
+
+NEAR = 0.8
+"""Share of a quota from which on we warn."""
+AGAIN = "Deploy detent's template again: it sets this."
+REVERT = (
+    "A deploy does not notice that. Make it again, or let a change set with `--deployment-mode REVERT_DRIFT` do it."
+)
+
+
+def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Check]]) -> Iterator[Check]:
+    """What is judged of the fact; a `fail` if there is no such thing any more, a `skip` if it could not be read."""
+    if isinstance(fact, Unread) and fact.gone:
+        yield Check(name, "fail", fact.why, REVERT)
+    elif isinstance(fact, Unread):
+        yield Check(name, "skip", fact.why, fact.fix)
+    else:
+        yield from judged(fact)
+
+
+def skipped(name: str, *needed: Fact[object]) -> Iterator[Check]:
+    """A `skip` for each of the facts that could not be read, once. What is gone is told as a fault by its own check."""
+    for fact in dict.fromkeys(each for each in needed if isinstance(each, Unread)):
+        yield Check(name, "skip", fact.why, fact.fix)
+
+
+def or_well(name: str, findings: Iterable[Check], said: str) -> Iterator[Check]:
+    """The findings; an `ok` if there is none."""
+    yield from list(findings) or [Check(name, "ok", said)]
+
+
+def aws(facts: StackFacts, arguments: str) -> str:
+    """A command of the AWS CLI, to copy."""
+    return f"aws {arguments} --region {facts.region}"

@@ -1,0 +1,1 @@
+"""What a deployed stack consists of, read from AWS as facts."""

@@ -1,0 +1,1 @@
+"""The simulation: one seed, several workers, every fault, and the invariants that hold all the same."""

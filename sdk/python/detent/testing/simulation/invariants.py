@@ -1,0 +1,202 @@
+"""What must hold after every event of a simulation. Numbers as in docs/internals/guarantees.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from detent_infra.memory import MemoryTable, Store
+from detent_infra.ports import Clock, Timing
+from detent_state_machine import keys
+from detent_state_machine.definition import StepDefinition
+from detent_state_machine.graph import Graph
+from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.run_transitions import RUN_TABLE
+from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.transitions import STEP_TABLE, Change
+from detent_state_machine.writes import Item, Key, Write
+
+from detent.testing.simulation.faults import message_in
+
+LATE = 250
+"""Milliseconds from an attempt's start within which a first record is a claim; a heartbeat's comes a second later."""
+
+MAX_SKEW = 2_000
+"""Milliseconds that a machine's clock may be off, either way."""
+
+INTERRUPTIONS = ("Interrupted", "DeadLetter")
+"""Errors of step runs that no worker ended."""
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+    @property
+    def invariant(self) -> str:
+        """Its number, or what is wrong where it has none."""
+        return str(self).split(":")[0]
+
+
+class ObservedTable(MemoryTable):
+    """A memory table that shows every applied write to an observer."""
+
+    def __init__(self, store: Store, seen: Callable[[Key, Item | None, Item | None], None]) -> None:
+        super().__init__(store)
+        self._seen = seen
+
+    def _apply(self, write: Write, current: Item | None) -> Item | None:
+        after = super()._apply(write, current)
+        self._seen(write.key, current, after)
+        return after
+
+
+@dataclass
+class Invariants:
+    """Follows the writes and the bodies of a simulation, and raises `Violation` at the first wrong one."""
+
+    graph_of: Callable[[str, str], Graph]
+    """The graph of a workflow's version."""
+    table: Callable[[Key], Item | None]
+    clock: Clock
+    """The true time; machines may be off by `MAX_SKEW`."""
+    bodies: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
+    """How often each body began, by run and path."""
+    started: set[str] = field(default_factory=set[str])
+    """Runs whose start was acknowledged."""
+    cancelled: dict[str, float] = field(default_factory=dict[str, float])
+    """When a cancel returned, in seconds of simulated time."""
+    purged: set[str] = field(default_factory=set[str])
+    """Live runs that lost messages to a purge: what drives them again is the reaper, not a message."""
+    changes: Counter[str] = field(default_factory=Counter[str])
+    """How often each transition of a run and of a step run was made, by its name in the tables."""
+
+    def on_write(self, key: Key, before: Item | None, after: Item | None) -> None:
+        run_id = keys.run_id_of(key.pk)
+        if not run_id:
+            return
+        if key.sk == keys.RUN:
+            self._run_changed(run_id, before, after)
+        elif key.sk.startswith(keys.STEP_PREFIX):
+            self._step_changed(run_id, key.sk.removeprefix(keys.STEP_PREFIX), before, after)
+
+    def on_body(self, run_id: str, step: StepDefinition, now: float, *, slack: float) -> None:
+        """A body begins. `slack` is how late after a cancel one may: a heartbeat, plus what its machine waited for."""
+        self.bodies[run_id, step.name] += 1
+        if step.delivery is Delivery.AT_MOST_ONCE and self.bodies[run_id, step.name] > 1:
+            raise Violation(
+                f"5: at_most_once body {step.name!r} of {run_id} began {self.bodies[run_id, step.name]} times"
+            )
+        self._parents_ended(run_id, step, "begins")
+        since = now - self.cancelled.get(run_id, now)
+        if since > slack:
+            raise Violation(f"7: {step.name!r} of {run_id} began {since:.1f} s after its cancel returned")
+
+    def check_obligations(self, store: Store, messages: list[str]) -> None:
+        """Every live run that was acknowledged has a message: queued, delayed or in flight."""
+        if not self.started:
+            return
+        carried = {message.run_id for message in map(message_in, messages) if message is not None}
+        for run_id in self.started:
+            item = store.items.get(keys.run_key(run_id))
+            if item is None:
+                raise Violation(f"8: run {run_id} was acknowledged and is not stored")
+            if RunStatus(str(item["status"])).live and run_id not in carried and run_id not in self.purged:
+                raise Violation(f"3: live run {run_id} has no message")
+
+    def _run_changed(self, run_id: str, before: Item | None, after: Item | None) -> None:
+        old = RunStatus(str(before["status"])) if before else None
+        new = RunStatus(str(after["status"])) if after else None
+        if old is None or new is old:
+            return
+        names = [name for name, (sources, target) in RUN_TABLE.items() if old in sources and new is target]
+        if not names:
+            raise Violation(f"1: run {run_id} went from {old} to {new}")
+        self.changes[f"run: {names[0]}"] += 1
+
+    def _step_changed(self, run_id: str, path: str, before: Item | None, after: Item | None) -> None:
+        old = StepStatus(str(before["status"])) if before else None
+        new = StepStatus(str(after["status"])) if after else None
+        if old is not None and old.terminal and new is old and _kept(before) == _kept(after):
+            return  # Its expiry was moved on.
+        change = _change(before or {}, after or {}, old, new)
+        if change is None:
+            raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
+        if old is StepStatus.RUNNING:
+            self._may_write(run_id, path, before or {}, after or {}, change)
+        self.changes[f"step run: {change}"] += 1
+        graph = self._graph(run_id)
+        if graph is None:
+            # A retry carries ended steps over before it puts the new run.
+            if new not in (StepStatus.COMPLETED, StepStatus.SKIPPED):
+                raise Violation(f"8: {path!r} of {run_id} is {new}, and the run is not stored")
+        elif new in (StepStatus.RUNNING, StepStatus.COMPLETED, StepStatus.SKIPPED):
+            self._parents_ended(run_id, graph.step(path), f"is {new}")
+
+    def _may_write(self, run_id: str, path: str, before: Item, after: Item, change: Change) -> None:
+        """Of a step run that is at work."""
+        if after.get("owner") == before.get("owner") or change is Change.CLOSE:
+            return
+        if change not in (Change.TAKE_OVER, Change.INTERRUPT, Change.REVIVE):
+            raise Violation(f"9: {change} of {path!r} of {run_id} by another than its owner")
+        left = int(str(before["lease"])) - self.clock()
+        if left > MAX_SKEW:
+            raise Violation(f"9: {change} of {path!r} of {run_id}, {left / 1000:.1f} s before its lease runs out")
+
+    def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
+        for parent in step.parents:
+            item = self.table(keys.step_key(run_id, parent.step))
+            status = StepStatus(str(item["status"])) if item else None
+            allowed = {StepStatus.COMPLETED, StepStatus.SKIPPED}
+            if status not in allowed:
+                raise Violation(f"2: {step.name!r} of {run_id} {what} while its parent {parent.step!r} is {status}")
+
+    def _graph(self, run_id: str) -> Graph | None:
+        item = self.table(keys.run_key(run_id))
+        return None if item is None else self.graph_of(str(item["workflow"]), str(item["version"]))
+
+
+def records_of(store: Store, run_id: str) -> tuple[RunRecord, dict[str, StepRecord]]:
+    """Everything stored of a run."""
+    run = RunRecord.from_item(run_id, store.items[keys.run_key(run_id)])
+    found: dict[str, StepRecord] = {}
+    for sk in store.sorted_keys.get(keys.run_partition(run_id), []):
+        if sk.startswith(keys.STEP_PREFIX):
+            path = sk.removeprefix(keys.STEP_PREFIX)
+            found[path] = StepRecord.from_item(path, store.items[Key(keys.run_partition(run_id), sk)])
+    return run, found
+
+
+def _kept(item: Item | None) -> Mapping[str, object]:
+    """What of a terminal record never changes; its expiry may be moved on."""
+    return {name: value for name, value in (item or {}).items() if name != "expires"}
+
+
+def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None) -> Change | None:
+    """The transition that a write made; None if the table has none."""
+    found = [change for change, (sources, target) in STEP_TABLE.items() if old in sources and new is target]
+    match found:
+        case [Change.CLAIM, Change.HEARTBEAT]:
+            return Change.CLAIM if _age(after) < LATE else Change.HEARTBEAT
+        case [Change.TAKE_OVER, Change.HEARTBEAT]:
+            return Change.HEARTBEAT if before.get("owner") == after.get("owner") else Change.TAKE_OVER
+        case [Change.RETRY, Change.REVIVE, *_]:
+            if before.get("takeovers", 0) != after.get("takeovers", 0):
+                return Change.REVIVE
+            return Change.RELEASE if before.get("errors", 0) == after.get("errors", 0) else Change.RETRY
+        case [Change.CANCEL, Change.CLOSE]:
+            return Change.CANCEL if before.get("owner") == after.get("owner") else Change.CLOSE
+        case [Change.FAIL, Change.INTERRUPT]:
+            error = str(after["error"])
+            return Change.INTERRUPT if any(f'"type":"{name}"' in error for name in INTERRUPTIONS) else Change.FAIL
+        case []:
+            return None
+        case [only]:
+            return only
+        case _:
+            raise NotImplementedError(f"what tells {found} apart?")
+
+
+def _age(after: Item) -> int:
+    """Milliseconds from the attempt's start to this write, as the lease tells."""
+    return int(str(after["lease"])) - int(str(after["started"])) - int(Timing().lease * 1000)
