@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 from detent import KeyConflict, RunCancelled, RunFailed
 from detent.testing import Harness
+from detent_infra.ops.stranding import Outlook, outlook
 from detent_infra.ports import Timing
 from detent_infra.runs.lifecycle import NewRun
 from detent_infra.runs.reaper import reap
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import Definition
 from detent_state_machine.graph import graph_of
+from detent_state_machine.keys import workflow_key
 from detent_state_machine.messages import Drive, Start, decode
+from detent_state_machine.writes import Put
 
 from tests.compatibility.record import DATABASE, SITUATIONS, newest, record
 from tests.compatibility.snapshot import FORMATS, RECORDS, Expected, Snapshot, from_text, put_back
@@ -178,6 +181,30 @@ def test_a_kept_definition_is_read_and_is_the_version_it_was(name: str) -> None:
         definition = Definition.from_json(str(text))
         assert (f"definitions#{definition.name}", definition.version) == key
         assert graph_of(definition).successors["@start"]
+
+
+@every_kept_run
+def test_a_version_of_an_older_detent_strands_nothing_under_the_same_code(name: str) -> None:
+    """The older detent wrote defaults too, so the same code had another version."""
+    kept, run = open_app(), KEPT[name].expected.run
+    with Harness(kept.app) as h:
+        lay_down(h, KEPT[name])
+        record = h.wait_for(h.client.aget(run))
+        assert record.version != kept.app.definitions()[record.workflow].version
+        found = h.wait_for(outlook(h.client.lifecycle, kept.app.definitions()))
+        assert found == Outlook((), looked=1 if record.status.live else 0, more=False)
+
+
+def test_a_run_started_by_name_has_the_version_that_an_older_detent_registered() -> None:
+    snapshot, kept = KEPT["v1/just_started"], open_app()
+    with Harness(kept.app) as h:
+        restore(h, snapshot)
+        old = h.wait_for(h.client.aget(snapshot.expected.run))
+        stored = Put(workflow_key("chain"), {"version": old.version, "registered": 0}, expect=None)
+        h.wait_for(h.backend.table.write(stored))
+        by_name = h.wait_for(h.client.lifecycle.start_by_name("chain", "1"))
+        assert h.wait_for(h.client.aget(by_name)).version == old.version
+        assert h.result(h.client.handle(by_name)) == "sent 21"
 
 
 def test_kept_messages_of_both_kinds_say_what_they_said() -> None:

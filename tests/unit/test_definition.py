@@ -11,11 +11,17 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from detent import App, CorruptRecord, NewerRecord, Retry, Workflow, not_
-from detent_state_machine.definition import Definition, Parent, StepDefinition
+from detent_state_machine.definition import (
+    Definition,
+    Parent,
+    Since,
+    StepDefinition,
+    format_needed,
+)
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 
@@ -132,6 +138,108 @@ def test_what_says_the_same_has_the_same_version() -> None:
     assert two_steps(flow(input=int, retention_days=30)).version == two_steps().version
 
 
+def test_what_has_its_default_is_left_out() -> None:
+    assert json.loads(two_steps().to_json()) == {
+        "format": 1,
+        "name": "orders",
+        "input_schema": {"type": "integer"},
+        "steps": [
+            {"name": "one", "output_schema": {"type": "integer"}},
+            {
+                "name": "two",
+                "parents": [{"step": "one", "need": "completed"}],
+                "reads": ["one"],
+                "output_schema": {"type": "integer"},
+            },
+        ],
+    }
+
+
+def test_of_options_only_those_that_were_changed_are_written() -> None:
+    flow_ = flow(input=int)
+    definition = two_steps(flow_, retry=Retry(attempts=4), when=not_(flow_.input > 0), delivery="exactly_once")
+    two = json.loads(definition.to_json())["steps"][1]
+    assert two["retry"] == {"attempts": 4}
+    assert two["delivery"] == "exactly_once"
+    assert two["when"] == {
+        "kind": "not",  # tells the members of a union apart, and so is always written
+        "part": {"kind": "compare", "op": ">", "left": {"kind": "ref", "step": None}, "right": 0},
+    }
+
+
+def test_a_default_that_a_stored_definition_left_out_never_changes() -> None:
+    whole = Definition.from_json('{"format":1,"name":"w","steps":[{"name":"one"}]}')
+    assert whole.model_dump(mode="json") == {
+        "format": 1,
+        "name": "w",
+        "description": "",
+        "input_schema": {},
+        "retention_days": 30,
+        "steps": [
+            {
+                "name": "one",
+                "scope": "main",
+                "parents": [],
+                "reads": [],
+                "when": None,
+                "delivery": "at_least_once",
+                "retry": {
+                    "attempts": 3,
+                    "backoff": 2.0,
+                    "initial": 1.0,
+                    "max_delay": 60.0,
+                    "jitter": True,
+                    "non_retryable": [],
+                },
+                "timeout": 60.0,
+                "takeovers": 5,
+                "description": "",
+                "output_schema": {},
+            }
+        ],
+    }
+
+
+class LaterStep(StepDefinition):
+    """A step of a detent to come, with options that no worker of today knows."""
+
+    lanes: Annotated[int, Since(2)] = 0
+    colour: Annotated[str, Since(2, {"blue": 4})] = "none"
+
+
+def later(**options: Any) -> Definition:
+    return Definition(name="w", steps=(StepDefinition(name="one"), LaterStep(name="two", **options)))
+
+
+def test_an_option_to_come_changes_the_version_of_nobody_who_does_not_use_it() -> None:
+    today = Definition(name="w", steps=(StepDefinition(name="one"), StepDefinition(name="two")))
+    assert later().to_json() == today.to_json()
+    assert later().version == today.version != later(lanes=3).version
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [({}, 1), ({"lanes": 3}, 2), ({"colour": "red"}, 2), ({"colour": "blue"}, 4), ({"colour": "blue", "lanes": 1}, 4)],
+)
+def test_the_format_is_that_of_the_newest_feature_in_use(options: dict[str, Any], needed: int) -> None:
+    definition = later(**options)
+    assert definition.format == format_needed(definition) == json.loads(definition.to_json())["format"] == needed
+    if needed == 1:
+        assert Definition.from_json(definition.to_json()).version == definition.version
+    else:
+        with pytest.raises(NewerRecord, match=rf"format {needed}; this worker reads up to 1.*steps\.1\."):
+            Definition.from_json(definition.to_json())
+
+
+def test_a_definition_that_was_read_keeps_its_text_and_so_its_version() -> None:
+    spelled_out = json.dumps(declared().model_dump(mode="json"), sort_keys=True)
+    old = Definition.from_json(spelled_out)
+    assert old == declared()
+    assert old.to_json() == spelled_out
+    assert old.version != declared().version
+    assert Definition.from_json(old.to_json()).version == old.version
+
+
 def test_a_definition_survives_json_as_it_is() -> None:
     definition = declared()
     again = Definition.from_json(definition.to_json())
@@ -210,8 +318,10 @@ def test_a_definition_is_valid_by_its_schema_and_a_broken_one_is_not() -> None:
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
     newer = json.dumps({**json.loads(declared().to_json()), "format": 2, "invented_later": True})
-    with pytest.raises(NewerRecord, match=r"format 2; this worker reads up to 1.*Upgrade this worker"):
+    with pytest.raises(NewerRecord, match=r"format 2; this worker reads up to 1.*Upgrade this worker") as refused:
         Definition.from_json(newer)
+    assert "It does not know 'invented_later'." in str(refused.value)
+    assert "The runs of this definition wait for it" in str(refused.value)
 
 
 @pytest.mark.parametrize(
