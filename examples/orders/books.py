@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from detent import Client, RunRecord, RunStatus, StepRecord, StepStatus
+from detent import Client, RunInfo, RunStatus, StepInfo, StepStatus
 
 from examples.orders.app import CardRefused, Line, cents
 
@@ -32,8 +32,8 @@ class Order:
     """One line of the CSV with everything stored about it. `ledger` is in cents."""
 
     line: Line
-    run: RunRecord | None
-    steps: Mapping[str, StepRecord]
+    run: RunInfo | None
+    steps: Mapping[str, StepInfo]
     ledger: int | None
     refunded: bool
     stock: str | None
@@ -91,7 +91,7 @@ class Books:
                 reasons.update(f"{step.path}: {step.error.type if step.error else 'unknown'}" for step in failed)
         return reasons
 
-    def step_runs(self) -> Iterator[StepRecord]:
+    def step_runs(self) -> Iterator[StepInfo]:
         for order in self.orders:
             yield from order.steps.values()
 
@@ -119,12 +119,12 @@ class Books:
             yield f"{self.difference} cents of the input are not accounted for"
 
 
-async def read_steps(client: Client, run_id: str) -> dict[str, StepRecord]:
-    """The step runs that have a record, by path, in the order of the graph."""
-    return {path: record for path, record in await client.asteps(run_id) if record is not None}
+async def read_steps(client: Client, run_id: str) -> dict[str, StepInfo]:
+    """The steps that have begun, by path, in the order of the graph."""
+    return {step.path: step for step in await client.asteps(run_id) if step.status is not None}
 
 
-async def read_runs(client: Client) -> dict[str, RunRecord]:
+async def read_runs(client: Client) -> dict[str, RunInfo]:
     """The stored runs by the idempotency key that they were started with; of one that was retried, the newest."""
     runs = sorted(await client.aruns("orders", limit=1_000_000), key=lambda run: run.created)
     keys = {run.run_id: run.key for run in runs if run.key is not None}
@@ -135,7 +135,7 @@ async def read_runs(client: Client) -> dict[str, RunRecord]:
 
 
 async def read_books(
-    client: Client, lines: Sequence[Line], everything: Iterable[Line], ended: Mapping[str, Mapping[str, StepRecord]]
+    client: Client, lines: Sequence[Line], everything: Iterable[Line], ended: Mapping[str, Mapping[str, StepInfo]]
 ) -> Books:
     """The books of `lines`, which are among `everything` that may have been charged to their customers.
 

@@ -15,9 +15,10 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from detent import Client, ConfigurationError, DetentError, StepRecord
+from detent import Client, ConfigurationError, DetentError, StepInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,7 +50,7 @@ class Watch:
     client: Client
     live: deque[str] = field(default_factory=deque[str])
     overtaken: deque[str] = field(default_factory=deque[str])
-    ended: dict[str, Mapping[str, StepRecord]] = field(default_factory=dict[str, Mapping[str, StepRecord]])
+    ended: dict[str, Mapping[str, StepInfo]] = field(default_factory=dict[str, Mapping[str, StepInfo]])
     attempts: int = 0
 
     async def look(self) -> None:
@@ -120,7 +121,7 @@ async def demo(limit: int | None, console: Console) -> Books:
     done = [line for line in lines if line.key in stored and not stored[line.key].status.live]
     for line in done:
         await watch.has_ended(stored[line.key].run_id)
-    began_ms, began = time.time_ns() // 1_000_000, time.monotonic()
+    began_at, began = datetime.now(UTC), time.monotonic()
     rest = [line for line in lines if line.key not in stored or stored[line.key].status.live]
     begun = [stored[line.key] for line in rest if line.key in stored]
     summary.opening(console, total=len(lines), done=len(done), begun=len(begun))
@@ -140,7 +141,7 @@ async def demo(limit: int | None, console: Console) -> Books:
     elapsed = time.monotonic() - began
     books = await read_books(app.client, lines, everything, watch.ended)
     if rest:
-        summary.pace(console, attempts=summary.attempts(books.step_runs(), since=began_ms), seconds=elapsed)
+        summary.pace(console, attempts=summary.attempts(books.step_runs(), since=began_at), seconds=elapsed)
     return books
 
 

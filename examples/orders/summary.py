@@ -6,9 +6,10 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from detent import RunStatus, StepRecord, StepStatus
+from detent import RunStatus, StepInfo, StepStatus
 from rich.console import Console
 from rich.table import Table
 
@@ -17,14 +18,15 @@ from examples.orders.books import Books, Fate
 
 MOST_PROBLEMS = 10
 INTERRUPTED = "notify: Interrupted"
+EVER = datetime.fromtimestamp(0, UTC)
 
 
-def attempts(steps: Iterable[StepRecord], *, since: int = 0) -> int:
-    """Executions of bodies that began at or after `since` (milliseconds since the epoch)."""
+def attempts(steps: Iterable[StepInfo], *, since: datetime = EVER) -> int:
+    """Executions of bodies that began at or after `since`."""
     count = 0
     for step in steps:
-        if step.status is not StepStatus.SKIPPED:
-            count += (step.started >= since) + sum(past.started >= since for past in step.history)
+        if step.started is not None and step.status is not StepStatus.SKIPPED:
+            count += (step.started >= since) + sum(past.started >= since for past in step.failed_attempts)
     return count
 
 
@@ -58,7 +60,7 @@ def print_books(console: Console, books: Books) -> None:
     console.print()
 
     shown = [s for s in StepStatus if s.terminal and any(step.status is s for step in books.step_runs())]
-    by_step: Counter[tuple[str, StepStatus]] = Counter()
+    by_step: Counter[tuple[str, StepStatus | None]] = Counter()
     retries: Counter[str] = Counter()
     takeovers: Counter[str] = Counter()
     for step in books.step_runs():
@@ -113,7 +115,7 @@ def _commands(books: Books) -> list[str]:
     return ["runs --status FAILED", f"show {retried or ids[0]}", f"logs {retried or ids[0]}"]
 
 
-def _done(steps: Iterable[StepRecord]) -> Iterable[StepRecord]:
+def _done(steps: Iterable[StepInfo]) -> Iterable[StepInfo]:
     return (step for step in steps if step.status is StepStatus.COMPLETED)
 
 

@@ -129,7 +129,7 @@ def test_a_kept_run_is_listed_shown_and_its_log_read(name: str) -> None:
         [listed] = [each for each in h.wait_for(h.client.aruns()) if each.run_id == run]
         assert (listed.status, listed.created, listed.ended) == (record.status, record.created, record.ended)
         assert (listed.key, listed.metadata) == (record.key, record.metadata)
-        steps = {path for path, found in h.wait_for(h.client.asteps(run)) if found is not None}
+        steps = {step.path for step in h.wait_for(h.client.asteps(run)) if step.status is not None}
         assert steps == {sk.removeprefix("step#") for sk in snapshot.run_items() if sk.startswith("step#")}
         mine = [line for line in map(json.loads, snapshot.logs) if line["run_id"] == run]
         assert [line.message for line in h.logs(h.client.handle(run))] == [line["message"] for line in mine]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from detent import Client, RunRecord, RunStatus
+from detent import Client, RunInfo, RunStatus
 from detent_infra.connect import connect
 from detent_state_machine.keys import data_key
 from detent_state_machine.writes import Put
@@ -59,7 +59,7 @@ def shipped(lines: Sequence[shop.Line]) -> set[str]:
 class Store:
     """What the database says, read without the example's own code. Keys are those of the orders."""
 
-    runs: dict[str, RunRecord]
+    runs: dict[str, RunInfo]
     ledger: dict[str, int]
     charges: Counter[str]
     notify: dict[str, str]
@@ -74,8 +74,8 @@ async def read_store(folder: Path, lines: Sequence[shop.Line]) -> Store:
             assert run.key is not None
             assert run.key not in found.runs
             found.runs[run.key] = run
-            notify = dict(await client.asteps(run.run_id))["notify"]
-            if notify is not None and notify.error is not None:
+            [notify] = [step for step in await client.asteps(run.run_id) if step.path == "notify"]
+            if notify.error is not None:
                 found.notify[run.key] = notify.error.type
         for line in lines:
             if (entry := await client.aread("ledger", line.key)) is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from detent import Client, RunRecord, RunStatus
+from detent import Client, RunInfo, RunStatus
 
 from tests.e2e.ledger_app import open_backend
 from tests.support.waiting import until
@@ -52,7 +52,7 @@ class Place:
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.ledger.read_text().splitlines()] if self.ledger.exists() else []
 
-    def runs(self, workflow: str) -> list[RunRecord]:
+    def runs(self, workflow: str) -> list[RunInfo]:
         return self.client.runs(workflow, limit=10_000)
 
     def live(self) -> int:

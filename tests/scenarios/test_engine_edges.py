@@ -84,8 +84,9 @@ def test_a_step_beside_one_that_failed_is_stopped_at_its_heartbeat(handling: flo
         h.advance(20)
         beside = h.steps(run)["beside"]
         assert beside.status is StepStatus.CANCELLED
+        assert beside.started is not None
         assert beside.ended is not None
-        assert beside.ended - beside.started <= 1000 * h.backend.timing.heartbeat
+        assert (beside.ended - beside.started).total_seconds() <= h.backend.timing.heartbeat
         assert h.wait_for(run.astatus()) is (RunStatus.FAILING if handling else RunStatus.FAILED)
         assert h.settle(run) is RunStatus.FAILED
         assert h.steps(run)["tidy"].status is StepStatus.COMPLETED
@@ -352,6 +353,7 @@ def test_a_pause_longer_than_the_queue_can_delay_is_kept_to_the_second() -> None
         run = h.start(w.flow, 5)
         assert h.result(run) == 5
         record = h.steps(run)["call"]
-        assert 3_600_000 <= record.started - record.history[0].ended <= 3_601_000
+        assert record.started is not None
+        assert 3600 <= (record.started - record.failed_attempts[0].ended).total_seconds() <= 3601
         assert record.takeovers == 0
         assert 5 <= sum(call.operation == "receive" for call in told.calls) <= 7

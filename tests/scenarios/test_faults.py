@@ -170,7 +170,7 @@ def test_the_reaper_leaves_young_and_ended_runs_alone(harness: OpenHarness) -> N
 
 def age(h: Harness, run_id: str, seconds: float) -> None:
     """Makes a live run look older than it is."""
-    run = h.wait_for(h.client.aget(run_id))
+    run = h.wait_for(h.client.lifecycle.get(run_id))
     created = run.created - int(seconds * 1000)
     item = h.wait_for(h.backend.table.get(run_key(run_id))) or {}
     isk = str(item["isk"]).replace(f"{run.created:015d}", f"{created:015d}")
@@ -251,7 +251,7 @@ def test_a_dead_letter_of_a_sound_step_begins_it_again_and_the_run_completes(har
     h.start_worker()
     assert h.settle(run) is RunStatus.COMPLETED
     assert h.steps(run)["reserve"].takeovers == 1
-    assert [past.error.partition(":")[0] for past in h.steps(run)["reserve"].history] == ["DeadLetter"]
+    assert [past.error.partition(":")[0] for past in h.steps(run)["reserve"].failed_attempts] == ["DeadLetter"]
     assert (shop.bodies["reserve"], shop.bodies["release"]) == (1, 0)
 
 

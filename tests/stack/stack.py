@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import boto3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from detent import Client, StepRecord
+from detent import Client, portal
 from detent_infra.ports import Backend
+from detent_state_machine.records import StepRecord
 
 from tests.service.deployed import function_processes
 from tests.stack.ledger import Ledger, table_name
@@ -66,7 +67,8 @@ class Stack:
         return self.client.lifecycle.backend
 
     def step(self, run_id: str, path: str) -> StepRecord | None:
-        return dict(self.client.steps(run_id))[path]
+        steps = portal.run(self.client.lifecycle.steps(run_id))
+        return next((step for step in steps if step.path == path), None)
 
     def cli(self, *arguments: str, code: int = 0) -> str:
         """What `detent …` printed, in a process of its own that knows nothing but the stack's URL."""

@@ -29,6 +29,6 @@ def test_runs_in_flight_keep_their_definition_and_new_ones_take_the_new(stack: S
     assert stack.ledger.count(new)["polish done"] == 1
     assert old.result(timeout=PATIENCE) == "held, finished by edition 2", "bodies are the new code's"
     assert stack.ledger.count(old.id)["polish done"] == 0
-    assert [path for path, _ in stack.client.steps(old.id)] == ["hold", "finish"]
-    assert [path for path, _ in stack.client.steps(new)] == ["hold", "polish", "finish"]
+    assert [step.path for step in stack.client.steps(old.id)] == ["hold", "finish"]
+    assert [step.path for step in stack.client.steps(new)] == ["hold", "polish", "finish"]
     assert stack.client.get(old.id).version == app.growing.definition.version != stack.client.get(new).version

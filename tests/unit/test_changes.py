@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from detent import App, Context, Retry, RunHandle, RunStatus, StepChange
@@ -29,8 +30,13 @@ def failed(*starts: int, took: int = 5) -> list[PastAttempt]:
     return [PastAttempt(start, start + took, "ValueError: no\nluck") for start in starts]
 
 
+def milliseconds(time: datetime) -> int:
+    """Since the epoch."""
+    return (time - datetime.fromtimestamp(0, UTC)) // timedelta(milliseconds=1)
+
+
 def told(record: StepRecord, run: RunRecord = RUN) -> list[tuple[int, str]]:
-    return [(change.time, change_text(change)) for change in step_changes(run, record)]
+    return [(milliseconds(change.time), change_text(change)) for change in step_changes(run, record)]
 
 
 FIRST = "attempt 1 failed, again in 15 ms: ValueError: no luck"
@@ -99,7 +105,7 @@ def test_no_attempt_is_told_twice_or_not_at_all_when_older_ones_are_dropped() ->
     changes, times = Changes(), []
     for count in range(1, 15):
         step = record(StepStatus.RETRYING, failed(*range(100, 100 + 100 * count, 100)), started=100 * count, due=9_000)
-        times += [(change.time, change.attempt) for change in changes.of(RUN, [("charge", step)])]
+        times += [(milliseconds(change.time), change.attempt) for change in changes.of(RUN, [("charge", step)])]
     assert times == [(100 * count + 5, count) for count in range(1, 15)]
 
 
@@ -112,7 +118,7 @@ def test_attempts_of_one_millisecond_are_told_each() -> None:
 
 def seen(h: Harness, run: RunHandle[str]) -> list[tuple[str, str, int, str]]:
     async def collect() -> list[StepChange]:
-        return [change async for change in run.aevents()]
+        return [change async for change in run.ahistory()]
 
     changes = h.wait_for(collect())
     assert [change.time for change in changes] == sorted(change.time for change in changes)
@@ -123,7 +129,7 @@ def seen(h: Harness, run: RunHandle[str]) -> list[tuple[str, str, int, str]]:
     ]
 
 
-def test_the_events_of_a_run_are_its_failed_attempts_and_the_ends_of_its_steps() -> None:
+def test_the_history_of_a_run_is_its_failed_attempts_and_the_ends_of_its_steps() -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=int, output=str)
 

@@ -150,7 +150,7 @@ def test_a_context_collects_what_is_committed_in_order() -> None:
     ctx = context(delivery=Delivery.EXACTLY_ONCE)
     ctx.commit(Put("c", "1", {}))
     ctx.commit(Put("c", "2", {}), Delete("d", "1"))
-    assert [write.key for write in ctx.committed] == [data_key("c", "1"), data_key("c", "2"), data_key("d", "1")]
+    assert ctx.committed == (Put("c", "1", {}), Put("c", "2", {}), Delete("d", "1"))
 
 
 @pytest.mark.parametrize("delivery", [Delivery.AT_LEAST_ONCE, Delivery.AT_MOST_ONCE])

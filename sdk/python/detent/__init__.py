@@ -15,7 +15,7 @@ handle = orders.start(order)
 """
 
 from detent_infra.executor import Failure
-from detent_infra.ports import Conflict, LogLine
+from detent_infra.ports import Conflict
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import (
     ConfigurationError,
@@ -38,7 +38,7 @@ from detent_state_machine.errors import (
     UnknownWorkflow,
     WrongState,
 )
-from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.records import ErrorInfo
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.triggers import Queue
@@ -49,6 +49,7 @@ from detent.changes import StepChange
 from detent.client import Client, RunHandle
 from detent.commit import Delete, Put, Update
 from detent.context import Context, NonRetryable, RetryAfter
+from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, StepInfo
 from detent.markers import not_
 from detent.runnable import Runnable
 from detent.task import Task
@@ -63,17 +64,20 @@ __all__ = [
     "Conflict",
     "Context",
     "CorruptRecord",
+    "DeadLetterInfo",
     "Definition",
     "DefinitionError",
     "Delete",
     "Delivery",
     "DetentError",
     "Equals",
+    "ErrorInfo",
+    "FailedAttempt",
     "Failure",
     "InputError",
     "KeyConflict",
     "LessThan",
-    "LogLine",
+    "LogEntry",
     "Missing",
     "NewerRecord",
     "NonRetryable",
@@ -90,12 +94,12 @@ __all__ = [
     "RunError",
     "RunFailed",
     "RunHandle",
-    "RunRecord",
+    "RunInfo",
     "RunStatus",
     "Runnable",
     "Step",
     "StepChange",
-    "StepRecord",
+    "StepInfo",
     "StepStatus",
     "Task",
     "Unavailable",

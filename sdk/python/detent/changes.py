@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
 
+from detent.info import moment
+
 
 @dataclass(frozen=True, slots=True)
 class StepChange:
-    """Something that happened to a step run. `time` is when, in milliseconds since the epoch.
+    """Something that happened to a step run. `time` is when, in UTC.
 
     RETRYING with an `error` is an attempt that failed, RETRYING without one an attempt that a deploy stopped. `took` is
-    how long the attempt took, `pause` how long after it the next one began or will, both in milliseconds. A step that
-    a retried run takes over from the older one changes once, at the start, with `took` None.
+    how long the attempt took, `pause` how long after it the next one began or will begin. A step that a retried run
+    takes over from the older one changes once, at the start, with `took` None.
     """
 
     path: str
     status: StepStatus
     attempt: int
-    time: int
-    took: int | None = None
-    pause: int | None = None
+    time: datetime
+    took: timedelta | None = None
+    pause: timedelta | None = None
     error: str = ""
 
 
@@ -32,13 +35,13 @@ class Changes:
     """Tells what is new since the last look."""
 
     def __init__(self) -> None:
-        self._told: Counter[tuple[str, StepStatus, int]] = Counter()
+        self._told: Counter[tuple[str, StepStatus, datetime]] = Counter()
 
     def of(self, run: RunRecord, steps: Iterable[tuple[str, StepRecord | None]]) -> list[StepChange]:
         """In the order in which they happened."""
         new: list[StepChange] = []
         for _, record in steps:
-            found: Counter[tuple[str, StepStatus, int]] = Counter()  # two attempts may end in one millisecond
+            found: Counter[tuple[str, StepStatus, datetime]] = Counter()  # two attempts may end in one millisecond
             for change in () if record is None else step_changes(run, record):
                 mark = (change.path, change.status, change.time)
                 found[mark] += 1
@@ -51,7 +54,7 @@ class Changes:
 def step_changes(run: RunRecord, record: StepRecord) -> Iterator[StepChange]:
     """Its attempts that failed before the last, of those that are kept, then its status."""
     if carried_over(run, record):
-        yield StepChange(record.path, record.status, record.attempt, run.created)
+        yield StepChange(record.path, record.status, record.attempt, moment(run.created))
         return
     failed = list(record.failed_attempts())
     if record.status is StepStatus.FAILED:
@@ -59,17 +62,22 @@ def step_changes(run: RunRecord, record: StepRecord) -> Iterator[StepChange]:
     waiting = record.status is StepStatus.RETRYING and not stopped(record)
     begins = [*(past.started for _, past in failed), record.due if waiting else record.started][1:]
     for (attempt, past), begin in zip(failed, begins, strict=True):
-        pause = max(0, begin - past.ended) if begin > past.started else None  # else none began: it was cancelled
-        ran = past.ended - past.started
-        yield StepChange(record.path, StepStatus.RETRYING, attempt, past.ended, ran, pause, past.error)
+        began = begin > past.started  # else none did: it was cancelled
+        pause = _span(past.ended, max(past.ended, begin)) if began else None
+        ran = _span(past.started, past.ended)
+        yield StepChange(record.path, StepStatus.RETRYING, attempt, moment(past.ended), ran, pause, past.error)
     if record.status is not StepStatus.RETRYING:
-        took = None if record.ended is None else record.ended - record.started
+        took = None if record.ended is None else _span(record.started, record.ended)
         ended_with = record.error if record.status is StepStatus.FAILED else None  # else it is of an attempt before
         error = "" if ended_with is None else f"{ended_with.type}: {ended_with.message}"
         at = record.started if record.ended is None else record.ended
-        yield StepChange(record.path, record.status, record.attempt, at, took, error=error)
+        yield StepChange(record.path, record.status, record.attempt, moment(at), took, error=error)
     elif not waiting:
-        yield StepChange(record.path, record.status, record.attempt + 1, record.due)
+        yield StepChange(record.path, record.status, record.attempt + 1, moment(record.due))
+
+
+def _span(since: int, until: int) -> timedelta:
+    return timedelta(milliseconds=until - since)
 
 
 def stopped(record: StepRecord) -> bool:

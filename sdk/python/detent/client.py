@@ -11,17 +11,18 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from detent_infra.connect import connect
 from detent_infra.logs.reader import LogReader
-from detent_infra.ports import Backend, LogLine, LogQuery
+from detent_infra.ports import Backend, LogQuery
 from detent_infra.runs.lifecycle import Lifecycle, NewRun, in_order
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
-from detent_state_machine.keys import data_key
+from detent_state_machine.keys import data_key, step_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item
 
 from detent import portal
 from detent.changes import Changes, StepChange
+from detent.info import LogEntry, RunInfo, StepInfo, log_entry, run_info, step_info
 from detent.json_values import Json
 from detent.runnable import Runnable
 from detent.settings import settings
@@ -70,12 +71,37 @@ class RunHandle(Generic[_Out]):
     async def acancel(self) -> None:
         await self._client.acancel(self.id)
 
-    def events(self) -> Iterator[StepChange]:
+    def input(self) -> Any:
+        """What the run was started with, as JSON values."""
+        return portal.run(self.ainput())
+
+    async def ainput(self) -> Any:
+        """`input`, async."""
+        lifecycle = self._client.lifecycle
+        text = await lifecycle.output((await lifecycle.get(self.id)).input)
+        return _ANYTHING.read(text or "null", f"The input of run {self.id}")
+
+    def output_of(self, step: str) -> Any:
+        """What one step returned, as JSON values; None if it has not completed.
+
+        Raises `UnknownStep` if the run has no such step, `UnknownRun`.
+        """
+        return portal.run(self.aoutput_of(step))
+
+    async def aoutput_of(self, step: str) -> Any:
+        """`output_of`, async."""
+        lifecycle = self._client.lifecycle
+        (await lifecycle.graph(await lifecycle.get(self.id))).step(step)
+        item = await lifecycle.backend.table.get(step_key(self.id, step))
+        text = None if item is None else await lifecycle.output(StepRecord.from_item(step, item).output)
+        return _ANYTHING.read(text or "null", f"The output of step {step!r} of run {self.id}")
+
+    def history(self) -> Iterator[StepChange]:
         """What happens to the run's steps, until it ends; what has happened before comes first.
 
-        Every failed attempt and every end of a step is told, and that a step began if a look finds it at work.
+        It has every failed attempt and every end of a step, and the beginning of a step if a look finds it at work.
         """
-        changes = self.aevents()
+        changes = self.ahistory()
         try:
             while True:
                 change = portal.run(_next(changes))
@@ -85,11 +111,11 @@ class RunHandle(Generic[_Out]):
         finally:
             portal.run(_close(changes))
 
-    async def aevents(self) -> AsyncIterator[StepChange]:
-        """`events`, async."""
-        changes = Changes()
+    async def ahistory(self) -> AsyncIterator[StepChange]:
+        """`history`, async."""
+        lifecycle, changes = self._client.lifecycle, Changes()
         while True:
-            run = await self._client.aget(self.id)
+            run = await lifecycle.get(self.id)
             for change in changes.of(run, await self._client._steps_of(run)):
                 yield change
             if not run.status.live:
@@ -227,12 +253,13 @@ class Client:
         """A handle on a run by its id. Nothing is looked up."""
         return RunHandle(self, run_id, _ANYTHING)
 
-    def get(self, run_id: str) -> RunRecord:
-        """The run's record. Raises `UnknownRun`."""
+    def get(self, run_id: str) -> RunInfo:
+        """The run as it is at this moment. Raises `UnknownRun`."""
         return portal.run(self.aget(run_id))
 
-    async def aget(self, run_id: str) -> RunRecord:
-        return await self.lifecycle.get(run_id)
+    async def aget(self, run_id: str) -> RunInfo:
+        """`get`, async."""
+        return run_info(await self.lifecycle.get(run_id))
 
     def runs(
         self,
@@ -242,7 +269,7 @@ class Client:
         since: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
-    ) -> list[RunRecord]:
+    ) -> list[RunInfo]:
         """The newest runs that match, newest first."""
         return portal.run(self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit))
 
@@ -254,22 +281,25 @@ class Client:
         since: datetime | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
-    ) -> list[RunRecord]:
+    ) -> list[RunInfo]:
         """`runs`, async."""
-        return await self.lifecycle.list(
+        found = await self.lifecycle.list(
             None if workflow is None else [workflow],
             statuses=statuses,
-            since=int(since.astimezone(UTC).timestamp() * 1000) if since else 0,
+            since=_milliseconds(since),
             metadata=metadata,
             limit=limit,
         )
+        return [run_info(record) for record in found]
 
-    def steps(self, run_id: str) -> list[tuple[str, StepRecord | None]]:
-        """Every step of the run's definition in the order of its graph, with its record if it has one."""
+    def steps(self, run_id: str) -> list[StepInfo]:
+        """Every step of the run in the order of its graph, those that have not begun too. Raises `UnknownRun`."""
         return portal.run(self.asteps(run_id))
 
-    async def asteps(self, run_id: str) -> list[tuple[str, StepRecord | None]]:
-        return await self._steps_of(await self.lifecycle.get(run_id))
+    async def asteps(self, run_id: str) -> list[StepInfo]:
+        """`steps`, async."""
+        run = await self.lifecycle.get(run_id)
+        return [step_info(path, record) for path, record in await self._steps_of(run)]
 
     async def _steps_of(self, run: RunRecord) -> list[tuple[str, StepRecord | None]]:
         return in_order(await self.lifecycle.graph(run), await self.lifecycle.steps(run.run_id))
@@ -279,11 +309,18 @@ class Client:
         return portal.run(self.lifecycle.definitions.newest(workflow))
 
     def logs(
-        self, run_id: str, *, pattern: str = "", since: int = 0, step: str = "", level: str = "", follow: bool = False
-    ) -> Iterator[LogLine]:
-        """The run's log lines that match the CloudWatch filter pattern, of this step and from this level on.
+        self,
+        run_id: str,
+        *,
+        pattern: str = "",
+        since: datetime | None = None,
+        step: str = "",
+        level: str = "",
+        follow: bool = False,
+    ) -> Iterator[LogEntry]:
+        """The run's log: the lines that match the CloudWatch filter pattern, of this step, from this level on.
 
-        `since` is in milliseconds since the epoch. With `follow`, until the run has ended. Raises `UnknownRun`.
+        With `follow`, until the run has ended. Raises `UnknownRun`, `InputError` for a wrong pattern or level.
         """
         lines = self.alogs(run_id, pattern=pattern, since=since, step=step, level=level, follow=follow)
         try:
@@ -296,15 +333,22 @@ class Client:
             portal.run(_close(lines))
 
     async def alogs(
-        self, run_id: str, *, pattern: str = "", since: int = 0, step: str = "", level: str = "", follow: bool = False
-    ) -> AsyncIterator[LogLine]:
+        self,
+        run_id: str,
+        *,
+        pattern: str = "",
+        since: datetime | None = None,
+        step: str = "",
+        level: str = "",
+        follow: bool = False,
+    ) -> AsyncIterator[LogEntry]:
         """`logs`, async."""
         reader = LogReader(self.lifecycle)
-        query = LogQuery(path=step, level=level, pattern=pattern, since=since)
-        async with aclosing(reader.pages(query, [await self.aget(run_id)], follow=follow)) as pages:
+        query = LogQuery(path=step, level=level, pattern=pattern, since=_milliseconds(since))
+        async with aclosing(reader.pages(query, [await self.lifecycle.get(run_id)], follow=follow)) as pages:
             async for page in pages:
                 for line in page.lines:
-                    yield line
+                    yield log_entry(line)
 
     def read(self, collection: str, key: str) -> Item | None:
         """An entry that steps wrote with `ctx.commit`, or None."""
@@ -338,6 +382,11 @@ _ANYTHING: Json[object] = Json(UNANNOTATED)
 
 def _input(workflow: Runnable[Any, Any], value: object) -> str:
     return workflow.input_json.write(value, f"The input of workflow {workflow.name!r}")
+
+
+def _milliseconds(time: datetime | None) -> int:
+    """Since the epoch; a time without an offset is local, as Python takes it."""
+    return 0 if time is None else int(time.astimezone(UTC).timestamp() * 1000)
 
 
 _T = TypeVar("_T")

@@ -32,6 +32,7 @@ class Context:
         self._attempt = attempt
         self.log = RunLog(attempt)
         """Writes lines to the run's log: `ctx.log.info("charged", cents=5)`."""
+        self._committed: list[DataWrite] = []
         self._writes: list[writes.Write] = []
 
     @property
@@ -92,9 +93,10 @@ class Context:
         keys = [write.key for write in (*self._writes, *converted)]
         if len(keys) > MAX_WRITES or len(set(keys)) < len(keys):
             raise InputError(f"A step commits at most {MAX_WRITES} writes, each to another entry.")
+        self._committed += changes
         self._writes += converted
 
     @property
-    def committed(self) -> tuple[writes.Write, ...]:
-        """What `commit` has collected so far, for tests and for the executor."""
-        return tuple(self._writes)
+    def committed(self) -> tuple[DataWrite, ...]:
+        """What `commit` has collected so far, for tests."""
+        return tuple(self._committed)

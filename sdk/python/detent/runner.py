@@ -102,7 +102,7 @@ class Runner:
         try:
             arguments = body.arguments(attempt, context)
             value = await self._call(body, arguments)
-            return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), context.committed)
+            return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), tuple(context._writes))
         except asyncio.CancelledError as error:
             if attempt.control.cancelled:
                 raise

@@ -103,7 +103,7 @@ async def _answer(options: Options, question: Question) -> Answer:
 async def _runs(client: Client, question: Question) -> list[str]:
     if question.run is not None:
         return [await run_id_of(client, question.run)]
-    found = await client.aruns(question.workflow, statuses=ENDED, limit=question.limit)
+    found = await client.lifecycle.list([question.workflow or ""], statuses=ENDED, limit=question.limit)
     if not found:
         await client.lifecycle.definitions.newest(question.workflow or "")  # a wrong name is told as that
         raise UnknownRun(f"No run of {question.workflow!r} has ended yet.", advice="Name a live one by its id.")

@@ -122,7 +122,7 @@ async def watch_runs(client: Client, feed: Feed, every: float) -> None:
     known: dict[str, RunStatus] | None = None
     while True:
         try:
-            runs = await client.aruns(limit=WATCHED_RUNS)
+            runs = await client.lifecycle.list(limit=WATCHED_RUNS)
         except Unavailable as error:
             feed.event(StepStatus.RETRYING, "", "the backend does not answer", str(error))
         else:

@@ -18,7 +18,7 @@ from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.changes import Changes, StepChange, stopped
-from detent.cli.output import console, duration, iso, local_time, mark, name, one_line, symbol, write_json
+from detent.cli.output import console, duration, iso, mark, name, one_line, symbol, write_json
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
 
@@ -147,7 +147,7 @@ class Lines:
             self._err.print(f"run {run.run_id}", soft_wrap=True)
             self._begun = True
         for change in self._changes.of(run, rows):
-            head = f"{local_time(change.time, '%H:%M:%S')} {symbol(mark(change.status), self._err)}"
+            head = f"{change.time.astimezone():%H:%M:%S} {symbol(mark(change.status), self._err)}"
             self._err.print(f"{head} {name(change.path)} {change_text(change)}", soft_wrap=True)
 
     def no_worker(self, url: str) -> None:

@@ -200,7 +200,7 @@ def _too_long(timeout: float, reached: int) -> Unavailable:
 
 
 async def _runs(client: Client, run_id: str, children: bool) -> list[RunRecord]:
-    return await LogReader(client.lifecycle).family(run_id) if children else [await client.aget(run_id)]
+    return await LogReader(client.lifecycle).family(run_id) if children else [await client.lifecycle.get(run_id)]
 
 
 async def _check_names(client: Client, wanted: Wanted, runs: Sequence[RunRecord]) -> None:

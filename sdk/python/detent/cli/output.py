@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from detent_state_machine.status import RunStatus, StepStatus
@@ -129,8 +129,9 @@ def shortened(text: str, limit: int) -> str:
 # ---- times ----------------------------------------------------------------------------------------------------
 
 
-def duration(milliseconds: int) -> str:
-    """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`."""
+def duration(took: int | timedelta) -> str:
+    """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`. A number is in milliseconds."""
+    milliseconds = took if isinstance(took, int) else took // timedelta(milliseconds=1)
     if milliseconds < 1000:
         return f"{max(0, milliseconds)} ms"
     if milliseconds < 60_000:  # cut, not rounded: 59.99 s are not 60.0 s
@@ -161,11 +162,11 @@ def clock_time(milliseconds: int) -> str:
     return f"{local_time(milliseconds, '%H:%M:%S')}.{milliseconds % 1000:03}"
 
 
-def iso(milliseconds: int | None) -> str | None:
-    """ISO 8601 in UTC with milliseconds, as `--json` shows times."""
-    if milliseconds is None:
+def iso(time: int | datetime | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, as `--json` shows times. A number is in milliseconds since the epoch."""
+    if time is None:
         return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    moment = datetime.fromtimestamp(time / 1000, UTC) if isinstance(time, int) else time
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -229,7 +229,7 @@ async def run_id_of(client: Client, given: str) -> str:
     """The run id meant by an argument. Raises `UnknownRun` if `last` is asked for and there is none."""
     if given != LAST:
         return given
-    newest = await client.aruns(limit=1)
+    newest = await client.lifecycle.list(limit=1)
     if not newest:
         must_be_whole(client)
         raise UnknownRun(f"There is no last run: {client.url} has none.", advice="Start one with `detent run`.")

@@ -130,14 +130,14 @@ async def _follow(client: Client, run_id: str, view: View, *, as_json: bool, her
         text = await client.lifecycle.result(run_id)
     except RunError as error:
         if as_json:
-            run = await client.aget(run_id)
+            run = await client.lifecycle.get(run_id)
             failed = {"step": run.failed_step, "type": run.error.type if run.error else None, "message": error.message}
             ended = {"event": "end", "time": iso(run.ended), "run_id": run_id, "status": run.status.value}
             write_json({**ended, "output": None, "error": failed}, lines=True)
         raise
     output: object = json.loads(text or "null")
     if as_json:
-        run = await client.aget(run_id)
+        run = await client.lifecycle.get(run_id)
         ended = {"event": "end", "time": iso(run.ended), "run_id": run_id, "status": run.status.value}
         write_json({**ended, "output": output, "error": None}, lines=True)
     else:

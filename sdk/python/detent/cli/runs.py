@@ -73,7 +73,13 @@ async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]
     statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
     metadata = arguments.metadata(wanted.metadata)
     async with opened(options) as client:
-        found = await client.aruns(wanted.workflow, statuses=statuses, since=since, metadata=metadata, limit=limit)
+        found = await client.lifecycle.list(
+            None if wanted.workflow is None else [wanted.workflow],
+            statuses=statuses,
+            since=0 if since is None else int(since.timestamp() * 1000),
+            metadata=metadata,
+            limit=limit,
+        )
         if not found:
             must_be_whole(client)
         if not found and wanted.workflow is not None:

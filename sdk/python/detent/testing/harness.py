@@ -22,17 +22,17 @@ from detent_infra.engine import Engine
 from detent_infra.executor import Attempt, Control, Executor, Outcome
 from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Backend, DeadLetter, LogLine, Timing
+from detent_infra.ports import Backend, Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
-from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery, RunStatus
 from pydantic_core import to_json
 
 from detent.app import App
 from detent.client import Client, RunHandle
 from detent.context import Context
+from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
 from detent.runnable import Runnable
 from detent.runner import failed
 from detent.testing.clock import EPOCH, VirtualLoop
@@ -120,9 +120,9 @@ class Harness(AbstractContextManager["Harness"]):
         found = self.wait_for(self.client.aruns(workflow.name, limit=1_000))
         return [RunHandle(self.client, run.run_id, workflow.output_json) for run in reversed(found)]
 
-    def dead_letters(self, queue: str) -> list[DeadLetter]:
-        """What messages of the queue could start nothing, each with the reason (at most 10)."""
-        return self.wait_for(self.backend.source(queue).dead_letters(10))
+    def dead_letters(self, queue: str) -> list[DeadLetterInfo]:
+        """The messages of the queue that could start nothing, each with the reason (at most 10)."""
+        return [dead_letter_info(letter) for letter in self.wait_for(self.backend.source(queue).dead_letters(10))]
 
     def result(self, run: RunHandle[_Out], *, within: float = DAY) -> _Out:
         """The run's output, as soon as it has one; `within` bounds the time that passes, in seconds.
@@ -154,14 +154,18 @@ class Harness(AbstractContextManager["Harness"]):
         """Lets this much time pass, and everything happen that is due."""
         self.wait_for(asyncio.sleep(seconds))
 
-    def steps(self, run: RunHandle[Any]) -> dict[str, StepRecord]:
-        """The records of the run's step runs, by path; none for a step that has not started."""
-        return {record.path: record for record in self.wait_for(self.client.lifecycle.steps(run.id))}
+    def steps(self, run: RunHandle[Any]) -> dict[str, StepInfo]:
+        """The run's steps that have begun, by path."""
+        return {step.path: step for step in self.wait_for(self.client.asteps(run.id)) if step.status is not None}
 
-    def logs(self, run: RunHandle[Any], pattern: str = "") -> list[LogLine]:
+    def output_of(self, run: RunHandle[Any], step: str) -> Any:
+        """What one step of the run returned, as JSON values; None if it has not completed. Raises `UnknownStep`."""
+        return self.wait_for(run.aoutput_of(step))
+
+    def logs(self, run: RunHandle[Any], pattern: str = "") -> list[LogEntry]:
         """The run's log lines that match the CloudWatch filter pattern."""
 
-        async def read() -> list[LogLine]:
+        async def read() -> list[LogEntry]:
             return [line async for line in self.client.alogs(run.id, pattern=pattern)]
 
         return self.wait_for(read())
@@ -228,7 +232,7 @@ def context(
     attempt: int = 1,
     delivery: Delivery = Delivery.AT_LEAST_ONCE,
     metadata: Mapping[str, str] | None = None,
-    lines: list[LogLine] | None = None,
+    lines: list[LogEntry] | None = None,
 ) -> Context:
     """A context for calling a step's function directly. Log lines go to `lines`; `committed` shows the writes."""
     sink = lines if lines is not None else []
@@ -242,7 +246,7 @@ def context(
             idempotency_key=f"{run_id}/{step}",
             input="null",
             outputs={},
-            control=Control(sink.append, lambda: EPOCH, EPOCH + 60_000),
+            control=Control(lambda line: sink.append(log_entry(line)), lambda: EPOCH, EPOCH + 60_000),
             metadata=metadata or {},
         )
     )
