@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
 from detent.testing.simulation.relay import RelayedTable, TableCall
-from detent_infra.ops.cost.metering import size_of
 from detent_infra.ports import Backend, Queue, Received, Table
+from detent_state_machine.item_limits import size_of
 from detent_state_machine.writes import Item, Key
 
 _T = TypeVar("_T")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from detent_infra.aws.expressions import to_item
-from detent_infra.ops.cost.metering import Usage, index_units, item_size, queue_requests, read_units, write_units
+from detent_infra.ops.cost.metering import Usage, index_units, queue_requests, read_units, write_units
 from detent_infra.ops.cost.prices import MILLION, cost_of
+from detent_state_machine.item_limits import item_size
 from detent_state_machine.writes import Item
 
 Attributes: TypeAlias = Mapping[str, Any]

@@ -16,16 +16,16 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
+from detent_state_machine import item_limits
 from detent_state_machine.errors import CorruptRecord, InputError, PayloadTooLarge
 from detent_state_machine.records import INDEXED
-from detent_state_machine.writes import Delete, Item, Key, Write, apply, holds
+from detent_state_machine.writes import Item, Key, Write, holds
 
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.logs.lines import FOLLOW_EVERY, fit, polled, selects
 from detent_infra.ports import (
     MAX_BLOB,
-    MAX_TRANSACTION,
     Backend,
     Clock,
     Conflict,
@@ -67,22 +67,25 @@ class MemoryTable:
             return [self._store.items.get(key) for key in keys]
 
     async def write(self, write: Write) -> Item | None:
+        item_limits.check(write)
         with self._store.lock:
             current = self._store.items.get(write.key)
             if not holds(write.expect, current):
                 raise Conflict(current)
-            return self._apply(write, current)
+            after = item_limits.applied(write, current)
+            self._replace(write.key, current, after)
+            return after
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        if len(writes) > MAX_TRANSACTION or len({write.key for write in writes}) < len(writes):
-            raise InputError(f"A transaction takes at most {MAX_TRANSACTION} writes, each to another item.")
+        item_limits.check_transaction(writes)
         with self._store.lock:
             current = [self._store.items.get(write.key) for write in writes]
             for index, (write, item) in enumerate(zip(writes, current, strict=True)):
                 if not holds(write.expect, item):
                     raise Conflict(item, index=index)
-            for write, item in zip(writes, current, strict=True):
-                self._apply(write, item)
+            after = item_limits.applied_together(writes, current)
+            for write, old, new in zip(writes, current, after, strict=True):
+                self._replace(write.key, old, new)
 
     async def query(
         self,
@@ -125,9 +128,8 @@ class MemoryTable:
             found = tuple((key, _indexed(self._store.items[key])) for _, key in chosen[:limit])
             return Page(found, chosen[limit - 1][0] if len(chosen) > limit else None)
 
-    def _apply(self, write: Write, current: Item | None) -> Item | None:
-        after = apply(write, current)
-        store, key = self._store, write.key
+    def _replace(self, key: Key, current: Item | None, after: Item | None) -> None:
+        store = self._store
         if after is None:
             if current is not None:
                 del store.items[key]
@@ -142,7 +144,6 @@ class MemoryTable:
                 store.index[old[0]].remove((old[1], key))
             if new:
                 insort(store.index[new[0]], (new[1], key))
-        return after
 
 
 def _index_entry(item: Item | None) -> tuple[str, str] | None:
@@ -348,7 +349,7 @@ def memory_backend(
             for key, item in list(store.items.items()):
                 expires = item.get("expires")
                 if isinstance(expires, int) and expires < now:
-                    table._apply(Delete(key), item)
+                    table._replace(key, item, None)
 
     return Backend(
         url="memory://",

@@ -27,9 +27,6 @@ Ids: TypeAlias = Callable[[], str]
 MAX_BLOB = 64 * 1024 * 1024
 """Bytes of one blob, in every adapter: what starts on one backend starts on all."""
 
-MAX_TRANSACTION = 100
-"""Writes in one transaction, each to another item (DynamoDB's limit)."""
-
 
 class Conflict(DetentError):
     """A condition was false. Carries what is stored, so that nobody reads it again.
@@ -52,7 +49,11 @@ class Page:
 
 
 class Table(Protocol):
-    """Items under (partition key, sort key). Reads are strongly consistent, writes atomic per item."""
+    """Items under (partition key, sort key). Reads are strongly consistent, writes atomic per item.
+
+    Every adapter refuses what another refuses: a write that can never succeed, by `item_limits` or because it adds to
+    an attribute of another kind, is an `InputError`, and nothing was written.
+    """
 
     async def get(self, key: Key) -> Item | None:
         """The item as of the last acknowledged write, or None."""
@@ -70,7 +71,7 @@ class Table(Protocol):
         ...
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        """Applies all writes or none. At most `MAX_TRANSACTION`, each to another key.
+        """Applies all writes or none. At most 100, each to another key.
 
         Raises `Conflict` with the index of the first refused write and that item.
         """

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never, cast
+
+from detent_state_machine.errors import InputError
 
 Value: TypeAlias = str | int | bool | frozenset[int] | frozenset[str]
 """What an attribute can hold. Integers stay within 64 bits; sets are never empty; structures are JSON strings."""
@@ -21,6 +23,9 @@ class Key(NamedTuple):
 
     pk: str
     sk: str
+
+    def __str__(self) -> str:
+        return f"The item {self.sk[:80]!r} of {self.pk[:80]!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +134,10 @@ def holds(expect: Expect | None, item: Item | None) -> bool:
 
 
 def apply(write: Write, item: Item | None) -> Item | None:
-    """The item as it is after the write (None: deleted). The caller has checked `expect`."""
+    """The item as it is after the write (None: deleted). The caller has checked `expect`.
+
+    Raises `InputError` if the write adds to an attribute of another kind.
+    """
     match write:
         case Put(item=new):
             return dict(new)
@@ -139,7 +147,7 @@ def apply(write: Write, item: Item | None) -> Item | None:
             after: dict[str, Value] = dict(item or {})
             after.update(write.set)
             for name, more in write.add.items():
-                after[name] = _sum(after.get(name), more)
+                after[name] = _sum(write.key, name, after.get(name), more)
             for name in write.remove:
                 after.pop(name, None)
             return after
@@ -152,9 +160,34 @@ def _same(stored: Value, wanted: Value) -> bool:
     return stored == wanted and isinstance(stored, bool) == isinstance(wanted, bool)
 
 
-def _sum(stored: Value | None, more: int | frozenset[int] | frozenset[str]) -> Value:
+def kind_of(value: Value) -> str:
+    """What the value is, in words."""
+    match value:
+        case bool():
+            return "a bool"
+        case int():
+            return "a number"
+        case str():
+            return "a text"
+        case frozenset():
+            return "a set of texts" if _members(value) is str else "a set of numbers"
+        case _:
+            assert_never(value)
+
+
+def _sum(key: Key, name: str, stored: Value | None, more: int | frozenset[int] | frozenset[str]) -> Value:
+    if stored is None:
+        return more
     if isinstance(more, int):
-        return (stored if isinstance(stored, int) else 0) + more
-    if isinstance(stored, frozenset):
-        return stored | more  # type: ignore[operator]  # an attribute keeps one kind of member
-    return more
+        if isinstance(stored, int) and not isinstance(stored, bool):
+            return stored + more
+    elif isinstance(stored, frozenset) and _members(stored) is _members(more):
+        return cast("frozenset[str]", stored) | cast("frozenset[str]", more)
+    raise InputError(
+        f"{key}: {kind_of(more)} cannot be added to {name!r}, which is {kind_of(stored)}.",
+        advice="Add what the attribute holds, or replace it with `set`.",
+    )
+
+
+def _members(of: frozenset[int] | frozenset[str]) -> type:
+    return type(next(iter(of), ""))

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from detent_infra.ports import MAX_TRANSACTION, Backend, Conflict, Page, Table
+from detent_infra.ports import Backend, Conflict, Page, Table
 from detent_state_machine.errors import InputError
+from detent_state_machine.item_limits import MAX_TRANSACTION
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,

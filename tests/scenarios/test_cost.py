@@ -19,13 +19,14 @@ from detent_functions.telemetry import invocation
 from detent_infra.memory import memory_backend
 from detent_infra.ops.cost.estimate import estimate
 from detent_infra.ops.cost.facts import Facts
-from detent_infra.ops.cost.metering import Usage, size_of
+from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, cost_of
 from detent_infra.ops.cost.reading import read_facts
 from detent_infra.ops.cost.replay import LOG_BYTES_PER_INVOCATION, RUN
 from detent_infra.ports import Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.graph import GROUP
+from detent_state_machine.item_limits import size_of
 from detent_state_machine.keys import step_key
 from detent_state_machine.status import RunStatus
 

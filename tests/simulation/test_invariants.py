@@ -17,7 +17,7 @@ from detent_state_machine.messages import Drive, Start, encode
 from detent_state_machine.records import NULL, ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import Delivery, RunStatus
 from detent_state_machine.transitions import Change, Writer
-from detent_state_machine.writes import Delete, Put, Update
+from detent_state_machine.writes import Delete, Put, Update, apply
 
 from tests.simulation.by_hand import VALUE, Hand, by_hand
 from tests.simulation.check import check_end
@@ -44,7 +44,8 @@ class World:
         self.write(Put(keys.run_key(RUN), self.run.to_item()))
 
     def write(self, write: Any) -> None:
-        self.table._apply(write, self.store.items.get(write.key))
+        current = self.store.items.get(write.key)
+        self.table._replace(write.key, current, apply(write, current))
 
     def complete(self, path: str, owner: str = "me") -> None:
         me = Writer(RUN, path, owner, inline=True)

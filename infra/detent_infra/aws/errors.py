@@ -69,7 +69,14 @@ def translate(error: ClientError | BotoCoreError | ResponseParserError, resource
 
 def too_large(said: str) -> bool:
     """Whether a validation message of DynamoDB is about size."""
-    return re.search(r"size.*exceed|exceed.*size|more than \d+ ?[KM]B", said, re.IGNORECASE) is not None
+    return (
+        re.search(r"size.*exceed|exceed.*size|exceed.*\d ?[KM]B|more than \d+ ?[KM]B", said, re.IGNORECASE) is not None
+    )
+
+
+def is_misconfigured(said: str) -> bool:
+    """Whether a validation message of DynamoDB is about the table's keys: no other write would fare better."""
+    return re.search(r"key element|does not match the schema|Missing the key", said, re.IGNORECASE) is not None
 
 
 def _throttled(refusal: _Refusal) -> DetentError:

@@ -9,12 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING, assert_never, cast
 
 from botocore.exceptions import ClientError
-from detent_state_machine.errors import ConfigurationError, InputError, PayloadTooLarge, Unavailable
+from detent_state_machine import item_limits
+from detent_state_machine.errors import (
+    ConfigurationError,
+    DetentError,
+    InputError,
+    PayloadTooLarge,
+    Unavailable,
+)
 from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Delete, Item, Key, Put, Update, Write
 
 from detent_infra.aws.calls import ATTEMPTS, Calls, pause
-from detent_infra.aws.errors import Contended, code_of, too_large
+from detent_infra.aws.errors import Contended, code_of, is_misconfigured, too_large
 from detent_infra.aws.expressions import (
     Aliases,
     delete_request,
@@ -25,7 +32,7 @@ from detent_infra.aws.expressions import (
     update_request,
 )
 from detent_infra.aws.resources import Clients
-from detent_infra.ports import MAX_TRANSACTION, Conflict, Page
+from detent_infra.ports import Conflict, Page
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.literals import ReturnConsumedCapacityType
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
 
 INDEX = "runs"
 MAX_BATCH_GET = 100
+SMALLER = "Make the values smaller, or store them elsewhere and keep where they are."
 
 
 class DynamoTable:
@@ -52,15 +60,7 @@ class DynamoTable:
         self._capacity: ReturnConsumedCapacityType = "TOTAL" if measure else "NONE"
 
     async def get(self, key: Key) -> Item | None:
-        answer = await self._calls(
-            lambda: self._clients.dynamodb.get_item(
-                TableName=self._table,
-                Key=key_attributes(key),
-                ConsistentRead=True,
-                ReturnConsumedCapacity=self._capacity,
-            )
-        )
-        return to_item(answer["Item"]) if "Item" in answer else None
+        return await self._calls(lambda: self._read(key))
 
     async def get_many(self, keys: Sequence[Key]) -> list[Item | None]:
         chunks = [keys[at : at + MAX_BATCH_GET] for at in range(0, len(keys), MAX_BATCH_GET)]
@@ -93,6 +93,7 @@ class DynamoTable:
         )
 
     async def write(self, write: Write) -> Item | None:
+        item_limits.check(write)
         return await self._calls(lambda: self._write(write))
 
     def _write(self, write: Write) -> Item | None:
@@ -116,13 +117,37 @@ class DynamoTable:
                 case _:
                     assert_never(write)
         except ClientError as error:
-            if code_of(error) != "ConditionalCheckFailedException":
-                raise
-            raise Conflict(_stored(cast("Mapping[str, object]", error.response))) from None
+            if code_of(error) == "ConditionalCheckFailedException":
+                raise Conflict(_stored(cast("Mapping[str, object]", error.response))) from None
+            if code_of(error) == "ValidationException":
+                raise self._invalid([write], error.response.get("Error", {}).get("Message", "")) from None
+            raise
+
+    def _invalid(self, writes: Sequence[Write], said: str) -> DetentError:
+        """Why the table took one of the writes for invalid: AWS names neither the attribute nor what it holds."""
+        what = f"{writes[0].key}" if len(writes) == 1 else f"One of {len(writes)} writes in a transaction"
+        if too_large(said):
+            return PayloadTooLarge(f"{what} is too large: {said}.", advice=SMALLER)
+        if is_misconfigured(said):
+            return ConfigurationError(
+                f"The table {self._table!r} is not one of detent's: {said}.", advice="Deploy the stack's own table."
+            )
+        for write in writes:
+            if isinstance(write, Update) and write.add:
+                try:
+                    item_limits.applied(write, self._read(write.key))
+                except InputError as explained:
+                    return explained
+        return InputError(f"{what}: the table {self._table!r} refused it: {said}.")
+
+    def _read(self, key: Key) -> Item | None:
+        answer = self._clients.dynamodb.get_item(
+            TableName=self._table, Key=key_attributes(key), ConsistentRead=True, ReturnConsumedCapacity=self._capacity
+        )
+        return to_item(answer["Item"]) if "Item" in answer else None
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        if len(writes) > MAX_TRANSACTION or len({write.key for write in writes}) < len(writes):
-            raise InputError(f"A transaction takes at most {MAX_TRANSACTION} writes, each to another item.")
+        item_limits.check_transaction(writes)
         if writes:
             await self._calls(lambda: self._transact(writes))
 
@@ -132,10 +157,30 @@ class DynamoTable:
             # botocore adds a token, so sending it again after a lost reply does not apply it twice.
             self._clients.dynamodb.transact_write_items(TransactItems=requests, ReturnConsumedCapacity=self._capacity)
         except ClientError as error:
+            if code_of(error) == "ValidationException":
+                raise self._invalid(writes, error.response.get("Error", {}).get("Message", "")) from None
             if code_of(error) != "TransactionCanceledException":
                 raise
             reasons = cast("list[Mapping[str, object]]", error.response.get("CancellationReasons", []))
-            raise _cancelled(reasons, self._table) from None
+            raise self._cancelled(writes, reasons) from None
+
+    def _cancelled(self, writes: Sequence[Write], reasons: Sequence[Mapping[str, object]]) -> DetentError:
+        """Why a transaction wrote nothing. A false condition counts most: trying again would not make it true."""
+        for index, reason in enumerate(reasons):
+            if reason.get("Code") == "ConditionalCheckFailed":
+                return Conflict(_stored(reason), index=index)
+        for write, reason in zip(writes, reasons, strict=False):
+            code, said = str(reason.get("Code")), str(reason.get("Message"))
+            if code in ("ValidationError", "DuplicateItem", "ItemCollectionSizeLimitExceeded"):
+                return self._invalid([write], said)
+            if code not in _MAY_PASS:
+                return ConfigurationError(
+                    f"The table {self._table!r} refused a write of a transaction ({write.key}): {code}: {said}",
+                    advice="Run `detent doctor`; if it finds nothing wrong, this is a bug of detent.",
+                )
+        return Contended(
+            f"Another write had an item of a transaction on the table {self._table!r}.", advice="Try again."
+        )
 
     def _request(self, write: Write) -> TransactWriteItemTypeDef:
         match write:
@@ -270,25 +315,6 @@ def _from_cursor(after: str) -> tuple[str, Key]:
 def _stored(refusal: Mapping[str, object]) -> Item | None:
     item = refusal.get("Item")
     return to_item(cast("Mapping[str, AttributeValueTypeDef]", item)) if item else None
-
-
-def _cancelled(
-    reasons: Sequence[Mapping[str, object]], table: str
-) -> Conflict | Contended | PayloadTooLarge | ConfigurationError:
-    """Why a transaction wrote nothing. A false condition counts most: trying again would not make it true."""
-    for index, reason in enumerate(reasons):
-        if reason.get("Code") == "ConditionalCheckFailed":
-            return Conflict(_stored(reason), index=index)
-    for index, reason in enumerate(reasons):
-        code, said = str(reason.get("Code")), str(reason.get("Message"))
-        if code == "ItemCollectionSizeLimitExceeded" or (code == "ValidationError" and too_large(said)):
-            return PayloadTooLarge(f"Write {index} of a transaction on the table {table!r} is too large: {said}")
-        if code not in _MAY_PASS:
-            return ConfigurationError(
-                f"The table {table!r} refused write {index} of a transaction: {code}: {said}",
-                advice="Run `detent doctor`; if it finds nothing wrong, this is a bug of detent.",
-            )
-    return Contended(f"Another write had an item of a transaction on the table {table!r}.", advice="Try again.")
 
 
 _MAY_PASS = frozenset(

@@ -11,7 +11,7 @@ from typing import TypeAlias, assert_never
 
 from detent_state_machine import decide, retry, transitions
 from detent_state_machine.definition import StepDefinition
-from detent_state_machine.errors import CorruptRecord, DetentError, InputError, PayloadTooLarge
+from detent_state_machine.errors import CorruptRecord, DetentError, InputError
 from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import Writer
@@ -279,7 +279,7 @@ class Steps:
                 return await self._complete(session, me, seen, outcome, started)
             except Conflict as conflict:
                 outcome = Failed(_refused(conflict))
-            except PayloadTooLarge as error:
+            except InputError as error:  # no later attempt would fare better: what it writes can never be stored
                 outcome = Failed(_final(error))
         return await self._fail(session, me, seen, outcome.error, started)
 

@@ -7,11 +7,12 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import cast
 
+from detent_state_machine import item_limits
 from detent_state_machine.errors import CorruptRecord, InputError
 from detent_state_machine.records import INDEXED
-from detent_state_machine.writes import Item, Key, Value, Write, apply, holds
+from detent_state_machine.writes import Item, Key, Value, Write, holds
 
-from detent_infra.ports import MAX_TRANSACTION, Conflict, Page
+from detent_infra.ports import Conflict, Page
 from detent_infra.sqlite.session import Session
 
 _GET = "SELECT item FROM items WHERE pk = ? AND sk = ?"
@@ -50,25 +51,29 @@ class SqliteTable:
         return [await self.get(key) for key in keys]
 
     async def write(self, write: Write) -> Item | None:
+        item_limits.check(write)
+
         def run(connection: sqlite3.Connection) -> Item | None:
             current = _current(connection, write.key)
             if not holds(write.expect, current):
                 raise Conflict(current)
-            return _store(connection, write, current)
+            after = item_limits.applied(write, current)
+            _store(connection, write.key, current, after)
+            return after
 
         return await self._session().write(run)
 
     async def transact(self, writes: Sequence[Write]) -> None:
-        if len(writes) > MAX_TRANSACTION or len({write.key for write in writes}) < len(writes):
-            raise InputError(f"A transaction takes at most {MAX_TRANSACTION} writes, each to another item.")
+        item_limits.check_transaction(writes)
 
         def run(connection: sqlite3.Connection) -> None:
             current = [_current(connection, write.key) for write in writes]
             for index, (write, item) in enumerate(zip(writes, current, strict=True)):
                 if not holds(write.expect, item):
                     raise Conflict(item, index=index)
-            for write, item in zip(writes, current, strict=True):
-                _store(connection, write, item)
+            after = item_limits.applied_together(writes, current)
+            for write, old, new in zip(writes, current, after, strict=True):
+                _store(connection, write.key, old, new)
 
         await self._session().write(run)
 
@@ -125,16 +130,14 @@ def _current(connection: sqlite3.Connection, key: Key) -> Item | None:
     return None if row is None else _decode(key, row[0])
 
 
-def _store(connection: sqlite3.Connection, write: Write, current: Item | None) -> Item | None:
-    after = apply(write, current)
+def _store(connection: sqlite3.Connection, key: Key, current: Item | None, after: Item | None) -> None:
     if after is not None:
         ipk, isk, expires = after.get("ipk"), after.get("isk"), after.get("expires")
         indexed = (ipk, isk) if isinstance(ipk, str) and isinstance(isk, str) else (None, None)
         expiry = expires if isinstance(expires, int) and not isinstance(expires, bool) else None
-        connection.execute(_STORE, (*write.key, _encode(after), *indexed, expiry))
+        connection.execute(_STORE, (*key, _encode(after), *indexed, expiry))
     elif current is not None:
-        connection.execute(_DELETE, write.key)
-    return after
+        connection.execute(_DELETE, key)
 
 
 def _as_list(value: object) -> list[int] | list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
-from detent_state_machine import writes
+from detent_state_machine import item_limits, writes
 from detent_state_machine.errors import InputError
 from detent_state_machine.keys import data_key
 from detent_state_machine.writes import Expect, Missing, Value
@@ -69,7 +69,12 @@ def to_table(write: DataWrite) -> writes.Write:
     for what, name in (("collection", write.collection), ("key", write.key)):
         if _size(name, f"The {what} {name[:40]!r}") > MAX_KEY:
             raise InputError(f"The {what} {name[:40]!r}… of a committed write is longer than {MAX_KEY:,} bytes.")
-    key = data_key(write.collection, write.key)
+    converted = _converted(write, data_key(write.collection, write.key))
+    item_limits.check(converted)
+    return converted
+
+
+def _converted(write: DataWrite, key: writes.Key) -> writes.Write:
     match write:
         case Put(values=values, expect=expect):
             _check(values)

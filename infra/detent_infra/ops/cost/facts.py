@@ -10,11 +10,12 @@ from functools import cached_property
 
 from detent_state_machine import keys
 from detent_state_machine.graph import Arrival, Graph
+from detent_state_machine.item_limits import item_size, size_of
 from detent_state_machine.records import PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.writes import Item, Key, Value
 
-from detent_infra.ops.cost.metering import item_size, size_of, with_key
+from detent_infra.ops.cost.metering import with_key
 
 ERROR_BYTES = 700
 """Assumed of an error with its trace on a record, where a later attempt has overwritten it. At most 5 KB."""

@@ -17,8 +17,9 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TypeAlias, assert_never
+from typing import TypeAlias
 
+from detent_state_machine.item_limits import item_size
 from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Item, Key, Value
 
@@ -75,16 +76,6 @@ class Usage:
                 setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name) * times)
 
 
-def size_of(key: Key, item: Item) -> ItemSize:
-    """Bytes of the item as DynamoDB bills them: names and values as UTF-8, two digits of a number in a byte."""
-    return item_size({"pk": key.pk, "sk": key.sk, **item})
-
-
-def item_size(item: Item) -> ItemSize:
-    """The same for an item that has its key among its attributes, or for a part of one."""
-    return sum(len(name.encode()) + _bytes(value) for name, value in item.items())
-
-
 def write_units(size: ItemSize) -> int:
     return max(1, math.ceil(size / WRITE_UNIT))
 
@@ -122,20 +113,6 @@ def stored_size(item: Item) -> int:
 def queue_requests(carried: int) -> int:
     """What one request is billed as that carries so many bytes."""
     return max(1, math.ceil(carried / QUEUE_CHUNK))
-
-
-def _bytes(value: Value) -> int:
-    match value:
-        case bool():
-            return 1
-        case int():
-            return 1 + (len(str(abs(value))) + 1) // 2 + (value < 0)
-        case str():
-            return len(value.encode())
-        case frozenset():
-            return sum(map(_bytes, value))
-        case _:
-            assert_never(value)
 
 
 def with_key(key: Key, item: Item) -> Mapping[str, Value]:

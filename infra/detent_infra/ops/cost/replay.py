@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from detent_state_machine import decide
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import END, HANDLED, START, Successor
+from detent_state_machine.item_limits import item_size
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.writes import Item
 
 from detent_infra.engine.loop import MAX_HOPS
 from detent_infra.ops.cost.facts import Attempt, Facts, How
-from detent_infra.ops.cost.metering import Usage, index_units, item_size, read_units, write_units
+from detent_infra.ops.cost.metering import Usage, index_units, read_units, write_units
 from detent_infra.ports import Timing
 from detent_infra.worker import BATCH
 

@@ -15,7 +15,7 @@ from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.transitions import STEP_TABLE, Change
-from detent_state_machine.writes import Item, Key, Write
+from detent_state_machine.writes import Item, Key
 
 from detent.testing.simulation.faults import message_in
 
@@ -45,10 +45,9 @@ class ObservedTable(MemoryTable):
         super().__init__(store)
         self._seen = seen
 
-    def _apply(self, write: Write, current: Item | None) -> Item | None:
-        after = super()._apply(write, current)
-        self._seen(write.key, current, after)
-        return after
+    def _replace(self, key: Key, current: Item | None, after: Item | None) -> None:
+        super()._replace(key, current, after)
+        self._seen(key, current, after)
 
 
 @dataclass
