@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 from detent_infra.ops.packaging import LOCK, Target, read_project, read_target
+from detent_infra.ops.packaging.imports import hiding, must_be_included, must_not_hide
 from detent_infra.ops.packaging.origin import requirement
-from detent_state_machine.errors import ConfigurationError
+from detent_infra.ops.packaging.project import Project as Packaged
+from detent_state_machine.errors import ConfigurationError, InputError
 
 from tests.e2e.cli_project import Project
 
@@ -24,6 +28,10 @@ requires-python = ">=3.11"
 app = "shop:app"
 %s
 """
+
+
+def packaged(root: Path) -> Packaged:
+    return Packaged(root, "shop", None, (), ())
 
 
 @pytest.fixture
@@ -211,3 +219,133 @@ def test_without_uv_its_installation_is_named(shop: Project, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(shop.path))
     shop.call("package", "--no-bytecode").refused("uv", f"pip install '{requirement()}'")
     assert not list((shop.path / "build").iterdir())
+
+
+# ---- what works here and would fail in Lambda -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("app", ["uuid:app", "queue.workflows:app", "typing:app"])
+def test_an_app_with_the_name_of_python_s_own_module_is_refused(app: str, shop: Project) -> None:
+    name = app.partition(":")[0].partition(".")[0]
+    (shop.path / name).mkdir()
+    (shop.path / name / "__init__.py").write_text("")
+    (shop.path / name / "workflows.py").write_text("")
+    shop.call("package", "--app", app).refused(repr(name), "hides", "Rename")
+    left_alone(shop)
+
+
+@pytest.mark.parametrize("place", ["queue.py", "types.py", "src/queue.py", "email/__init__.py", "logging/__init__.py"])
+def test_a_module_beside_the_app_that_hides_python_s_own_is_refused(place: str, shop: Project) -> None:
+    path = shop.path / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("")
+    shop.call("package").refused("hides", "Rename", place.removesuffix("/__init__.py"))
+    left_alone(shop)
+
+
+def test_a_directory_that_hides_nothing_is_no_fault(tmp_path: Path) -> None:
+    for name in ("site", "email", "docs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("")
+    must_not_hide(packaged(tmp_path), {}, ["pydantic"])
+    assert hiding(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["pydantic", "boto3", "detent", "detent_infra"])
+def test_a_module_beside_the_app_that_hides_a_dependency_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text("")
+    with pytest.raises(InputError, match=rf"{name}\.py has the name of a module of the dependency"):
+        must_not_hide(packaged(tmp_path), {}, ["pydantic", "boto3"])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pricing",
+        "import pricing.rules as rules",
+        "from pricing import rules",
+        "def f():\n    from pricing.rules import VAT\n",
+        "import importlib\nimportlib.import_module('pricing.rules')",
+        "try:\n    import pricing\nfinally:\n    pass\n",
+        "if True:\n    import pricing",
+    ],
+)
+@pytest.mark.parametrize("sibling", ["pricing.py", "pricing/__init__.py", "pricing/rules.py", "src/pricing.py"])
+def test_a_sibling_that_include_forgot_is_told_with_the_line_that_imports_it(
+    source: str, sibling: str, tmp_path: Path
+) -> None:
+    (tmp_path / sibling).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / sibling).write_text("")
+    app = tmp_path / "shop.py"
+    app.write_text(source)
+    with pytest.raises(InputError, match=r"shop\.py, line \d, imports 'pricing', .*include = \[\"pricing\"\]"):
+        must_be_included(packaged(tmp_path), {"shop.py": app})
+    name = sibling.removeprefix("src/").partition("/")[0]
+    place = tmp_path / "src" / name if sibling.startswith("src/") else tmp_path / name
+    must_be_included(packaged(tmp_path), {"shop.py": app, place.name: place})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pricing\n",
+        "try:\n    import pricing\nexcept ImportError:\n    pricing = None\n",
+        "from . import pricing",
+        "import json, pydantic",
+        "x = 'import pricing'",
+        "type X[T] = list[T]  # a newer Python's, which this one cannot read",
+    ],
+)
+def test_an_import_that_lambda_can_do_without_needs_no_include(source: str, tmp_path: Path) -> None:
+    (tmp_path / "pricing.py").write_text("")
+    app = tmp_path / "shop"
+    app.mkdir()
+    (app / "__init__.py").write_text(source)
+    (app / "test_shop.py").write_text("import pricing")
+    must_be_included(packaged(tmp_path), {"shop": app})
+
+
+def test_a_forgotten_sibling_is_told_before_anything_is_made(shop: Project) -> None:
+    (shop.path / "pricing.py").write_text("VAT = 19\n")
+    (shop.path / "shop.py").write_text(f"import pricing\n{(shop.path / 'shop.py').read_text()}")
+    shop.call("package").refused("shop.py, line 1, imports 'pricing'", "include")
+    left_alone(shop)
+
+
+@pytest.mark.parametrize(
+    ("dependency", "more", "said"),
+    [
+        ("billing @ file:///home/me/billing", "", "file:///home/me/billing is a path"),
+        ("billing @ ../billing", "", "../billing is a path"),
+        ("-e ../billing", "", "is a path"),
+        ("./billing", "", "is a path"),
+        ("billing>=1", "[tool.uv.sources]\nbilling = { path = '../billing', editable = true }", "takes it from a path"),
+        ("Billing", "[tool.uv.sources]\nbilling = { workspace = true }", "takes it from a workspace"),
+        ("billing", "[tool.uv.sources]\nbilling = [{ git = 'https://x.test/b.git' }]", "takes it from a git"),
+    ],
+)
+def test_a_dependency_whose_code_is_on_this_machine_is_refused(
+    dependency: str, more: str, said: str, shop: Project
+) -> None:
+    body = PYPROJECT % (f'dependencies = ["detent", "{dependency}"]', f"\n{more}\n")
+    (shop.path / "pyproject.toml").write_text(body)
+    for command in (["package"], ["package", "--lock"]):
+        shop.call(*command).refused("illing", said, "include")
+    left_alone(shop)
+
+
+def test_a_dependency_that_is_installed_from_a_path_is_refused(shop: Project) -> None:
+    """What is tested here would not be what is deployed."""
+    about = shop.path / "billing-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: billing\nVersion: 1\n")
+    origin = {"url": "file:///home/me/billing", "dir_info": {"editable": True}}
+    (about / "direct_url.json").write_text(json.dumps(origin))
+    sys.path.insert(0, str(shop.path))
+    (shop.path / "pyproject.toml").write_text(PYPROJECT % ('dependencies = ["detent", "billing"]', ""))
+    shop.call("package", "--lock").refused("'billing'", "installed from file:///home/me/billing")
+
+
+def test_detent_itself_may_come_from_a_path(shop: Project) -> None:
+    (shop.path / "pyproject.toml").write_text(PYPROJECT % ('dependencies = ["detent @ file:///checkout"]', ""))
+    assert not [each for each in read_project(shop.path).dependencies if "checkout" in each]

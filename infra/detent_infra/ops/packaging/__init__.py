@@ -2,6 +2,7 @@
 
 target    for which Python and processor, as template.yaml says
 project   whose: dependencies and app, as pyproject.toml says
+imports   what the app's modules import: nothing that is hidden, or left out
 lock      which versions, with the hash of every file
 folder    the folder itself: installed for the target, made the same every time, put in place in one step
 size      what it weighs

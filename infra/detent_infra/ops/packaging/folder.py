@@ -20,8 +20,9 @@ from tempfile import mkdtemp
 
 from detent_state_machine.errors import ConfigurationError, InputError
 
-from detent_infra.ops.packaging.lock import digest, read_lock
-from detent_infra.ops.packaging.project import Project, modules_of
+from detent_infra.ops.packaging.imports import must_be_included, must_not_hide
+from detent_infra.ops.packaging.lock import digest, locked, read_lock
+from detent_infra.ops.packaging.project import OWN_PACKAGES, Project, modules_of
 from detent_infra.ops.packaging.size import LIMIT, MB, Size, files_of, weigh
 from detent_infra.ops.packaging.target import Target
 from detent_infra.ops.packaging.uv import uv
@@ -29,7 +30,6 @@ from detent_infra.ops.packaging.uv import uv
 MANIFEST = "detent-package.json"
 """Says in a folder what it is; no other folder is ever replaced."""
 
-_PACKAGES = ("detent", "detent_functions", "detent_infra", "detent_state_machine")
 _NO_FUNCTION_NEEDS = {"detent": frozenset({"cli", "scaffold"}), "detent_infra": frozenset({"ops"})}
 _OF_THIS_INSTALLATION = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 """What installers leave in a package's metadata about where and how they worked."""
@@ -70,6 +70,8 @@ def _build(
     _must_be_replaceable(out)
     lock = read_lock(project, target)
     modules = modules_of(project, app)
+    must_not_hide(project, modules, locked(lock))
+    must_be_included(project, modules)
     _must_be_apart(out, modules)
     python = None if bytecode is False else _compiler(target, compiler)
     if bytecode and python is None:
@@ -114,7 +116,7 @@ def _install(project: Project, lock: Path, target: Target, made: Path) -> None:
 
 
 def _add_detent(made: Path) -> None:
-    for name in _PACKAGES:
+    for name in OWN_PACKAGES:
         spec = find_spec(name)
         places = None if spec is None else spec.submodule_search_locations
         if not places:

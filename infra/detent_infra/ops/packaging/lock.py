@@ -74,6 +74,12 @@ def read_lock(project: Project, target: Target) -> Path:
     return path
 
 
+def locked(lock: Path) -> list[str]:
+    """The names of the packages in the lock."""
+    lines = lock.read_text(encoding="utf-8").splitlines()
+    return [line.partition("==")[0].strip() for line in lines if line[:1].isalnum()]
+
+
 def digest(lock: Path) -> str:
     return hashlib.sha256(lock.read_bytes()).hexdigest()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import requires
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,8 @@ from detent_state_machine.errors import ConfigurationError, InputError
 from detent_infra.ops.packaging.reading import read
 from detent_infra.ops.packaging.target import OLDEST
 
+OWN_PACKAGES = ("detent", "detent_functions", "detent_infra", "detent_state_machine")
+"""What of detent goes into the folder."""
 COMMAND_LINE_ONLY = frozenset({"rich", "typer"})
 """What of detent's own dependencies no function imports. An application that imports them names them itself."""
 
@@ -27,6 +30,7 @@ class Project:
     """`dependencies` are requirements, sorted, detent's own among them and detent itself not."""
 
     root: Path
+    name: str | None
     oldest_python: str | None
     """The lowest of `requires-python`, as in `3.11`, and none that detent does not run on."""
     dependencies: tuple[str, ...]
@@ -54,10 +58,15 @@ def read_project(root: Path) -> Project:
         )
     # detent's own checkout names as its dependencies those of detent, the command line's too.
     own = [] if project.get("name") == "detent" else _texts(project, "dependencies")
-    wanted = {each for each in own if _name(each) != "detent"}
-    wanted |= {each for each in _requirements_of_detent() if _name(each) not in COMMAND_LINE_ONLY}
+    sources = _table(_table(_table(body, "tool"), "uv"), "sources")
+    for each in own:
+        _must_come_from_an_index(each, sources)
+    wanted = {each for each in own if package_name(each) != "detent"}
+    wanted |= {each for each in _requirements_of_detent() if package_name(each) not in COMMAND_LINE_ONLY}
+    name = project.get("name")
     return Project(
         root,
+        name if isinstance(name, str) else None,
         _lowest(project.get("requires-python")),
         tuple(sorted(wanted)),
         tuple(_texts(_table(_table(body, "tool"), "detent"), "include")),
@@ -105,7 +114,44 @@ def _requirements_of_detent() -> list[str]:
     return [each for each in requires("detent") or () if "extra ==" not in each]
 
 
-def _name(requirement: str) -> str:
+def _must_come_from_an_index(requirement: str, sources: Mapping[str, object]) -> None:
+    """Raises `ConfigurationError` for a dependency whose code is on this machine: a path, or an editable one.
+
+    The lock is resolved from package indexes: it would have another package of that name, or none. detent is the one
+    that runs this, wherever it was installed from.
+    """
+    if re.match(r"\s*detent\b", requirement):
+        return
+    local = re.search(r"@\s*(file:\S+|[./~]\S*)|^\s*((?:-e|--editable)\b.*|[./~].*)$", requirement)
+    if local is not None:
+        raise _on_this_machine(requirement.strip(), f"{local[1] or local[2]} is a path")
+    name = package_name(requirement)
+    for source, given in sources.items():
+        elsewhere = [each for each in ("path", "workspace", "git", "url") if _names_source(given, each)]
+        if package_name(source) == name and elsewhere:
+            raise _on_this_machine(name, f"[tool.uv.sources] takes it from a {elsewhere[0]}")
+    try:
+        origin = distribution(name).read_text("direct_url.json")
+    except PackageNotFoundError:
+        return
+    if origin is not None and '"dir_info"' in origin:
+        raise _on_this_machine(name, f"it is installed from {json.loads(origin).get('url')}")
+
+
+def _names_source(given: object, kind: str) -> bool:
+    """uv takes one source, or a list of them for several platforms."""
+    several = cast("list[object]", given) if isinstance(given, list) else [given]
+    return any(isinstance(each, Mapping) and kind in each for each in several)
+
+
+def _on_this_machine(dependency: str, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The dependency {dependency!r} cannot be packaged: {why}, and the lock takes packages from an index only.",
+        advice="Publish it, or put its code beside the app and name it in `include` under [tool.detent].",
+    )
+
+
+def package_name(requirement: str) -> str:
     """A requirement's package, in the one spelling of its many."""
     match = _NAME.match(requirement.strip())
     if match is None:
