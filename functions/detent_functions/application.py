@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import cast
 
 from detent_infra.executor import Application
+from detent_infra.import_errors import what, where
 from detent_state_machine.errors import ConfigurationError
 
 _FORM = "Write it as `package.module:attribute`, as in `examples.orders.app:app`."
@@ -29,12 +32,12 @@ def load_application(name: str) -> Application:
                 advice="Package it with the function, beside `detent_functions`.",
             ) from error
         raise ConfigurationError(
-            f"{module_name!r} (from DETENT_APP) imports {error.name!r}, which is not there.",
+            f"{module_name!r} (from DETENT_APP) imports {error.name!r}, which is not there{where(error, _own())}.",
             advice="Package that dependency with the function.",
         ) from error
-    except Exception as error:
+    except BaseException as error:  # `sys.exit`, too: it would end the environment, and the next one, in its INIT
         raise ConfigurationError(
-            f"{module_name!r} (from DETENT_APP) failed while it was imported: {type(error).__name__}: {error}.",
+            f"{module_name!r} (from DETENT_APP) failed while it was imported{where(error, _own())}: {what(error)}",
             advice="Importing it on your own machine shows the whole trace.",
         ) from error
     found: object = getattr(module, attribute, None)
@@ -47,3 +50,8 @@ def load_application(name: str) -> Application:
             advice="Name the `App` itself, not a workflow or a function that makes one.",
         )
     return cast("Application", found)
+
+
+def _own() -> list[Path]:
+    """Where the application's code lies: in a function, where it is unpacked."""
+    return [Path(folder) for folder in dict.fromkeys((*sys.path, str(Path.cwd()))) if folder]

@@ -34,9 +34,26 @@ def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
     def drive(_: Counters, left_ms: int) -> list[str]:
         here = runtime()
         queue = here.backend.dead_letters if dead else here.backend.queue
-        return here.run(_drive(Batch(here.engine, queue, left_ms, origin(context), dead), records))
+        try:
+            engine = here.engine
+        except Exception:
+            here.run(_leave(queue, records))
+            raise
+        return here.run(_drive(Batch(engine, queue, left_ms, origin(context), dead), records))
 
     return answer([record.id for record in records], context, drive)
+
+
+async def _leave(queue: Queue, records: list[Delivery]) -> None:
+    """The code cannot be loaded: its messages come back in a while, and not only when their visibility runs out."""
+    found = [(record.message, record.id) for record in records]
+    await asyncio.gather(
+        *(
+            leave(queue, received.receipt, pause_after(received.count), {"message_id": id})
+            for received, id in found
+            if received is not None
+        )
+    )
 
 
 async def _drive(batch: Batch, records: list[Delivery]) -> list[str]:

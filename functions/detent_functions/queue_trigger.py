@@ -30,6 +30,7 @@ def handler(event: object, context: LambdaContext) -> BatchResponse:
 
     def drive(counters: Counters, left_ms: int) -> list[str]:
         here = runtime()
+        _ = here.application  # before a loop runs: a module may start one of its own while it is imported
         return here.run(_handle(here, records, max(0, left_ms - RESERVE_MS) / 1000, counters))
 
     return answer([record.id for record in records], context, drive)

@@ -17,7 +17,8 @@ from detent_infra.engine import Engine, Telling
 from detent_infra.engine.definitions import Definitions
 from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
-from detent_infra.logs.standard_logging import forward_standard_logging
+from detent_infra.logs.standard_logging import forward_standard_logging, keep_engine_lines
+from detent_infra.logs.step_output import end_open_lines, step_output
 from detent_infra.ports import Backend
 from detent_state_machine.errors import ConfigurationError
 
@@ -36,6 +37,7 @@ class Runtime:
         self._runner = asyncio.Runner()
         self._open = ExitStack()
         self._failed: Exception | None = None
+        self._prepared = False
 
     def prepare(self) -> None:
         """Builds what every function uses. Raises nothing: an error is for the invocation that needs the part."""
@@ -62,10 +64,15 @@ class Runtime:
             # Once: the next one imports it anew, for it may have been a service that did not answer.
             failed, self._failed = self._failed, None
             raise failed
-        application = load_application(self.settings.app)
-        # Now, because the application may have set up its logging as it was imported.
-        self._open.enter_context(forward_standard_logging(only=True))
-        return application
+        if not self._prepared:
+            self._prepared = True
+            keep_engine_lines()
+            self._open.enter_context(step_output())
+            self._open.enter_context(forward_standard_logging(only=True))
+        try:
+            return load_application(self.settings.app)
+        finally:
+            end_open_lines()  # what the module printed last must not swallow the first line of JSON
 
     @property
     def executor(self) -> Executor:

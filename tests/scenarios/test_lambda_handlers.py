@@ -119,7 +119,10 @@ def test_a_worker_whose_application_cannot_be_imported_keeps_every_message(
     runs = [stack.start(), stack.start()]
     cool()
     monkeypatch.setenv("DETENT_APP", "nowhere.at_all:app")
-    assert len(stack.poll()["batchItemFailures"]) == len(runs)
+    with recorded_calls() as calls:
+        assert len(stack.poll()["batchItemFailures"]) == len(runs)
+    hidden = [call.params["VisibilityTimeout"] for call in _of(calls, "ChangeMessageVisibility")]
+    assert hidden == [10] * len(runs), "they come back soon, not when their visibility runs out"
     assert stack.waiting() == len(runs)
 
 

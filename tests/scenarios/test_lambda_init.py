@@ -52,9 +52,11 @@ print(json.dumps({"ready": ready, "kept": kept, "opened": opened}))
 """A process of the functions whose handlers are named, of which the last is invoked. Its message needs no AWS."""
 
 
-def cold_start(place: Path, *handlers: str, invocations: int = 0, app: str = SHOP, **changed: str) -> dict[str, Any]:
+def cold_start(
+    place: Path, *handlers: str, invocations: int = 0, app: str | bytes = SHOP, **changed: str
+) -> dict[str, Any]:
     """What the process says. `failed` has why none of a batch was handled, `imports` how often the import was begun."""
-    (place / "shop.py").write_text(app)
+    (place / "shop.py").write_bytes(app.encode() if isinstance(app, str) else app)
     told = environment(Resources("table", "https://sqs/1/queue", "https://sqs/1/dead", "bucket", "group"))
     told |= {"DETENT_APP": "shop:app", "AWS_REGION": REGION, "PYTHONPATH": os.pathsep.join([str(place), *sys.path])}
     script = [sys.executable, "-c", INVOKE, json.dumps(handlers), str(invocations)]
@@ -64,7 +66,7 @@ def cold_start(place: Path, *handlers: str, invocations: int = 0, app: str = SHO
     *log, said = done.stdout.splitlines()
     imports = place / "imports"
     begun = len(imports.read_text().splitlines()) if imports.exists() else 0
-    lines = [json.loads(line) for line in log]
+    lines = [json.loads(line) for line in log if line.startswith("{")]
     failed = [line["exception"] for line in lines if line.get("message") == "none of the batch was handled"]
     return {**json.loads(said), "failed": failed, "imports": begun}
 
@@ -88,6 +90,35 @@ def test_an_application_that_fails_at_its_import_fails_each_invocation_and_not_t
     assert said["kept"] == [[{"itemIdentifier": "odd"}]] * 2
     assert ["RuntimeError: no such secret." in each for each in said["failed"]] == [True, True]
     assert said["imports"] == 2, "at the start, whose error the first invocation tells, and for the second"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("import sys\nsys.exit(0)", "SystemExit: 0."),
+        ("class Stop(BaseException): ...\nraise Stop('now')", "Stop: now."),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--no'])", "SystemExit: 2."),
+        ("import os\nos.chdir('/')\nprint('half a line', end='')\n1 / 0", "ZeroDivisionError: division by zero."),
+        ("x = '\udcff'", "SyntaxError: (unicode error) 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_whatever_a_module_does_at_its_import_keeps_the_messages_and_is_told_with_file_and_line(
+    more: str, said: str, tmp_path: Path
+) -> None:
+    """`sys.exit`, too, which would end this environment in its INIT, and then the next one."""
+    app = f"{SHOP}\n{more}\n".encode("utf-8", "surrogateescape")
+    found = cold_start(tmp_path, "detent_functions.worker.handler", invocations=2, app=app)
+    assert found["kept"] == [[{"itemIdentifier": "odd"}]] * 2
+    assert [said in each and "(shop.py" in each for each in found["failed"]] == [True, True], found["failed"]
+
+
+@pytest.mark.parametrize("handler", ["detent_functions.worker.handler", "detent_functions.queue_trigger.handler"])
+def test_an_application_may_run_a_loop_of_its_own_while_it_is_imported(handler: str, tmp_path: Path) -> None:
+    """Also in the invocation, if the start did not get as far."""
+    looping = SHOP + "import asyncio\nasyncio.run(asyncio.sleep(0))\n"
+    flaky = looping + "if len(Path(__file__).with_name('imports').read_text().split()) == 1: raise TimeoutError\n"
+    found = cold_start(tmp_path, handler, invocations=2, app=flaky)
+    assert (found["imports"], len(found["failed"])) == (2, 1)
 
 
 def test_an_application_that_could_not_be_imported_at_the_start_may_be_later(tmp_path: Path) -> None:

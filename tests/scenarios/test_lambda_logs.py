@@ -60,6 +60,19 @@ def speak_itself(n: int, ctx: Context) -> int:
     return n
 
 
+halves = app.workflow("halves", input=int)
+
+
+@halves.step
+def print_halves(n: int, ctx: Context) -> int:
+    print("one, ", end="")
+    ctx.log.info("between")
+    print("two")
+    sys.stderr.write("and a half")
+    print("a third", end="")
+    return n
+
+
 class OfLambda(logging.Handler):
     """What the runtime puts on the root logger before it imports a function: records as text on standard output."""
 
@@ -153,6 +166,16 @@ def test_a_logger_that_prints_by_itself_prints_once_in_its_own_format(
     assert found is not None
     assert (found.message, found.run_id != "", json.loads(found.fields)["order"]) == ("by powertools", True, 7)
     assert [line for line in printed if "by a handler" in line] == ["by a handler of its own"]
+
+
+def test_half_a_line_that_a_step_prints_swallows_no_line_of_json(
+    stack: Deployed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = drive(stack, capsys, "halves")
+    said = [line.engine or line.message for line in of_runs(printed)]
+    assert said == ["run_started", "between", "step_completed", "run_completed"]
+    assert [line for line in printed if not line.startswith("{")] == ["one, two", "a third"]
+    assert '"MessagesHandled":' in "".join(line for line in printed if line.startswith("{")), "the metrics, too"
 
 
 def test_lines_cost_no_request(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> None:

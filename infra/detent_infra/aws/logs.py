@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from botocore.exceptions import ClientError
 
@@ -17,6 +16,7 @@ from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.resources import Clients
 from detent_infra.logs.lines import fit
+from detent_infra.logs.step_output import SteadyStream
 from detent_infra.ports import Clock, Ids, LogLine, LogPage, LogQuery
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class CloudWatchLogs:
 class StdoutLines:
     """In Lambda: prints each line as JSON when it is written, which Lambda carries to its log group.
 
-    So a line costs no request, and what a worker wrote before it was killed is there.
+    So a line costs no request, and what a worker wrote before it was killed is there. Best effort: a stream that is
+    closed stops no step.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -95,11 +96,12 @@ class StdoutLines:
         self._lock = threading.Lock()
 
     def __call__(self, line: LogLine) -> None:
-        text = fit(line) + "\n"
-        stream = sys.stdout if self._stream is None else self._stream
-        with self._lock, contextlib.suppress(OSError, ValueError):  # best effort: a closed stream stops no step
-            stream.write(text)
-            stream.flush()
+        text = fit(line)
+        stream: object = sys.stdout if self._stream is None else self._stream
+        if not isinstance(stream, SteadyStream):
+            stream = SteadyStream(cast("TextIO", stream))
+        with self._lock:
+            stream.write_line(text)
 
 
 def batches(events: Sequence[tuple[int, str]]) -> Iterator[list[InputLogEventTypeDef]]:

@@ -6,6 +6,7 @@ Every blocking call of the SDK is its async twin, run here, so there is one body
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import threading
 from collections.abc import Coroutine
@@ -33,5 +34,6 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None or _owner != os.getpid():  # A forked child has the object but not the thread.
             _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            threading.Thread(target=_loop.run_forever, name="detent-portal", daemon=True).start()
+            thread = threading.Thread(target=_loop.run_forever, name="detent-portal", daemon=True)
+            contextvars.Context().run(thread.start)  # it serves everybody, and belongs to no body that came first
         return _loop

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from detent_infra.executor import Attempt, Completed, Failed, Failure, Outcome
+from detent_infra.logs.step_output import end_lines
 from detent_state_machine.compatibility import UNANNOTATED, optional
 from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
 from detent_state_machine.definition import Definition
@@ -111,6 +112,8 @@ class Runner:
             raise
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a body's error is its step's, not the worker's
             return failed(error)
+        finally:
+            end_lines(attempt)
 
     async def _call(self, body: Body, arguments: dict[str, object]) -> object:
         if body.is_async:

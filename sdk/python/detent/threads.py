@@ -32,7 +32,8 @@ async def run(function: Callable[[], _T]) -> _T:
         inbox = _idle.pop() if _idle else None
     if inbox is None:
         inbox = queue.SimpleQueue[_Work]()
-        threading.Thread(target=_serve, args=(inbox,), name="detent-body", daemon=True).start()
+        thread = threading.Thread(target=_serve, args=(inbox,), name="detent-body", daemon=True)
+        contextvars.Context().run(thread.start)  # it serves many bodies, and belongs to none
     inbox.put((loop, future, function, contextvars.copy_context()))
     return await future  # type: ignore[return-value]  # the future carries what the function returned
 
