@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from detent_state_machine.errors import ConfigurationError
@@ -97,6 +98,20 @@ def parse_aws(url: str) -> tuple[str, str | None, str | None]:
     if "region" in given and re.fullmatch(r"[a-z0-9-]+", given["region"]) is None:
         raise _refused(url, "what it gives is no name of a region")
     return parts.netloc, given.get("region"), endpoint
+
+
+def sqlite_file(url: str) -> Path | None:
+    """The file of a sqlite URL."""
+    path = url.removeprefix("sqlite:///")
+    return Path(path) if path and path != url else None
+
+
+def is_there(file: Path) -> bool:
+    """Whether the file exists; one that no file system would take does not."""
+    try:
+        return file.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def shown(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from detent.cli import main
+from detent.cli.commands import COMMANDS, function_of
 
 from tests.e2e.cli_project import PATIENCE, Project, command
 from tests.support.aws_stack import REGION, named_stack
@@ -49,6 +51,19 @@ def test_help_loads_neither_rich_nor_boto3(project: Project) -> None:
     code = f"import sys; from detent.cli import main; main(['--help']); print({loaded})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.endswith("[]\n")
+
+
+def test_a_command_that_is_called_is_the_only_one_that_is_loaded() -> None:
+    loaded = "[name for name in sys.modules if name.startswith('detent.cli.commands.')]"
+    code = f"import sys; from detent.cli import main; main(['runs', '--help']); print({loaded})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.endswith("['detent.cli.commands.runs']\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_a_command_begins_with_the_line_of_the_table(name: str) -> None:
+    first, _, _ = (inspect.getdoc(function_of(name)) or "").partition("\n\n")
+    assert first == COMMANDS[name].help
 
 
 def test_the_sdk_does_not_load_the_command_line() -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from detent.cli.commands import commands
+from detent.cli.commands import COMMANDS as TABLE
+from detent.cli.commands import command_line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +36,7 @@ def behaves(result: Result) -> None:
         assert len(lines[0]) < 20_000
 
 
-_group = typer.main.get_command(commands)
+_group = typer.main.get_command(command_line(TABLE))
 assert isinstance(_group, typer.core.TyperGroup)
 COMMANDS = _group.commands
 NOT_SERVED = ("dev", "worker", "dev-worker")

@@ -15,9 +15,9 @@ import pytest
 from detent import Client, RunStatus
 from detent.cli import INTERRUPTED, WRONG, main
 from detent.cli.progress import Progress
-from detent.cli.stack_doctor import look_at
 from detent_infra.ops.doctor.stack_checks import RESOURCES, judge
 from detent_infra.ops.stack.facts import QueueFacts
+from detent_infra.ops.stack.reading import read_stack_at
 
 from tests.e2e.cli_project import Result
 from tests.e2e.lambda_folders import patiently
@@ -140,7 +140,7 @@ def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(
     assert said.code == 0, said.err
     assert told["changes"]
     assert "QueueTrigger" in project.resources()
-    facts = look_at(project.url)
+    facts = read_stack_at(project.url)
     source = facts.queues["TriggerQueueArn"]
     assert isinstance(source, QueueFacts)
     assert (source.arn, source.visibility, source.max_receives) == (arn, 20, None)

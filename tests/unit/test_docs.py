@@ -20,7 +20,7 @@ from types import ModuleType
 
 import pytest
 import typer
-from detent.cli.commands import commands
+from detent.cli.commands import COMMANDS, command_line
 from detent_state_machine.draw import transitions_mermaid
 from typer.main import get_command
 
@@ -198,7 +198,7 @@ def headings(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_that_are_named_exist_with_their_options(page: Path) -> None:
-    group = get_command(commands)
+    group = get_command(command_line(COMMANDS))
     assert isinstance(group, typer.core.TyperGroup)
     for name, rest in _COMMAND.findall(code(page)):
         assert name in group.commands, f"{named(page)}: `detent {name}` does not exist"

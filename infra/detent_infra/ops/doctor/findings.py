@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from detent_state_machine.errors import DetentError
+
 Severity = Literal["ok", "warn", "fail", "skip"]
 
 
@@ -20,3 +22,8 @@ class Check:
     message: str
     fix: str = ""
     command: str = ""
+
+
+def failed(name: str, error: DetentError) -> Check:
+    """The finding that something cannot be done because of the error."""
+    return Check(name, "fail", error.message, error.advice)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
+
+from detent_state_machine.errors import DetentError
 
 from detent_infra.aws.errors import VENDOR_ERRORS, translate
 from detent_infra.aws.resources import Clients, deployed
-from detent_infra.ops.stack.facts import Fact, MappingFacts, StackFacts, Unread
+from detent_infra.clock import wall_clock
+from detent_infra.connect import connect, parse_aws
+from detent_infra.engine.definitions import Definitions
+from detent_infra.ops.stack.facts import Fact, MappingFacts, StackFacts, StepTimeout, Unread
 from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, Listed, Look, attempt
 from detent_infra.ops.stack.permissions import NEEDED
 from detent_infra.ports import Clock
@@ -19,6 +26,30 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 THREADS = 8
+
+
+def read_stack_at(url: str) -> StackFacts:
+    """Everything that can be read of the stack, with the timeouts of the steps that are registered there."""
+    name, region, endpoint = parse_aws(url)
+    clients = Clients(region, endpoint)
+    try:
+        facts = read_stack(name, clients, wall_clock)
+    finally:
+        clients.close()
+    return replace(facts, steps=asyncio.run(_steps(url)))
+
+
+async def _steps(url: str) -> Fact[tuple[StepTimeout, ...]]:
+    try:
+        backend = connect(url)
+        try:
+            definitions = Definitions(backend)
+            newest = [await definitions.newest(name) for name in await definitions.names()]
+        finally:
+            backend.close()
+    except DetentError as error:
+        return Unread(f"The registered workflows cannot be read: {error.message}", error.advice)
+    return tuple(StepTimeout(each.name, step.name, step.timeout) for each in newest for step in each.steps)
 
 
 def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:

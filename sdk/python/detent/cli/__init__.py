@@ -1,4 +1,4 @@
-"""The command line. `commands` says what there is; each command's work is in a module of its own, loaded when it runs.
+"""The command line. `commands` has a table of what there is, and a module for each command, loaded when it runs.
 
 Exit codes: 0 ok; 1 the run failed or was cancelled; 2 usage, input, names or setup are wrong, or the backend did not
 answer; 130 interrupted; 141 the reader of the output went away.
@@ -37,14 +37,15 @@ class _UsageError(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (by default this process's) and returns its exit code."""
-    from detent.cli.commands import commands
+    from detent.cli.commands import command_line
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        result: object = typer.main.get_command(commands).main(args=given, prog_name="detent", standalone_mode=False)
+        program = typer.main.get_command(command_line(_commands_in(given)))
+        result: object = program.main(args=given, prog_name="detent", standalone_mode=False)
         _flush()
     except (ReaderGone, BrokenPipeError):
         _discard_output()
@@ -60,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _say(f"{error.format_message().rstrip('.')}. Try `{_asked(error)} --help`.", WRONG)
     return result if isinstance(result, int) else 0
+
+
+def _commands_in(given: Sequence[str]) -> list[str]:
+    """The command that is called: the first word. No option before it takes a value."""
+    return [word for word in given if not word.startswith("-")][:1]
 
 
 def _say(message: str, code: int) -> int:

@@ -14,7 +14,7 @@ from detent_state_machine.errors import Unavailable
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
-from detent.cli.logs import STYLES, fields_of
+from detent.cli.commands.logs import STYLES, fields_of
 from detent.cli.output import duration, local_time, mark, name, one_line, symbol
 from detent.client import Client
 

@@ -7,6 +7,7 @@ exception: it is meant for a program, which reads one stream.
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
 import time
 from collections.abc import Collection, Sequence
@@ -14,11 +15,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from detent_infra.runs.lifecycle import in_order
+from detent_state_machine.errors import RunError
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.changes import Changes, StepChange, stopped
-from detent.cli.output import console, duration, iso, mark, name, one_line, symbol, write_json
+from detent.cli.output import console, duration, iso, mark, name, one_line, symbol, write_json, write_line
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
 
@@ -78,6 +80,37 @@ async def follow(client: Client, run_id: str, view: View, *, here: bool = False)
             moved = float("inf")
         await asyncio.sleep(pause)
         pause = min(FOLLOW_EVERY, pause * 1.5)
+
+
+async def follow_to_result(client: Client, run_id: str, view: View, *, as_json: bool, here: bool = False) -> None:
+    with view:
+        await follow(client, run_id, view, here=here)
+    try:
+        text = await client.lifecycle.result(run_id)
+    except RunError as error:
+        if as_json:
+            run = await client.lifecycle.get(run_id)
+            failed = {"step": run.failed_step, "type": run.error.type if run.error else None, "message": error.message}
+            ended = {"event": "end", "time": iso(run.ended), "run_id": run_id, "status": run.status.value}
+            write_json({**ended, "output": None, "error": failed}, lines=True)
+        raise
+    output: object = json.loads(text or "null")
+    if as_json:
+        run = await client.lifecycle.get(run_id)
+        ended = {"event": "end", "time": iso(run.ended), "run_id": run_id, "status": run.status.value}
+        write_json({**ended, "output": output, "error": None}, lines=True)
+    else:
+        write_json(output)
+
+
+def print_run_id(run_id: str, options: Options, *, as_json: bool) -> None:
+    if as_json:
+        write_json({"run_id": run_id})
+        return
+    write_line(run_id)
+    hint = console(stderr=True)
+    if hint.is_terminal:
+        hint.print(f"Look at it with `detent show {run_id}{options.repeated()}`.", style="bright_black", soft_wrap=True)
 
 
 def on_the_way(run: RunRecord, rows: Rows, handlers: Collection[str]) -> Rows:

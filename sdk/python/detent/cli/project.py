@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from detent_infra.connect import is_there, sqlite_file
 from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
 from detent_state_machine.suggest import did_you_mean
 
@@ -28,7 +29,6 @@ LAST = "last"
 """Stands for the newest run wherever a run id is taken."""
 
 _FORM = "Write it as module:attribute, as in `--app shop:app`."
-_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def _in_pyproject(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="Mend it, or pass --app.") from error
+        raise ConfigurationError(f"{path} cannot be read: {error}.", advice="Fix it, or pass --app.") from error
     match parsed:
         case {"tool": {"detent": {"app": str(name)}}}:
             return name
@@ -183,20 +183,6 @@ def place(options: Options) -> Chosen:
     return Chosen(DEFAULT_URL, "default")
 
 
-def sqlite_file(url: str) -> Path | None:
-    """The file of a sqlite URL."""
-    path = url.removeprefix(_SQLITE)
-    return Path(path) if path and path != url else None
-
-
-def is_there(file: Path) -> bool:
-    """Whether the file exists; one that no file system would take does not."""
-    try:
-        return file.exists()
-    except (OSError, ValueError):
-        return False
-
-
 def must_be_shared(url: str) -> None:
     """Raises `ConfigurationError` for a backend that no other process can see."""
     if url.startswith("memory://"):
@@ -221,6 +207,25 @@ async def opened(options: Options) -> AsyncGenerator[Client, None]:
     backend = client.lifecycle.backend
     try:
         yield client
+    finally:
+        backend.close()
+
+
+@asynccontextmanager
+async def client_of(options: Options, app: App | None, *, here: bool = False) -> AsyncGenerator[Client, None]:
+    """A client on the app's backend, which is made if need be; without an app on one that is there. Closed in the end.
+
+    `here`: no other process needs to see it.
+    """
+    if app is None:
+        async with opened(options) as client:
+            yield client
+        return
+    if not here:
+        must_be_shared(app.url)
+    backend = app.backend
+    try:
+        yield app.client
     finally:
         backend.close()
 

@@ -1,4 +1,4 @@
-"""A worker in this process, until a signal."""
+"""Work in this process until a signal, and what is logged meanwhile."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import sys
 import time
 from contextlib import closing
 
-from detent_infra.connect import shown
 from detent_infra.executor import Executor
-from detent_infra.sources.triggers import queues
 
 from detent.app import App, work_with
-from detent.cli.output import clean, console, indented
-from detent.cli.project import Options, load_app, must_be_shared
+from detent.cli.output import indented
 
 IMPATIENT = 0.5
 """Seconds after the first signal from which a second one ends the process at once. Sooner, it is the same Ctrl-C,
@@ -46,28 +43,6 @@ class Stop:
             self.event.set()
         elif time.monotonic() - self._since > IMPATIENT:
             os._exit(128 + number)
-
-
-def serve(options: Options, *, concurrency: int, grace: float) -> int:
-    """Works until told to stop; returns the exit code."""
-    log_to_stderr()
-    app = load_app(options)
-    must_be_shared(app.url)
-    return asyncio.run(_work(app, concurrency, grace))
-
-
-async def _work(app: App, concurrency: int, grace: float) -> int:
-    stop = Stop()
-    stop.listen()
-    names = ", ".join(app.workflows)
-    listening = ", ".join(queues(app.subscriptions))
-    console(stderr=True).print(
-        f"detent worker: {clean(names)} on {clean(shown(app.url))}"
-        f"{f', listening to {listening}' if listening else ''}. Ctrl-C stops it.",
-        soft_wrap=True,
-    )
-    await work(app, app.executor, stop.event, concurrency=concurrency, grace=grace)
-    return 128 + signal.SIGINT if stop.interrupted else 0
 
 
 async def work(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:

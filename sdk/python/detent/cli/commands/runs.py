@@ -1,37 +1,23 @@
-"""Runs: started, looked at, ended, begun again."""
+"""Lists runs."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from detent_state_machine.records import RunRecord
 
-from detent.cli.commands.options import AppName, AsJson, Metadata, Run, Url
-from detent.cli.project import Options
+from detent.cli import arguments
+from detent.cli.options import AppName, AsJson, Metadata, Url
+from detent.cli.output import age, console, duration, iso, mark, name, seconds, symbol, write_json
+from detent.cli.project import Options, must_be_whole, opened
 
-
-def run(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW")],
-    input: Annotated[
-        str | None, typer.Argument(metavar="JSON", help="The input: JSON, @FILE, or - for standard input.")
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its steps, and end with its result.")] = False,
-    here: Annotated[
-        bool, typer.Option("--here", help="Work in this process too, until the run ends. Implies --follow.")
-    ] = False,
-    key: Annotated[str | None, typer.Option(metavar="KEY", help="The same key and input start one run only.")] = None,
-    metadata: Metadata = None,
-    app: AppName = None,
-    url: Url = None,
-    json: AsJson = False,
-) -> None:
-    """Start a run and print its id, or, with --follow, its result.
-
-    With --follow, the exit code is 1 if the run fails or is cancelled.
-    """
-    from detent.cli.run import Request, start
-
-    start(Options(app, url), Request(workflow, input, key, metadata or []), follow=follow, here=here, as_json=json)
+MORE = 5
+"""Times as many runs are proposed, where there are more than were listed."""
 
 
 def runs(
@@ -52,102 +38,109 @@ def runs(
     json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
-    from detent.cli.runs import Filter, show_runs
 
     show_runs(Options(app, url), Filter(workflow, status or [], since, metadata or [], limit), as_json=json)
 
 
-def show(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
-    """Show a run: its steps in time, its output or its error."""
-    from detent.cli.show import show_run
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which runs to list, as written on the command line."""
 
-    show_run(Options(app, url), run, as_json=json)
-
-
-def logs(
-    run: Annotated[
-        str | None,
-        typer.Argument(metavar="RUN", help="A run id, or `last`. Without it: all runs, the last 10 minutes."),
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Lines since: 10m, 2h, 3d, or an ISO time.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Lines until then.")] = None,
-    step: Annotated[str | None, typer.Option(metavar="PATH", help="Only this step, all its attempts.")] = None,
-    level: Annotated[str | None, typer.Option(metavar="LEVEL", help="Only this level and above, as in warn.")] = None,
-    filter: Annotated[str, typer.Option("--filter", metavar="PATTERN", help="A CloudWatch Logs filter pattern.")] = "",
-    children: Annotated[bool, typer.Option("--children", help="The runs that came of it too: its retries.")] = False,
-    workflow: Annotated[
-        str | None, typer.Option("--workflow", "-w", metavar="NAME", help="Only runs of this workflow; without RUN.")
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", "-n", metavar="N", min=1, help="The first so many; 10,000, unless it follows."),
-    ] = None,
-    timeout: Annotated[
-        int | None,
-        typer.Option(metavar="SECONDS", min=1, help="Search at most so long; 60, unless it follows."),
-    ] = None,
-    app: AppName = None,
-    url: Url = None,
-    json: AsJson = False,
-) -> None:
-    """Print the log of a run, or of all.
-
-    With --json, one JSON object per line.
-    """
-    from detent.cli.logs import Wanted, show_logs
-
-    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit, timeout)
-    show_logs(Options(app, url), wanted, follow=follow, as_json=json)
+    workflow: str | None
+    statuses: Sequence[str]
+    since: str | None
+    metadata: Sequence[str]
+    limit: int
 
 
-def cost(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run id, or `last` for the newest run.", show_default=False)
-    ] = None,
-    workflow: Annotated[
-        str | None,
-        typer.Option("--workflow", "-w", metavar="NAME", help="Instead of RUN: the average of its newest ended runs."),
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Of at most so many runs.")] = 20,
-    memory: Annotated[int, typer.Option(metavar="MB", min=128, max=10_240, help="The Lambda worker's memory.")] = 1024,
-    architecture: Annotated[
-        str, typer.Option(metavar="NAME", help="What the Lambda worker runs on: arm64 or x86_64.")
-    ] = "arm64",
-    app: AppName = None,
-    url: Url = None,
-    json: AsJson = False,
-) -> None:
-    """Estimate what a run costs on AWS, from its records.
-
-    On any backend: for a run on SQLite it is what the same run would cost on AWS.
-    """
-    from detent.cli.cost import Question, show_cost
-
-    show_cost(Options(app, url), Question(run, workflow, limit, memory, architecture), as_json=json)
+def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
+    asked = wanted.limit if as_json else wanted.limit + 1  # one more tells whether there are more
+    runs = asyncio.run(_find(options, wanted, asked))
+    if as_json:
+        write_json([run_json(run) for run in runs])
+    elif runs:
+        _print_table(runs[: wanted.limit])
+        if len(runs) > wanted.limit:
+            more = f"There are more: --limit {wanted.limit * MORE}"
+            console(stderr=True).print(more, style="bright_black", soft_wrap=True)
+    else:
+        _print_none(options, wanted)
 
 
-def cancel(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
-    """End a live run.
+def run_json(run: RunRecord) -> dict[str, object]:
+    """A run as `--json` lists it."""
+    return {
+        "run_id": run.run_id,
+        "workflow": run.workflow,
+        "version": run.version,
+        "status": run.status.value,
+        "created": iso(run.created),
+        "ended": iso(run.ended),
+        "duration": seconds(None if run.ended is None else run.ended - run.created),
+        "key": run.key,
+        "metadata": dict(run.metadata),
+    }
 
-    No new step starts; one in progress hears of it at its next heartbeat.
-    """
-    from detent.cli.runs import cancel_run
 
-    cancel_run(Options(app, url), run, as_json=json)
+async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]:
+    statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
+    metadata = arguments.metadata(wanted.metadata)
+    async with opened(options) as client:
+        found = await client.lifecycle.list(
+            None if wanted.workflow is None else [wanted.workflow],
+            statuses=statuses,
+            since=0 if since is None else int(since.timestamp() * 1000),
+            metadata=metadata,
+            limit=limit,
+        )
+        if not found:
+            must_be_whole(client)
+        if not found and wanted.workflow is not None:
+            await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
+        return found
 
 
-def retry(
-    run: Run,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its steps, and end with its result.")] = False,
-    app: AppName = None,
-    url: Url = None,
-    json: AsJson = False,
-) -> None:
-    """Start a new run where a failed or cancelled one ended.
+def _print_table(runs: Sequence[RunRecord]) -> None:
+    from rich.table import Table
+    from rich.text import Text
 
-    Prints the new run's id. Completed steps do not run again.
-    """
-    from detent.cli.run import retry_run
+    out = console()
+    now = int(time.time() * 1000)
+    words, took, notes = out.width >= 66, out.width >= 76, out.width >= 100
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    table.add_column("RUN", no_wrap=True)
+    table.add_column("STATUS" if words else "", no_wrap=True)
+    table.add_column("WORKFLOW", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("AGE", no_wrap=True, justify="right")
+    if took:
+        table.add_column("TOOK", no_wrap=True, justify="right")
+    if notes:
+        table.add_column("KEY, METADATA", no_wrap=True, overflow="ellipsis", ratio=1)
+    for run in runs:
+        shown = mark(run.status)
+        status = symbol(shown, out) + (f" {run.status.lower()}" if words else "")
+        cells = [
+            Text(name(run.run_id)),
+            Text(status, shown.style),
+            Text(name(run.workflow)),
+            Text(age(now - run.created)),
+        ]
+        if took:
+            cells.append(Text(duration((run.ended or now) - run.created), "" if run.ended else "bright_black"))
+        if notes:
+            cells.append(Text(_notes(run), "bright_black"))
+        table.add_row(*cells)
+    out.print(table)
 
-    retry_run(Options(app, url), run, follow=follow, as_json=json)
+
+def _notes(run: RunRecord) -> str:
+    key = [run.key] if run.key is not None else []
+    return name("  ".join([*key, *(f"{field}={value}" for field, value in run.metadata.items())]))
+
+
+def _print_none(options: Options, wanted: Filter) -> None:
+    err = console(stderr=True)
+    if wanted.statuses or wanted.since or wanted.metadata or wanted.workflow:
+        err.print("No run matches.", soft_wrap=True)
+    else:
+        err.print(f"No runs yet. Start one with `detent run WORKFLOW JSON{options.repeated()}`.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The log of a run, or of all of them."""
+"""Prints the log of a run, or of all of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
+import typer
 from detent_infra.logs.lines import known_level, level_name
 from detent_infra.logs.reader import LogReader
 from detent_infra.ports import LogLine, LogPage, LogQuery
@@ -20,6 +21,7 @@ from detent_state_machine.records import RunRecord
 from detent_state_machine.suggest import did_you_mean
 
 from detent.cli import arguments
+from detent.cli.options import AppName, AsJson, Url
 from detent.cli.output import clock_time, console, indented, iso, local_time, name, write_json
 from detent.cli.project import Options, opened, run_id_of
 from detent.client import Client
@@ -42,6 +44,42 @@ RECENT = 600_000
 PATIENCE = 60
 """Seconds that a search takes at most without --timeout or --follow."""
 NARROW, WIDE = 60, 90
+
+
+def logs(
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN", help="A run id, or `last`. Without it: all runs, the last 10 minutes."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Lines since: 10m, 2h, 3d, or an ISO time.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Lines until then.")] = None,
+    step: Annotated[str | None, typer.Option(metavar="PATH", help="Only this step, all its attempts.")] = None,
+    level: Annotated[str | None, typer.Option(metavar="LEVEL", help="Only this level and above, as in warn.")] = None,
+    filter: Annotated[str, typer.Option("--filter", metavar="PATTERN", help="A CloudWatch Logs filter pattern.")] = "",
+    children: Annotated[bool, typer.Option("--children", help="The runs that came of it too: its retries.")] = False,
+    workflow: Annotated[
+        str | None, typer.Option("--workflow", "-w", metavar="NAME", help="Only runs of this workflow; without RUN.")
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", metavar="N", min=1, help="The first so many; 10,000, unless it follows."),
+    ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", min=1, help="Search at most so long; 60, unless it follows."),
+    ] = None,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Print the log of a run, or of all.
+
+    With --json, one JSON object per line.
+    """
+
+    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit, timeout)
+    show_logs(Options(app, url), wanted, follow=follow, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,39 @@
-"""Drawing workflows, and listing them."""
+"""Draws workflows, and lists them."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Annotated
 
+import typer
 from detent_state_machine import draw
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import InputError
 
+from detent.cli.options import AppName, AsJson, Url
 from detent.cli.output import ascii_only, console, one_line, write_json, write_line
 from detent.cli.output import name as named
 from detent.cli.project import Options, find_app, opened, unknown_workflow
+
+
+def graph(
+    workflow: Annotated[str | None, typer.Argument(metavar="WORKFLOW", help="Not needed if there is one only.")] = None,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a Mermaid flowchart.")] = False,
+    list: Annotated[bool, typer.Option("--list", "-l", help="List the workflows.")] = False,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Draw a workflow, or list them.
+
+    It is the app's; without an app, the newest that a worker has registered.
+    """
+
+    if list:
+        list_workflows(Options(app, url), as_json=json)
+    else:
+        show_graph(Options(app, url), workflow, mermaid=mermaid, as_json=json)
 
 
 def show_graph(options: Options, workflow: str | None, *, mermaid: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`detent deploy`: packages the app, shows what will change, deploys it, and registers its workflows."""
+"""Packages the app, shows what will change, deploys it, and registers its workflows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
+import typer
 from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ids import new_id
@@ -28,12 +30,40 @@ from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.errors import ConfigurationError, InputError
 
 from detent.app import App
+from detent.cli.commands.package import not_compiled
+from detent.cli.options import AppName, AsJson
 from detent.cli.output import write_json, write_line
-from detent.cli.package import not_compiled
 from detent.cli.progress import Progress
 from detent.cli.project import Options, app_name, load_app
 
 OUT = "build/lambda"
+
+
+def deploy(
+    stack: Annotated[
+        str | None, typer.Option("--stack", metavar="NAME", help="The stack. Default: samconfig.toml's.")
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="NAME", help="Default: samconfig.toml's, else AWS's own."),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="Of the template; repeatable."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    strand: Annotated[
+        bool, typer.Option("--strand", help="Deploy although live runs need steps, tables or queues that go away.")
+    ] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Package the app, deploy it to AWS as a CloudFormation stack, and register its workflows.
+
+    Shows what will change, and asks. Needs `detent[deploy]`, and no other tool.
+    """
+
+    _deploy(Options(app), Wanted(stack, region, parameter or [], yes=yes, strand=strand), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +105,7 @@ class Plan:
     """Parameters that the template has."""
 
 
-def deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
+def _deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
     """Deploys the project in the current directory.
 
     Raises `WrongState` if that would leave live runs behind, `ConfigurationError` for whatever is not set up or

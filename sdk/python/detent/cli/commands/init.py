@@ -1,4 +1,4 @@
-"""`detent init`: a project that passes its tests, runs here, and deploys as it is."""
+"""Makes a project that passes its tests, runs here, and deploys as it is."""
 
 from __future__ import annotations
 
@@ -6,14 +6,37 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from detent_state_machine.errors import ConfigurationError, InputError
 
+from detent.cli.options import AppName, AsJson
 from detent.cli.output import clean, console, write_json, write_line
 from detent.cli.project import Options, app_name
 from detent.scaffold import Names, files, names_of, platform
 
 SHOWN = 8
+
+
+def init(
+    folder: Annotated[
+        str, typer.Argument(metavar="[DIR]", help="Made if it is not there; else it must be empty.")
+    ] = ".",
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the project. Default: the directory's.")] = None,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print the platform's template.yaml for this app, and write nothing.")
+    ] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Make a project: an app, its tests, and all it takes to run and deploy it."""
+    from pathlib import Path
+
+    if template:
+        print_template(Options(app))
+    else:
+        make_project(Path(folder), name, as_json=json)
 
 
 def make_project(folder: Path, name: str | None, *, as_json: bool) -> None:

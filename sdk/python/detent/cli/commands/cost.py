@@ -1,12 +1,13 @@
-"""What a run costs on AWS, for people and as JSON. The estimate itself is `detent_infra.ops.cost.estimate`."""
+"""Tells what a run costs on AWS, for people and as JSON. The estimate itself is `detent_infra.ops.cost.estimate`."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from detent_infra.ops.cost.estimate import estimate
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, Cost, cost_of
@@ -17,6 +18,7 @@ from detent_state_machine.errors import InputError, UnknownRun
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
 
+from detent.cli.options import AppName, AsJson, Url
 from detent.cli.output import console, name, write_json
 from detent.cli.project import Options, opened, run_id_of
 from detent.client import Client
@@ -30,6 +32,31 @@ SHOWN_STEPS = 30
 LEAST = 0.005
 """Dollars per million runs below which nothing is shown."""
 MAX_WIDTH = 100
+
+
+def cost(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run id, or `last` for the newest run.", show_default=False)
+    ] = None,
+    workflow: Annotated[
+        str | None,
+        typer.Option("--workflow", "-w", metavar="NAME", help="Instead of RUN: the average of its newest ended runs."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Of at most so many runs.")] = 20,
+    memory: Annotated[int, typer.Option(metavar="MB", min=128, max=10_240, help="The Lambda worker's memory.")] = 1024,
+    architecture: Annotated[
+        str, typer.Option(metavar="NAME", help="What the Lambda worker runs on: arm64 or x86_64.")
+    ] = "arm64",
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """Estimate what a run costs on AWS, from its records.
+
+    On any backend: for a run on SQLite it is what the same run would cost on AWS.
+    """
+
+    show_cost(Options(app, url), Question(run, workflow, limit, memory, architecture), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)

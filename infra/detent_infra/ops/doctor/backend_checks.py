@@ -1,23 +1,17 @@
-"""Checks of the setup, each with its remedy. Nothing is left behind."""
+"""Checks of a backend: each port answers, nothing is damaged, a worker takes messages. Nothing is left behind."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import shlex
 import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from detent_infra.connect import connect, shown
-from detent_infra.ops.doctor.findings import Check
-from detent_infra.ports import Backend, LogQuery
-from detent_infra.sqlite import integrity
 from detent_state_machine import keys
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError
 from detent_state_machine.messages import Start, encode
@@ -25,8 +19,10 @@ from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
-from detent.cli.findings import Report
-from detent.cli.project import Chosen, Options, app_name, find_app, is_there, place, sqlite_file
+from detent_infra.connect import connect, is_there, sqlite_file
+from detent_infra.ops.doctor.findings import Check, failed
+from detent_infra.ports import Backend, LogQuery
+from detent_infra.sqlite import integrity
 
 LITTLE_DISK = 1_000_000_000
 """Bytes of free disk below which we warn."""
@@ -38,69 +34,8 @@ PROBE_KEPT = 86_400
 """Seconds after which a probe that could not be taken back expires by itself."""
 
 
-def examine(options: Options, *, as_json: bool) -> int:
-    """Prints every check as it is done; returns the exit code: 2 if one failed."""
-    return asyncio.run(_examine(options, as_json=as_json))
-
-
-async def _examine(options: Options, *, as_json: bool) -> int:
-    report = Report(as_json=as_json)
-    async for check in _checks(options):
-        report.add(check)
-    return report.close()
-
-
-def _failed(name: str, error: DetentError) -> Check:
-    return Check(name, "fail", error.message, error.advice)
-
-
-async def _checks(options: Options) -> AsyncIterator[Check]:
-    yield Check(
-        "detent", "ok", f"detent {version('detent')} on Python {platform.python_version()}, {platform.system()}"
-    )
-    for check in _app_checks(options):
-        yield check
-    try:
-        chosen = place(options)
-    except DetentError:
-        yield Check(
-            "backend", "fail", "Which one is meant is not known without the app.", "Mend the app, or pass --url."
-        )
-        return
-    async for check in _backend_checks(chosen):
-        yield check
-
-
-def _app_checks(options: Options) -> Iterator[Check]:
-    try:
-        chosen = app_name(options)
-        app = find_app(options)
-    except DetentError as error:
-        yield _failed("app", error)
-        return
-    if chosen is None or app is None:
-        yield Check(
-            "app", "warn", "No app is named.", "Pass --app module:attribute, or set DETENT_APP, to check it as well."
-        )
-        return
-    yield Check("app", "ok", f"{chosen.value} (from {chosen.source}), named {app.name!r}")
-    if not app.workflows:
-        yield Check("workflows", "fail", "The app declares none.", "Import the modules that declare them beside it.")
-    for name, workflow in app.workflows.items():
-        try:
-            definition = workflow.definition
-        except DetentError as error:
-            yield _failed("workflows", error)
-        else:
-            yield Check("workflows", "ok", f"{name}: {len(definition.steps)} steps, version {definition.version}")
-
-
-# ---- the backend ----------------------------------------------------------------------------------------------
-
-
-async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
-    url = chosen.value
-    yield Check("url", "ok", f"{shown(url)} (from {chosen.source})")
+async def check_backend(url: str) -> AsyncIterator[Check]:
+    """The checks of the backend at the URL, each as it is done."""
     file = sqlite_file(url)
     if file is not None and not is_there(file):
         yield _absent(file.absolute())
@@ -108,7 +43,7 @@ async def _backend_checks(chosen: Chosen) -> AsyncIterator[Check]:
     try:
         backend = connect(url)
     except DetentError as error:
-        yield _failed("backend", error)
+        yield failed("backend", error)
         return
     try:
         if file is not None:
@@ -159,7 +94,7 @@ def _integrity(file: Path) -> Check:
         if integrity.check(file):
             return Check("integrity", "ok", f"read through in {_since(begun)}, no damage found")
     except DetentError as error:
-        return _failed("integrity", error)
+        return failed("integrity", error)
     return Check(
         "integrity",
         "skip",
@@ -176,7 +111,7 @@ async def _round_trips(backend: Backend) -> AsyncIterator[Check]:
         yield Check("table", "ok", f"answers in {_since(reached)}")
         yield await _write(backend)
     except DetentError as error:
-        yield _failed("table", error)
+        yield failed("table", error)
         return
     yield await _read("blobs", backend)
     yield await _read("logs", backend)
@@ -184,7 +119,7 @@ async def _round_trips(backend: Backend) -> AsyncIterator[Check]:
         async for check in _probe_queue(backend):
             yield check
     except DetentError as error:
-        yield _failed("queue", error)
+        yield failed("queue", error)
 
 
 async def _write(backend: Backend) -> Check:
@@ -216,7 +151,7 @@ async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Check:
     except ConfigurationError as error:
         return Check(port, "warn", error.message, error.advice)
     except DetentError as error:
-        return _failed(port, error)
+        return failed(port, error)
     return Check(port, "ok", f"answer in {_since(begun)}")
 
 

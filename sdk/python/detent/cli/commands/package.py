@@ -1,4 +1,4 @@
-"""`detent package`: makes the folder that Lambda unpacks, and says what it weighs."""
+"""Makes the folder that Lambda unpacks, and says what it weighs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,60 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from detent_infra.ops.packaging import LIMIT, LOCK, MB, Folder, build, read_project, read_target, write_lock
 from detent_infra.ops.packaging.target import TEMPLATE
 from detent_state_machine.errors import ConfigurationError
 
+from detent.cli.options import AppName, AsJson
 from detent.cli.output import clean, console, write_json, write_line
 from detent.cli.project import Options, app_name
 
 SHOWN = 10
 """Parts of the folder that are listed, the largest first. `--json` has all."""
+
+
+def package(
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="DIR", help="The folder to make or replace. Default: build/lambda.")
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option(metavar="NAME", help="arm64 or x86_64. Default: template.yaml's.")
+    ] = None,
+    python_version: Annotated[
+        str | None, typer.Option(metavar="3.N", help="Of the Lambda runtime. Default: template.yaml's.")
+    ] = None,
+    bytecode: Annotated[
+        bool | None, typer.Option(help="Compile the modules. Default: if a Python of that version is found.")
+    ] = None,
+    compile_with: Annotated[str | None, typer.Option(metavar="PYTHON", help="A Python of that version.")] = None,
+    lock: Annotated[bool, typer.Option("--lock", help="Write requirements.lock instead.")] = False,
+    upgrade: Annotated[bool, typer.Option("--upgrade", help="With --lock: take the newest versions.")] = False,
+    app: AppName = None,
+    json: AsJson = False,
+) -> None:
+    """Make the folder that Lambda unpacks: detent, the app, and its locked dependencies.
+
+    It holds what template.yaml's runtime and architecture load, whatever this machine is. Needs `detent[deploy]`.
+    """
+    from detent_state_machine.errors import InputError
+
+    if upgrade and not lock:
+        raise InputError("--upgrade changes what is locked.", advice="detent package --lock --upgrade")
+    if lock:
+        written = "--no-bytecode" if bytecode is False else "--bytecode"
+        of_folder = {"--out": out, "--architecture": architecture, written: bytecode, "--compile-with": compile_with}
+        for option in [option for option, value in of_folder.items() if value is not None]:
+            raise InputError(
+                f"{option} is about the folder; --lock makes none, and its lock serves every one.",
+                advice=f"Leave {option} out here, and give it to the `detent package` that follows.",
+            )
+        _lock(python_version, upgrade=upgrade, as_json=json)
+    else:
+        wanted = Wanted(out or "build/lambda", python_version, architecture, bytecode, compile_with)
+        _package(Options(app), wanted, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +74,7 @@ class Wanted:
     compiler: str | None
 
 
-def package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
+def _package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
     """Makes the folder. Raises `ConfigurationError`, `InputError`, and then leaves everything as it was."""
     root = Path.cwd()
     project = read_project(root)
@@ -59,7 +103,7 @@ def not_compiled(folder: Folder) -> str:
     return f"Not compiled, as no Python {folder.target.python} was found: each cold start compiles what it imports."
 
 
-def lock(python: str | None, *, upgrade: bool, as_json: bool) -> None:
+def _lock(python: str | None, *, upgrade: bool, as_json: bool) -> None:
     """Writes the lock of the project in the current directory. `python`: for a project that does not say itself."""
     root = Path.cwd()
     project = read_project(root)

@@ -11,7 +11,9 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
+import typer
 from detent_infra.connect import parse_aws, shown
 from detent_infra.ports import Arrived, Source
 from detent_infra.runs.lifecycle import Lifecycle
@@ -19,6 +21,7 @@ from detent_state_machine.envelopes import SourceMessage
 from detent_state_machine.errors import ConfigurationError, DetentError, InputError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from detent.cli.options import AppName, AsJson, Url
 from detent.cli.output import age, console, iso, name, one_line, write_json
 from detent.cli.project import Options, opened, place
 
@@ -28,6 +31,23 @@ BATCH = 10
 """Messages that SQS hands out at once."""
 WAIT = 1.0
 """Seconds: SQS asks all of its servers, rather than some, only if it may wait."""
+
+
+def failed_starts(
+    redrive: Annotated[bool, typer.Option("--redrive", help="Start them, and take them out of the queue.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many.")] = 10,
+    app: AppName = None,
+    url: Url = None,
+    json: AsJson = False,
+) -> None:
+    """List events that a stack's start function could not start, with the reason.
+
+    With --redrive it starts them, under the keys they had: what was started after all is not started twice.
+    """
+
+    if redrive:
+        raise typer.Exit(start_failed(Options(app, url), limit, as_json=json))
+    show_failed(Options(app, url), limit, as_json=json)
 
 
 class _Event(BaseModel):

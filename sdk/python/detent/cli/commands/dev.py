@@ -1,4 +1,4 @@
-"""`detent dev`: a worker that starts afresh when the code changes.
+"""A worker that starts afresh when the code changes.
 
 The worker is a process of its own, since Python cannot forget a module. It watches its own source, because only it
 knows what it has imported, and ends with `CHANGED`; its parent starts the next one. If the code cannot be loaded it
@@ -16,10 +16,11 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import detent_infra
 import detent_state_machine
+import typer
 from detent_infra.connect import shown
 from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
@@ -27,6 +28,7 @@ from detent_state_machine.errors import ConfigurationError, DetentError
 import detent
 from detent.app import App
 from detent.cli.events import Feed, Watched, watch_runs
+from detent.cli.options import AppName, Concurrency, Grace, Url
 from detent.cli.output import clean, console, one_line
 from detent.cli.project import Options, app_name, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
@@ -47,7 +49,33 @@ Snapshot: TypeAlias = Mapping[Path, Mapping[str, int]]
 # ---- the parent -----------------------------------------------------------------------------------------------
 
 
-def keep_serving(options: Options, *, concurrency: int, grace: float) -> int:
+def dev(
+    app: AppName = None,
+    url: Url = None,
+    concurrency: Concurrency = 100,
+    grace: Grace = 5.0,
+) -> None:
+    """Work on runs, show them, and reload when the code changes."""
+
+    raise typer.Exit(_keep_serving(Options(app, url), concurrency=concurrency, grace=grace))
+
+
+def dev_worker(
+    parent: Annotated[int, typer.Option()],
+    app: AppName = None,
+    url: Url = None,
+    concurrency: Concurrency = 100,
+    grace: Grace = 5.0,
+) -> None:
+    """The worker inside `dev`.
+
+    It ends with a code of its own when the source has changed.
+    """
+
+    raise typer.Exit(_serve_until_changed(Options(app, url), parent=parent, concurrency=concurrency, grace=grace))
+
+
+def _keep_serving(options: Options, *, concurrency: int, grace: float) -> int:
     """Runs one worker after the other until one ends otherwise than by a change; returns its exit code."""
     command = [sys.executable, "-m", "detent.cli", "dev-worker"]
     command += ["--parent", str(os.getpid()), "--concurrency", str(concurrency), "--grace", str(grace)]
@@ -73,7 +101,7 @@ def keep_serving(options: Options, *, concurrency: int, grace: float) -> int:
 # ---- the worker -----------------------------------------------------------------------------------------------
 
 
-def serve_until_changed(options: Options, *, parent: int, concurrency: int, grace: float) -> int:
+def _serve_until_changed(options: Options, *, parent: int, concurrency: int, grace: float) -> int:
     """Works until the source changes (`CHANGED`), a signal comes, or the parent is gone; returns the exit code."""
     log_to_stderr()
     before = snapshot(source_directories())

@@ -1,4 +1,4 @@
-"""One run in full."""
+"""Shows one run in full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli import waterfall
+from detent.cli.commands.runs import run_json
 from detent.cli.follow import on_the_way
+from detent.cli.options import AppName, AsJson, Run, Url
 from detent.cli.output import (
     age,
     clean,
@@ -33,7 +35,6 @@ from detent.cli.output import (
     write_json,
 )
 from detent.cli.project import Options, opened, run_id_of
-from detent.cli.runs import run_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,12 @@ SHOWN_ATTEMPTS = 5
 PAST_INDENT = 5
 """Columns before what is said of a past attempt."""
 MAX_WIDTH = 120
+
+
+def show(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -> None:
+    """Show a run: its steps in time, its output or its error."""
+
+    show_run(Options(app, url), run, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
