@@ -57,6 +57,9 @@ test: $(DEV) ## Run the whole suite
 
 check: lint types imports template ministack sam test ## Everything that must hold before a change goes in
 
+docs: $(DEV) ## Write what docs/python.md says of the code
+	@$(PY) -m tests.support.python_page
+
 lint: $(DEV) ## Style and formatting
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m ruff format --quiet --check . || { echo "run: $(PY) -m ruff format ."; exit 1; }

@@ -26,7 +26,10 @@ from typer.main import get_command
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for glob in ("*.md", "docs/**/*.md", "examples/**/*.md", "bench/*.md") for page in ROOT.glob(glob))
-GUIDES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("start", "concepts", "triggers", "testing"))]
+GUIDES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("start", "concepts", "triggers", "testing", "python")),
+]
 README_LINES = 130
 PATIENCE = 60.0
 NOON = f"noon{datetime.now(UTC).hour - 12:+d}"
@@ -145,10 +148,14 @@ def shape(line: str) -> str:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
     module = ModuleType("page")
     sys.modules["page"] = module  # pydantic looks annotations up in the module of their class
     yield Reader(tmp_path, module)
-    del sys.modules["page"]
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "page").startswith((str(tmp_path), "page")):
+            del sys.modules[name]
 
 
 @pytest.mark.slow

@@ -38,7 +38,8 @@ class RunHandle(Generic[_Out]):
     """A run, live or ended. Every blocking call has an async twin whose name begins with `a`."""
 
     def __init__(self, client: Client, run_id: str, output: Json[object]) -> None:
-        self.id = run_id
+        self.id: str = run_id
+        """The run's id."""
         self._client = client
         self._output = output
 
@@ -59,9 +60,11 @@ class RunHandle(Generic[_Out]):
         return cast("_Out", self._output.read(text, f"The output of run {self.id}"))
 
     def status(self) -> RunStatus:
+        """The run's status at this moment. Raises `UnknownRun`."""
         return portal.run(self.astatus())
 
     async def astatus(self) -> RunStatus:
+        """`status`, async."""
         return (await self._client.lifecycle.get(self.id)).status
 
     def cancel(self) -> None:

@@ -37,6 +37,7 @@ class Context:
 
     @property
     def run_id(self) -> str:
+        """Id of the run."""
         return self._attempt.run_id
 
     @property

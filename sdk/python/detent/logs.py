@@ -31,15 +31,19 @@ class RunLog:
         self._write(level_name(message_text(level)), message, fields)
 
     def debug(self, message: object, /, **fields: object) -> None:
+        """A line of level DEBUG."""
         self._write("DEBUG", message, fields)
 
     def info(self, message: object, /, **fields: object) -> None:
+        """A line of level INFO."""
         self._write("INFO", message, fields)
 
     def warning(self, message: object, /, **fields: object) -> None:
+        """A line of level WARN."""
         self._write("WARN", message, fields)
 
     def error(self, message: object, /, **fields: object) -> None:
+        """A line of level ERROR."""
         self._write("ERROR", message, fields)
 
     def exception(self, message: object, /, **fields: object) -> None:
