@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import boto3
 from detent import App, Client, Workflow
-from detent.workflow import DeliveryName
+from detent.options import DeliveryName
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
 from detent_infra.engine import Engine, Origin, Telling

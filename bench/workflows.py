@@ -8,7 +8,8 @@ from time import time_ns
 from typing import Any
 
 from detent import App, Context, Put, Retry, Workflow
-from detent.workflow import AnyStep, DeliveryName
+from detent.options import DeliveryName
+from detent.step import AnyStep
 
 Small = dict[str, int]
 

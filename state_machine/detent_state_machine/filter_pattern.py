@@ -87,12 +87,21 @@ def _term_pattern(cursor: Cursor) -> Matcher:
 
 
 def _term(cursor: Cursor) -> str:
+    if word := cursor.keyword("AND", "OR", "NOT"):
+        meant = {"AND": "Terms beside each other must all occur.", "OR": "Alternatives are written ?a ?b."}
+        cursor.fail(
+            "a word to look for",
+            cursor.at - len(word),
+            advice=f'{meant.get(word, "What must not occur is written -a.")} The word itself is written "{word}".',
+        )
     if cursor.peek() == '"':
         phrase = cursor.quoted()[0]
         return phrase if phrase.strip() else ""  # " " is documented to match everything
     if cursor.next() == "%":
         cursor.fail("a word or a quoted phrase (a regular expression stands alone)")
-    return cursor.run(WORD) or cursor.fail("a word or a quoted phrase", advice=QUOTE_IT)
+    in_braces = "A condition on a field stands in braces: { $.level = WARN }."
+    advice = in_braces if cursor.next() == "$" else QUOTE_IT
+    return cursor.run(WORD) or cursor.fail("a word or a quoted phrase", advice=advice)
 
 
 # ---- JSON lines ---------------------------------------------------------------------------------------------
@@ -141,7 +150,13 @@ def _selector(cursor: Cursor) -> list[Step]:
     cursor.peek()
     start = cursor.at
     if not cursor.pattern.startswith("$.", start):
-        cursor.fail("a selector like $.level")
+        name = cursor.run(NAME) if cursor.next() != "!" else ""
+        cursor.at = start
+        if cursor.next() == "!":
+            advice = "Nothing is turned around: write != in place of =, or NOT EXISTS behind the selector."
+        else:
+            advice = f"A field of the line is written $.{name}." if name else ""
+        cursor.fail("a selector like $.level", advice=advice)
     cursor.at += 1
     path: list[Step] = []
     while cursor.next() in (".", "["):

@@ -145,12 +145,24 @@ def condition(cursor: Cursor, leaf: Callable[[], Test], depth: int = 0) -> Test:
         parts = [operand()]
         while cursor.take("&&"):
             parts.append(operand())
+        _refuse_words(cursor)
         return lambda value: all(part(value) for part in parts)
 
     parts = [conjunction()]
     while cursor.take("||"):
         parts.append(conjunction())
     return lambda value: any(part(value) for part in parts)
+
+
+def _refuse_words(cursor: Cursor) -> None:
+    """Refuses what joins conditions in other languages, with what does here."""
+    cursor.peek()
+    start = cursor.at
+    word = cursor.keyword("AND", "and", "OR", "or") or cursor.next()
+    cursor.at = start
+    meant = {"and": "&&", "&": "&&", "or": "||", "|": "||"}.get(word.lower())
+    if meant is not None and not cursor.pattern.startswith("||", start):
+        cursor.fail("&& or ||", advice=f"Write {meant} instead of {word}.")
 
 
 def comparison(cursor: Cursor) -> Test:
@@ -160,6 +172,8 @@ def comparison(cursor: Cursor) -> Test:
     operator = next((op for op in ("!=", "<=", ">=", "=", "<", ">") if cursor.take(op)), None)
     if operator is None:
         cursor.fail("one of =, !=, <, <=, >, >=", start)
+    if (meant := _MEANT.get(operator + cursor.next())) is not None:
+        cursor.fail(f"{operator} and a value", start, advice=f"Write {meant} instead of {operator}{cursor.next()}.")
     if operator in ("=", "!="):
         equal = _equality(cursor)
         wanted = operator == "="
@@ -173,6 +187,9 @@ def comparison(cursor: Cursor) -> Test:
     limit = Decimal(written)
     return lambda value: (number := _number(value)) is not None and order(number, limit)
 
+
+_MEANT = {"==": "=", "=~": "= and a %regular expression%", "<>": "!=", "=>": ">=", "=<": "<=", "!==": "!="}
+"""Operators of other languages, and how they are written here."""
 
 _ORDER: dict[str, Callable[[Decimal, Decimal], bool]] = {
     "<": lambda a, b: a < b,
@@ -190,6 +207,8 @@ def _equality(cursor: Cursor) -> Callable[[object, str], bool]:
         quoted = cursor.quoted(wildcard="*")
         return lambda _, text: _like(quoted, text)
     written = cursor.run(_BARE)
+    if not written and cursor.next() == "'":
+        cursor.fail("a value", advice='Quotes around a value are double: "a b".')
     if not written:
         cursor.fail("a value: a word, a number, a quoted string or a %regular expression%", advice=QUOTE_IT)
     if _NUMBER.fullmatch(written):

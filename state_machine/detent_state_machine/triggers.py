@@ -92,14 +92,34 @@ class Trigger:
 
 def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
     """Raises `DefinitionError` that says what to mend."""
-    queue = Queue(given) if isinstance(given, str) else given
     where = f"Workflow {workflow!r}, on_queue"
+    queue = Queue(given) if isinstance(given, str) else given
+    if not isinstance(queue, Queue):
+        raise DefinitionError(
+            f"{where}: {given!r} is neither the name of a queue nor a `Queue`.",
+            advice='Write `on_queue="orders-inbox"`, or `on_queue=Queue("orders-inbox", input="detail.order")`.',
+        )
+    if not isinstance(queue.name, str):
+        raise DefinitionError(
+            f"{where}: the name of a queue is text, not {queue.name!r}.", advice="Write it in quotes."
+        )
+    if not isinstance(queue.metadata, Mapping):
+        raise DefinitionError(
+            f"{where}: `metadata={queue.metadata!r}` is not a mapping.",
+            advice='Write an expression by name: `metadata={"tenant": "detail.tenant"}`.',
+        )
     if _QUEUE_NAME.fullmatch(queue.name) is None:
         raise DefinitionError(
             f"{where}: {queue.name!r} is no name of a queue.",
             advice="Write the queue's name, not its URL or ARN: 1 to 80 letters, digits, dashes and underscores; "
             "a FIFO queue's ends in .fifo.",
         )
+
+    for name in cast("Mapping[object, object]", queue.metadata):
+        if not isinstance(name, str):
+            raise DefinitionError(
+                f"{where}: a name in `metadata=` is text, not {name!r}.", advice="Write it in quotes."
+            )
 
     def expression(name: str, text: str | None) -> Expression | None:
         return None if text is None else Expression(text, f"{where}: {name}")
@@ -207,7 +227,9 @@ _QUOTING = (
 )
 
 
-def _compiled(text: str, what: str) -> ParsedResult:
+def _compiled(text: object, what: str) -> ParsedResult:
+    if not isinstance(text, str):
+        raise DefinitionError(f"{what}: a JMESPath expression is text, not {text!r}.", advice="Write it in quotes.")
     if len(text) > MAX_EXPRESSION:
         raise DefinitionError(f"{what} has {len(text):,} characters; {MAX_EXPRESSION:,} are allowed.")
     try:
@@ -238,19 +260,7 @@ def _check(node: _Node, what: str) -> None:
         case "slice" if cast("list[int | None]", children)[2] == 0:
             raise DefinitionError(f"{what} has a slice that steps by 0.")
         case "function_expression":
-            table = cast("dict[str, dict[str, tuple[_Node, ...]]]", _Functions.FUNCTION_TABLE)
-            name = str(node["value"])
-            if name not in table:
-                raise DefinitionError(
-                    f"{what} calls {name}(), which there is not.", advice=f"There are: {', '.join(sorted(table))}."
-                )
-            signature = table[name]["signature"]
-            variadic = bool(signature) and bool(signature[-1].get("variadic"))
-            if len(children) != len(signature) and not (variadic and len(children) > len(signature)):
-                least = "at least " if variadic else ""
-                raise DefinitionError(
-                    f"{what} gives {name}() {len(children)} arguments; it takes {least}{len(signature)}."
-                )
+            _check_call(node, children, what)
         case "subexpression" if (
             children[0]["type"] == "function_expression"
             and children[0]["value"] == _MESSAGE
@@ -261,10 +271,57 @@ def _check(node: _Node, what: str) -> None:
                 f"{what} asks for message().{children[1]['value']}, which there is not.",
                 advice=f"There are: {', '.join(MESSAGE_FIELDS)}. The message's content needs no message().",
             )
+        case kind if kind in _INSIDE and children[0]["type"] in _TRUTH:
+            raise DefinitionError(
+                f"{what} looks inside of a truth value, where nothing is: `!` and comparisons bind before `.` and `[`.",
+                advice="Put what `!` turns around into parentheses: `!(data.skip)`.",
+            )
+        case "comparator":
+            _check_comparison(node, children, what)
         case kind if kind != "function_expression" and any(_is_reference(child) for child in children):
             raise DefinitionError(f"{what} has an & outside the arguments of a function.")
         case _:
             pass
+
+
+_TRUTH = frozenset({"not_expression", "comparator"})
+_INSIDE = frozenset(
+    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten"}
+)
+
+
+def _check_call(node: _Node, children: list[_Node], what: str) -> None:
+    table = cast("dict[str, dict[str, tuple[_Node, ...]]]", _Functions.FUNCTION_TABLE)
+    name = str(node["value"])
+    if name not in table:
+        raise DefinitionError(
+            f"{what} calls {name}(), which there is not.", advice=f"There are: {', '.join(sorted(table))}."
+        )
+    signature = table[name]["signature"]
+    variadic = bool(signature) and bool(signature[-1].get("variadic"))
+    if len(children) != len(signature) and not (variadic and len(children) > len(signature)):
+        least = "at least " if variadic else ""
+        raise DefinitionError(f"{what} gives {name}() {len(children)} arguments; it takes {least}{len(signature)}.")
+
+
+def _check_comparison(node: _Node, children: list[_Node], what: str) -> None:
+    """Comparisons that hold for no message at all."""
+    for side, other in (children, reversed(children)):
+        literal = side.get("value") if side["type"] == "literal" else None
+        if side["type"] == "literal" and node["value"] not in ("eq", "ne") and not _is_number(literal):
+            raise DefinitionError(
+                f"{what} asks which of two is greater, and {literal!r} is not a number: that holds for no message.",
+                advice="A number is written in backticks: total > `5`. Texts can only be equal.",
+            )
+        if side["type"] == "literal" and other["type"] in _TRUTH and not isinstance(literal, bool):
+            raise DefinitionError(
+                f"{what} compares a truth value with {literal!r}: `!` binds before comparisons.",
+                advice="Put what `!` turns around into parentheses: `!(kind == 'test')`.",
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_reference(child: object) -> bool:
@@ -278,7 +335,14 @@ _GOES_ON = frozenset({"dot", "lbracket", "flatten", "filter"})
 def _check_comparisons(text: str, what: str) -> None:
     """A name in double quotes behind `==` is a text that was meant for single quotes, almost always."""
     tokens = list(Lexer().tokenize(text))
-    for before, token, after in zip(tokens, tokens[1:], tokens[2:], strict=False):
+    for before, token, after in zip([{"type": "start"}, *tokens], tokens, tokens[1:], strict=False):
+        alone = before["type"] not in ("dot", "lbrace", "comma") and after["type"] not in (*_GOES_ON, "colon", "lparen")
+        if token["type"] == "unquoted_identifier" and token["value"] in ("true", "false", "null") and alone:
+            word = token["value"]
+            raise DefinitionError(
+                f"{what} asks for the member {word!r} of the content.",
+                advice=f"The value is written in backticks: `{word}`. If the member is meant, write @.{word}.",
+            )
         if before["type"] in _COMPARISONS and token["type"] == "quoted_identifier" and after["type"] not in _GOES_ON:
             name = token["value"]
             raise DefinitionError(

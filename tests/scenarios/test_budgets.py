@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from detent import App, Context, Workflow
+from detent.options import DeliveryName
 from detent.testing import Harness
-from detent.workflow import DeliveryName
 from detent_infra.engine.loop import MAX_HOPS
 from detent_infra.memory import MemoryLogs, Store, memory_backend
 from detent_infra.ports import LogLine

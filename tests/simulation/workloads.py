@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detent import App, Context, Failure, NonRetryable, Retry, RetryAfter, RunStatus, StepStatus, Update
-from detent.workflow import AnyStep
+from detent.step import AnyStep
 from detent_state_machine.compiler import Scope
 from detent_state_machine.status import Delivery
 

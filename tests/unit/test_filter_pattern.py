@@ -405,6 +405,43 @@ def test_a_bad_pattern_is_refused_with_the_column_and_what_was_expected(
     assert expected in refused.value.message
 
 
+@pytest.mark.parametrize(
+    ("pattern", "advice"),
+    [
+        ("{ $.level == WARN }", "Write = instead of ==."),
+        ("{ $.level === WARN }", "Write = instead of ==."),
+        ("{ $.level <> WARN }", "Write != instead of <>."),
+        ("{ $.level =~ WARN }", "Write = and a %regular expression% instead of =~."),
+        ("{ $.attempt => 5 }", "Write >= instead of =>."),
+        ("{ $.attempt =< 5 }", "Write <= instead of =<."),
+        ("[level == WARN]", "Write = instead of ==."),
+        ("{ $.level = 'WARN' }", 'Quotes around a value are double: "a b".'),
+        ("{ level = WARN }", "A field of the line is written $.level."),
+        ("$.level = WARN", "A condition on a field stands in braces: { $.level = WARN }."),
+        ("{ $.a = 1 and $.b = 2 }", "Write && instead of and."),
+        ("{ $.a = 1 AND $.b = 2 }", "Write && instead of AND."),
+        ("{ $.a = 1 OR $.b = 2 }", "Write || instead of OR."),
+        ("{ $.a = 1 & $.b = 2 }", "Write && instead of &."),
+        ("{ $.a = 1 | $.b = 2 }", "Write || instead of |."),
+        ("{ !$.a = 1 }", "write != in place of =, or NOT EXISTS behind the selector."),
+        ("ERROR OR WARN", 'Alternatives are written ?a ?b. The word itself is written "OR".'),
+        ("ERROR AND refused", 'Terms beside each other must all occur. The word itself is written "AND".'),
+        ("NOT refused", 'What must not occur is written -a. The word itself is written "NOT".'),
+    ],
+)
+def test_a_pattern_in_the_manner_of_another_language_is_refused_with_how_it_is_written_here(
+    pattern: str, advice: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        parse(pattern)
+    assert refused.value.advice.endswith(advice)
+
+
+def test_a_word_of_another_language_is_looked_for_in_quotes() -> None:
+    assert parse('"OR"')("this OR that")
+    assert parse("ORDER AND_MORE")("ORDER AND_MORE")
+
+
 def test_a_pattern_longer_than_cloudwatch_allows_is_refused() -> None:
     parse("a" * MAX_PATTERN)
     with pytest.raises(InputError, match="1025 characters"):

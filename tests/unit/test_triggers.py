@@ -154,6 +154,38 @@ def test_what_is_no_name_of_a_queue_is_refused(name: str) -> None:
         compile_trigger("orders", name)
 
 
+@pytest.mark.parametrize(
+    ("expression", "advice"),
+    [
+        ("!data.skip", "`!(data.skip)`"),
+        ("!data.items[0].skip", "`!(data.skip)`"),
+        ("!data[?skip]", "`!(data.skip)`"),
+        ("!data.skip && data.go", "`!(data.skip)`"),
+        ("(data.kind == 'a').b", "`!(data.skip)`"),
+        ("!kind == 'test'", "`!(kind == 'test')`"),
+        ("!data.kind == 'test'", "`!(data.skip)`"),
+        ("date > '2026-01-01'", "total > `5`"),
+        ('total >= `"5"`', "total > `5`"),
+        ("`true` < total", "total > `5`"),
+        ("data.paid == true", "`true`"),
+        ("data.paid != null", "`null`"),
+        ("false", "`false`"),
+    ],
+)
+def test_an_expression_that_holds_for_no_message_is_refused_with_the_fix(expression: str, advice: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        compile_trigger("orders", Queue("inbox", when=expression))
+    assert advice in refused.value.advice
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["!(data.skip)", "!data[0]", "!data[*].a", "!contains(a, 'b')", "!a && b", "!a == `true`", "a.true", "@.null"],
+)
+def test_an_expression_that_may_hold_is_taken(expression: str) -> None:
+    compile_trigger("orders", Queue("inbox", when=expression))
+
+
 @pytest.mark.parametrize("name", ["a", "orders-inbox", "Orders_1", "x" * 80, "orders.fifo"])
 def test_names_that_sqs_takes_are_taken(name: str) -> None:
     assert compile_trigger("orders", name).queue == name

@@ -52,8 +52,9 @@ from detent.context import Context, NonRetryable, RetryAfter
 from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, StepInfo
 from detent.markers import not_
 from detent.runnable import Runnable
+from detent.step import Step
 from detent.task import Task
-from detent.workflow import Step, Workflow
+from detent.workflow import Workflow
 
 __all__ = [
     "AllOf",

@@ -19,13 +19,14 @@ from detent_infra.sources.triggers import Subscription
 from detent_infra.worker import Worker
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, Definition
-from detent_state_machine.errors import DefinitionError
+from detent_state_machine.durations import Seconds
+from detent_state_machine.errors import ConfigurationError, DefinitionError
 from detent_state_machine.triggers import Queue
 
 from detent.client import Client
 from detent.logs import telling
+from detent.options import backend_url, seconds, whole, written
 from detent.runner import Body, Runner
-from detent.settings import settings
 from detent.task import TaskDeclarer
 from detent.workflow import Workflow
 
@@ -41,8 +42,10 @@ class App:
     """
 
     def __init__(self, name: str = "app", *, url: str | None = None) -> None:
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"`App({written(name)})`: an app's name is text.", advice='Write `App("shop")`.')
         self.name = name
-        self.url = url or settings().url
+        self.url = backend_url("App", url)
         self._workflows: dict[str, Workflow[Any, Any]] = {}
 
     @property
@@ -107,6 +110,11 @@ class App:
         they hold the input as JSON, else by a `Queue` that says how they are read. Raises `DefinitionError` if the
         name is taken, or if `on_queue` cannot be used.
         """
+        if not isinstance(name, str):
+            raise DefinitionError(
+                f"Workflow {written(name)}: a name is text, not {written(name)}.",
+                advice='Write `app.workflow("orders")`.',
+            )
         workflow: Workflow[Any, Any] = Workflow(
             self,
             name,
@@ -157,19 +165,19 @@ class App:
         """Every workflow, compiled. Raises `DefinitionError` for the first that is wrong."""
         return {name: workflow.definition for name, workflow in self._workflows.items()}
 
-    def run_worker(self, *, concurrency: int = 100, grace: float = 30.0) -> None:
+    def run_worker(self, *, concurrency: int = 100, grace: Seconds = 30.0) -> None:
         """Works on this app's runs until SIGINT or SIGTERM.
 
-        `concurrency` is how many messages are driven at once; `grace` how many seconds a stop waits for steps in
-        progress. What is cut off is delivered again. Raises `DefinitionError`, `ConfigurationError`.
+        `concurrency` is how many messages are driven at once; `grace` how long a stop waits for steps in progress
+        (seconds, or a `timedelta`). What is cut off is delivered again. Raises `DefinitionError`, `ConfigurationError`.
         """
         asyncio.run(self._work_until_signal(concurrency, grace))
 
-    async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: float = 30.0) -> None:
+    async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: Seconds = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
         await work_with(self, self.executor, stop, concurrency=concurrency, grace=grace)
 
-    async def _work_until_signal(self, concurrency: int, grace: float) -> None:
+    async def _work_until_signal(self, concurrency: int, grace: Seconds) -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -185,8 +193,9 @@ class App:
         return declared.body if declared else None
 
 
-async def work_with(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
+async def work_with(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: Seconds) -> None:
     """`App.work`, with this executor around the app's own."""
+    concurrency, grace = whole("run_worker", "concurrency", concurrency), seconds("run_worker", "grace", grace)
     engine = Engine(app.backend, executor, telling=telling())
     worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
     with forward_standard_logging():

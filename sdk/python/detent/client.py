@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -15,6 +15,8 @@ from detent_infra.ports import Backend, LogQuery
 from detent_infra.runs.lifecycle import Lifecycle, NewRun, in_order
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
+from detent_state_machine.durations import Seconds
+from detent_state_machine.errors import InputError
 from detent_state_machine.keys import data_key, step_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
@@ -24,8 +26,20 @@ from detent import portal
 from detent.changes import Changes, StepChange
 from detent.info import LogEntry, RunInfo, StepInfo, log_entry, run_info, step_info
 from detent.json_values import Json
+from detent.options import (
+    StatusName,
+    backend_url,
+    check_many,
+    check_metadata,
+    check_start,
+    check_text,
+    moment,
+    run_statuses,
+    seconds,
+    whole,
+    written,
+)
 from detent.runnable import Runnable
-from detent.settings import settings
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -46,17 +60,28 @@ class RunHandle(Generic[_Out]):
     def __repr__(self) -> str:
         return f"<run {self.id}>"
 
-    def result(self, timeout: float | None = None) -> _Out:
+    def result(self, timeout: Seconds | None = None) -> _Out:
         """Waits for the run's output.
 
-        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds (the run goes on).
+        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` (seconds, or a `timedelta`; the run goes
+        on). With a `timeout` of 0 it looks once.
         """
         return portal.run(self.aresult(timeout))
 
-    async def aresult(self, timeout: float | None = None) -> _Out:
+    async def aresult(self, timeout: Seconds | None = None) -> _Out:
         """`result`, async."""
-        async with asyncio.timeout(timeout):
-            text = await self._client.lifecycle.wait(self.id)
+        within = None if timeout is None else seconds("result", "timeout", timeout)
+        lifecycle = self._client.lifecycle
+        text = await lifecycle.result(self.id) if within == 0 else None
+        if text is None:
+            limit = asyncio.timeout(within)
+            try:
+                async with limit:
+                    text = await lifecycle.wait(self.id)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise TimeoutError(f"Run {self.id} has not ended within {within:g} s. It goes on.") from None
         return cast("_Out", self._output.read(text, f"The output of run {self.id}"))
 
     def status(self) -> RunStatus:
@@ -133,7 +158,7 @@ class Client:
     """
 
     def __init__(self, url: str | None = None, *, backend: Callable[[], Backend] | None = None) -> None:
-        self.url = url or settings().url
+        self.url = backend_url("Client", url)
         self._open = backend or (lambda: connect(self.url))
 
     @cached_property
@@ -219,12 +244,14 @@ class Client:
         metadata: Mapping[str, str] | None = None,
     ) -> RunHandle[Any]:
         """`start`, async."""
+        check_start(key, metadata)
         if isinstance(workflow, str):
             text = _ANYTHING.write(value, f"The input of workflow {workflow!r}")
             run_id = await self.lifecycle.start_by_name(workflow, text, key=key, metadata=metadata)
             return RunHandle(self, run_id, _ANYTHING)
+        definition = _definition(workflow)
         new = NewRun(_input(workflow, value), key, metadata)
-        return RunHandle(self, await self.lifecycle.start(workflow.definition, new), workflow.output_json)
+        return RunHandle(self, await self.lifecycle.start(definition, new), workflow.output_json)
 
     def start_many(
         self,
@@ -246,14 +273,19 @@ class Client:
         metadata: Mapping[str, str] | None = None,
     ) -> list[RunHandle[_Out]]:
         """`start_many`, async."""
+        definition = _definition(workflow)
+        check_many(values, key)
         new = [NewRun(_input(workflow, value), key(value) if key else None, metadata) for value in values]
-        started = await self.lifecycle.start_many(workflow.definition, new)
+        for each in new:
+            check_start(each.key, metadata)
+        started = await self.lifecycle.start_many(definition, new)
         return [RunHandle(self, run_id, workflow.output_json) for run_id in started]
 
     # ---- look ---------------------------------------------------------------------------------------------
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """A handle on a run by its id. Nothing is looked up."""
+        check_text("handle", "run_id", run_id)
         return RunHandle(self, run_id, _ANYTHING)
 
     def get(self, run_id: str) -> RunInfo:
@@ -262,36 +294,46 @@ class Client:
 
     async def aget(self, run_id: str) -> RunInfo:
         """`get`, async."""
-        return run_info(await self.lifecycle.get(run_id))
+        return run_info(await self._record(run_id))
+
+    async def _record(self, run_id: str) -> RunRecord:
+        check_text("get", "run_id", run_id)
+        return await self.lifecycle.get(run_id)
 
     def runs(
         self,
         workflow: str | None = None,
         *,
-        statuses: Collection[RunStatus] = (),
-        since: datetime | None = None,
+        statuses: Collection[RunStatus | StatusName] = (),
+        since: datetime | timedelta | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
     ) -> list[RunInfo]:
-        """The newest runs that match, newest first."""
+        """The newest runs that match, newest first.
+
+        `statuses` are `RunStatus`es or their names. `since` is a moment, or how long ago (a `timedelta`).
+        """
         return portal.run(self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit))
 
     async def aruns(
         self,
         workflow: str | None = None,
         *,
-        statuses: Collection[RunStatus] = (),
-        since: datetime | None = None,
+        statuses: Collection[RunStatus | StatusName] = (),
+        since: datetime | timedelta | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
     ) -> list[RunInfo]:
         """`runs`, async."""
+        if workflow is not None:
+            check_text("runs", "workflow", workflow)
+        check_metadata("runs", metadata)
         found = await self.lifecycle.list(
             None if workflow is None else [workflow],
-            statuses=statuses,
-            since=_milliseconds(since),
+            statuses=run_statuses(statuses),
+            since=moment("runs", "since", since, self.lifecycle.backend.clock()),
             metadata=metadata,
-            limit=limit,
+            limit=whole("runs", "limit", limit),
         )
         return [run_info(record) for record in found]
 
@@ -301,7 +343,7 @@ class Client:
 
     async def asteps(self, run_id: str) -> list[StepInfo]:
         """`steps`, async."""
-        run = await self.lifecycle.get(run_id)
+        run = await self._record(run_id)
         return [step_info(path, record) for path, record in await self._steps_of(run)]
 
     async def _steps_of(self, run: RunRecord) -> list[tuple[str, StepRecord | None]]:
@@ -309,6 +351,7 @@ class Client:
 
     def definition(self, workflow: str) -> Definition:
         """The newest registered definition. Raises `UnknownWorkflow`."""
+        check_text("definition", "workflow", workflow)
         return portal.run(self.lifecycle.definitions.newest(workflow))
 
     def logs(
@@ -316,7 +359,7 @@ class Client:
         run_id: str,
         *,
         pattern: str = "",
-        since: datetime | None = None,
+        since: datetime | timedelta | None = None,
         step: str = "",
         level: str = "",
         follow: bool = False,
@@ -340,14 +383,19 @@ class Client:
         run_id: str,
         *,
         pattern: str = "",
-        since: datetime | None = None,
+        since: datetime | timedelta | None = None,
         step: str = "",
         level: str = "",
         follow: bool = False,
     ) -> AsyncIterator[LogEntry]:
         """`logs`, async."""
         reader = LogReader(self.lifecycle)
-        query = LogQuery(path=step, level=level, pattern=pattern, since=_milliseconds(since))
+        query = LogQuery(
+            path=step,
+            level=level,
+            pattern=pattern,
+            since=moment("logs", "since", since, self.lifecycle.backend.clock()),
+        )
         async with aclosing(reader.pages(query, [await self.lifecycle.get(run_id)], follow=follow)) as pages:
             async for page in pages:
                 for line in page.lines:
@@ -358,6 +406,8 @@ class Client:
         return portal.run(self.aread(collection, key))
 
     async def aread(self, collection: str, key: str) -> Item | None:
+        check_text("read", "collection", collection)
+        check_text("read", "key", key)
         return await self.lifecycle.backend.table.get(data_key(collection, key))
 
     # ---- end ----------------------------------------------------------------------------------------------
@@ -370,6 +420,7 @@ class Client:
         portal.run(self.acancel(run_id))
 
     async def acancel(self, run_id: str) -> None:
+        check_text("cancel", "run_id", run_id)
         await self.lifecycle.cancel(run_id)
 
     def retry(self, run_id: str) -> RunHandle[Any]:
@@ -377,19 +428,25 @@ class Client:
         return portal.run(self.aretry(run_id))
 
     async def aretry(self, run_id: str) -> RunHandle[Any]:
+        check_text("retry", "run_id", run_id)
         return RunHandle(self, await self.lifecycle.retry(run_id), _ANYTHING)
 
 
 _ANYTHING: Json[object] = Json(UNANNOTATED)
 
 
+def _definition(workflow: object) -> Definition:
+    """Compiled before its input is looked at: a type that cannot be used is refused as such."""
+    if isinstance(workflow, Runnable):
+        return workflow.definition
+    raise InputError(
+        f"{written(workflow)} is not a workflow, so no run of it can start.",
+        advice="Give what `app.workflow(…)` returned, or the workflow's name.",
+    )
+
+
 def _input(workflow: Runnable[Any, Any], value: object) -> str:
     return workflow.input_json.write(value, f"The input of workflow {workflow.name!r}")
-
-
-def _milliseconds(time: datetime | None) -> int:
-    """Since the epoch; a time without an offset is local, as Python takes it."""
-    return 0 if time is None else int(time.astimezone(UTC).timestamp() * 1000)
 
 
 _T = TypeVar("_T")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from detent_infra.executor import Attempt
 from detent_state_machine import writes
+from detent_state_machine.durations import Seconds, seconds_of
 from detent_state_machine.errors import DetentError, InputError
 from detent_state_machine.status import Delivery
 
@@ -14,15 +15,38 @@ from detent.logs import RunLog
 
 
 class NonRetryable(DetentError):
-    """Raise it in a step: the step fails for good, whatever attempts are left."""
+    """Raise it in a step: the step fails for good, whatever attempts are left. `raise NonRetryable` needs no text."""
+
+    def __init__(self, message: str = "The step is not to be tried again.", *, advice: str = "") -> None:
+        super().__init__(message, advice=advice)
 
 
 class RetryAfter(DetentError):
-    """Raise it in a step: the next attempt waits at least `seconds` (as in an HTTP Retry-After), 24 hours at most."""
+    """Raise it in a step: the next attempt waits at least `seconds` (as in an HTTP Retry-After), 24 hours at most.
 
-    def __init__(self, seconds: float, message: str = "") -> None:
-        super().__init__(message or f"Try again after {seconds:g} s.")
-        self.seconds = seconds
+    A number, a number in text, as a header has it, or a `timedelta`. Raises `InputError` for anything else.
+    """
+
+    def __init__(self, seconds: Seconds | str, message: str = "") -> None:
+        pause = asked_pause(seconds)
+        if pause is None:
+            raise InputError(
+                f"`RetryAfter({seconds!r})`: it should be a number of seconds, also in text, or a `timedelta`.",
+                advice="Turn the moment that a server names into seconds from now, `max(0, …)`.",
+            )
+        super().__init__(message or f"Try again after {pause:g} s.")
+        self.seconds = pause
+
+
+def asked_pause(given: object) -> float | None:
+    """The seconds that a `RetryAfter` asks for; None for what is no pause."""
+    if isinstance(given, str):
+        try:
+            given = float(given)
+        except ValueError:
+            return None
+    pause = seconds_of(given)
+    return pause if pause is not None and pause >= 0 else None
 
 
 class Context:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 from detent_state_machine.compatibility import UNANNOTATED, name_of
 from detent_state_machine.errors import DefinitionError, InputError, NotSerializable
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.errors import PydanticUndefinedAnnotation
 from pydantic_core import PydanticSerializationError, to_json
 
 _T = TypeVar("_T")
@@ -30,13 +30,35 @@ class Json(Generic[_T]):
     def __init__(self, annotation: object, what: str = "A value") -> None:
         """Raises `DefinitionError` for a type that has no JSON form; `what` names it."""
         self._annotation = annotation
+        self._what = what
         try:
             self._adapter: TypeAdapter[_T] = _adapter(annotation)
-        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
+        except Exception as error:
+            raise self._no_json_form(error) from error
+
+    def check_complete(self) -> None:
+        """Raises `DefinitionError` for a type with a part that is not defined anywhere.
+
+        Not when it is declared: a model may name another that its module defines further down.
+        """
+        if self._adapter.pydantic_complete:
+            return
+        try:
+            self._adapter.rebuild(raise_errors=True)
+        except PydanticUndefinedAnnotation as error:
             raise DefinitionError(
-                f"{what} is {name_of(annotation)}, which has no JSON form: {_first_line(error)}.",
-                advice="Use pydantic models, dataclasses, or plain JSON types.",
+                f"{self._what} is {name_of(self._annotation)}, which names {error.name!r}, and that is not defined.",
+                advice=f"Define {error.name!r} in the module of the type that names it, or import it there.",
             ) from error
+        except Exception as error:
+            raise self._no_json_form(error) from error
+
+    def _no_json_form(self, error: Exception) -> DefinitionError:
+        """Whatever a type's own hooks raise while it is built."""
+        return DefinitionError(
+            f"{self._what} is {name_of(self._annotation)}, which has no JSON form: {_first_line(error)}.",
+            advice="Use pydantic models, dataclasses, or plain JSON types.",
+        )
 
     def read(self, text: str, what: str) -> _T:
         """The value in the JSON text; `what` names it. Raises `InputError` with the path of what does not fit."""

@@ -114,15 +114,14 @@ def condition_of(value: object, workflow: str) -> Condition:
     return check.condition
 
 
-def step_of(value: object, workflow: str) -> str | None:
-    """The step whose whole output a parameter's default stands for, if it does."""
-    if not isinstance(value, Marker):
-        return None
-    ref = _ref_of(value, workflow)
+def step_of(marker: Marker, workflow: str) -> str:
+    """The step whose whole output a parameter's default stands for."""
+    ref = _ref_of(marker, workflow)
     if ref.step is None or ref.path:
+        own = " The workflow's input goes to the parameter without a default." if ref.step is None else ""
         raise DefinitionError(
-            f"A parameter's default is {value!r}: only a step's whole output can be handed over.",
-            advice="Take the whole output, and pick the part in the body.",
+            f"A parameter's default is {marker!r}: only a step's whole output can be handed over.",
+            advice=f"Take the whole output, and pick the part in the body.{own}",
         )
     return ref.step
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from detent_state_machine.definition import Definition
+from detent_state_machine.durations import Seconds
 
 from detent.json_values import Json
 
@@ -92,20 +93,23 @@ class Runnable(Generic[_In, _Out]):
         return await self.app.client.astart_many(self, values, key=key, metadata=metadata)
 
     @overload
-    def run(self: Runnable[None, _Out], /, *, key: str | None = None, timeout: float | None = None) -> _Out: ...
+    def run(self: Runnable[None, _Out], /, *, key: str | None = None, timeout: Seconds | None = None) -> _Out: ...
     @overload
-    def run(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out: ...
-    def run(self, value: Any = None, *, key: str | None = None, timeout: float | None = None) -> Any:
+    def run(self, value: _In, *, key: str | None = None, timeout: Seconds | None = None) -> _Out: ...
+    def run(self, value: Any = None, *, key: str | None = None, timeout: Seconds | None = None) -> Any:
         """Starts a run and waits for its result; a worker must be running somewhere.
 
-        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` seconds (the run goes on).
+        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` (seconds, or a `timedelta`; the run goes
+        on).
         """
         return self.start(value, key=key).result(timeout)
 
     @overload
-    async def arun(self: Runnable[None, _Out], /, *, key: str | None = None, timeout: float | None = None) -> _Out: ...
+    async def arun(
+        self: Runnable[None, _Out], /, *, key: str | None = None, timeout: Seconds | None = None
+    ) -> _Out: ...
     @overload
-    async def arun(self, value: _In, *, key: str | None = None, timeout: float | None = None) -> _Out: ...
-    async def arun(self, value: Any = None, *, key: str | None = None, timeout: float | None = None) -> Any:
+    async def arun(self, value: _In, *, key: str | None = None, timeout: Seconds | None = None) -> _Out: ...
+    async def arun(self, value: Any = None, *, key: str | None = None, timeout: Seconds | None = None) -> Any:
         """`run`, async."""
         return await (await self.astart(value, key=key)).aresult(timeout)

@@ -22,14 +22,15 @@ from typing import (
 
 from detent_state_machine.compiler import FromInput
 from detent_state_machine.definition import Definition
-from detent_state_machine.errors import DefinitionError
+from detent_state_machine.durations import Seconds
 from detent_state_machine.retry import Retry
-from detent_state_machine.suggest import did_you_mean
 from detent_state_machine.triggers import Queue
 
 from detent.context import Context
+from detent.options import DeliveryName, check_known, step_name
 from detent.runnable import Runnable
-from detent.workflow import DeliveryName, Workflow, signature_of
+from detent.signatures import check_function, naming, signature_of
+from detent.workflow import Workflow
 
 if TYPE_CHECKING:
     from detent.app import App
@@ -75,10 +76,10 @@ class TaskOptions(TypedDict, total=False):
 
     name: str
     """Default: the function's."""
-    retry: Retry | None
-    """Default: 3 attempts, exponential pauses with full jitter."""
-    timeout: float
-    """Seconds, per attempt. Default: 60."""
+    retry: Retry | int | None
+    """A policy, or a number of attempts. Default: 3 attempts, exponential pauses with full jitter."""
+    timeout: Seconds
+    """Seconds or a `timedelta`, per attempt. Default: 60 s."""
     delivery: DeliveryName
     """How often the body may run. Default: `at_least_once`."""
     takeovers: int
@@ -99,15 +100,11 @@ def declare_task(
 
     Raises `DefinitionError`.
     """
-    name = options.get("name") or str(getattr(function, "__name__", ""))
-    known = list(TaskOptions.__annotations__)
-    for option in options:
-        if option not in known:
-            raise DefinitionError(
-                f"Task {name!r}: `@app.task` has no option {option!r}.",
-                advice=did_you_mean(option, known, f"It has: {', '.join(known)}."),
-            )
-    parameters, returns = signature_of(f"Task {name!r}", name, function, names)
+    check_function(f"App {app.name!r}", "app.task", function, options.get("name"))
+    name = step_name("`@app.task`", options.get("name", function.__name__))
+    check_known(f"Task {name!r}", "app.task", cast("Mapping[str, object]", options), TaskOptions)
+    with naming(f"Task {name!r}"):
+        parameters, returns = signature_of(f"Task {name!r}", name, function, names)
     inputs = [parameter.annotation for parameter in parameters if isinstance(parameter.source, FromInput)]
     given = cast("dict[str, Any]", options)
     workflow: Workflow[Any, Any] = Workflow(

@@ -4,126 +4,47 @@ from __future__ import annotations
 
 import inspect
 import sys
-import typing
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from functools import update_wrapper
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Generic,
-    Literal,
-    ParamSpec,
-    Protocol,
-    TypeAlias,
-    TypedDict,
-    TypeVar,
-    Unpack,
-    cast,
-    get_args,
-    overload,
-)
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
 
-from detent_infra.executor import Failure
 from detent_infra.sources.triggers import Subscription
 from detent_state_machine.compatibility import UNANNOTATED
-from detent_state_machine.compiler import (
-    DeclaredStep,
-    FromInput,
-    FromOutput,
-    Injected,
-    Parameter,
-    Scope,
-    Source,
-    compile_workflow,
-)
+from detent_state_machine.compiler import DeclaredStep, Scope, compile_workflow
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition
+from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
-from detent_state_machine.suggest import did_you_mean
 from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.when import Ref
 
-from detent.context import Context
 from detent.json_values import Json
-from detent.markers import Marker, condition_of, step_of
+from detent.markers import Marker, condition_of
+from detent.options import (
+    DeliveryName,
+    HandlerOptions,
+    StepOptions,
+    check_known,
+    delivery_of,
+    json_type,
+    retention,
+    retry_policy,
+    step_name,
+    takeover_count,
+    text,
+    timeout_seconds,
+)
 from detent.runnable import Runnable
-from detent.runner import Body
+from detent.signatures import check_function, naming, signature_of
+from detent.step import AnyStep, Step, StepDecorator
 
 if TYPE_CHECKING:
     from detent.app import App
 
 _P = ParamSpec("_P")
-_R = TypeVar("_R")
 _O = TypeVar("_O")
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-DeliveryName: TypeAlias = Delivery | Literal["at_least_once", "at_most_once", "exactly_once"]
-
-
-class Step(Generic[_P, _R, _O]):
-    """A declared step. Calling it calls the function, as in a unit test: `ship(order, held, paid)`."""
-
-    def __init__(self, function: Callable[_P, _R], declared: DeclaredStep, workflow: str) -> None:
-        self.function = function
-        self.declared = declared
-        self.workflow = workflow
-        where = f"Workflow {workflow!r}, step {declared.name!r}"
-        self.body = Body.of(function, declared.parameters, declared.returns, where)
-        update_wrapper(self, function)
-
-    @property
-    def name(self) -> str:
-        return self.declared.name
-
-    @property
-    def output(self) -> _O:
-        """Stands for what this step returns, as the default of another step's parameter, or in `when=`."""
-        return cast("_O", Marker(Ref(step=self.name), self.workflow))
-
-    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return self.function(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return f"<step {self.name!r} of workflow {self.workflow!r}>"
-
-
-AnyStep: TypeAlias = Step[..., Any, Any]
-
-
-class HandlerOptions(TypedDict, total=False):
-    """What may be said of a failure handler."""
-
-    name: str
-    """Default: the function's."""
-    after: Sequence[AnyStep | str]
-    """Steps it follows without taking their output."""
-    delivery: DeliveryName
-    """How often the body may run. Default: `at_least_once`."""
-    retry: Retry | None
-    """Default: 3 attempts, exponential pauses with full jitter."""
-    timeout: float
-    """Seconds, per attempt. Default: 60."""
-    takeovers: int
-    """How often another worker may go on after one died. Default: 5."""
-
-
-class StepOptions(HandlerOptions, total=False):
-    """What may be said of a step."""
-
-    when: bool | None
-    """Skips the step unless the condition holds, and with it every step that needs its output (one whose parameter
-    admits None runs all the same)."""
-
-
-class StepDecorator(Protocol):
-    """What `@orders.step(...)` returns."""
-
-    @overload
-    def __call__(self, function: Callable[_P, Coroutine[Any, Any, _O]], /) -> Step[_P, Coroutine[Any, Any, _O], _O]: ...
-    @overload
-    def __call__(self, function: Callable[_P, _O], /) -> Step[_P, _O, _O]: ...
 
 
 class Workflow(Runnable[_In, _Out]):
@@ -140,18 +61,19 @@ class Workflow(Runnable[_In, _Out]):
         retention_days: int = DEFAULT_RETENTION_DAYS,
         on_queue: Queue | str | None = None,
     ) -> None:
+        where = f"Workflow {name!r}"
         self.app = app
         self.name = name
         self.trigger = None if on_queue is None else compile_trigger(name, on_queue)
         self.steps: dict[str, AnyStep] = {}
-        self.input_json: Json[object] = Json(input_type, f"Workflow {name!r}: its input")
-        self.output_json: Json[object] = Json(output_type, f"Workflow {name!r}: its output")
+        self.input_json: Json[object] = Json(json_type(where, "input", input_type), f"Workflow {name!r}: its input")
+        self.output_json: Json[object] = Json(json_type(where, "output", output_type), f"Workflow {name!r}: its output")
         self._declared: list[DeclaredStep] = []
         self._options: dict[str, Any] = {
             "input_type": input_type,
             "output_type": output_type,
-            "description": description,
-            "retention_days": retention_days,
+            "description": text(where, "description", description),
+            "retention_days": retention(where, retention_days),
         }
         self._definition: Definition | None = None
 
@@ -164,6 +86,12 @@ class Workflow(Runnable[_In, _Out]):
     def definition(self) -> Definition:
         """The compiled workflow. Raises `DefinitionError`, which says what to mend."""
         if self._definition is None:
+            for json in (
+                self.input_json,
+                self.output_json,
+                *(each for step in self.steps.values() for each in step.json),
+            ):
+                json.check_complete()
             self._definition = compile_workflow(self.name, self._declared, **self._options)
         return self._definition
 
@@ -229,14 +157,16 @@ class Workflow(Runnable[_In, _Out]):
     def _decorate(self, scope: Scope, function: Callable[..., Any] | None, options: HandlerOptions) -> Any:
         # Names in annotations are looked up where the function is defined: a test's local models are found too.
         names = dict(sys._getframe(2).f_locals)
-        self._check_options(scope, options)
-        if function is not None:
-            return self._add(scope, function, names, **options)
+        decorator = f"{'step' if scope == 'main' else scope}"
+        kind = HandlerOptions if scope == "on_failure" else StepOptions
+        where = f"Workflow {self.name!r}"
+        check_known(where, decorator, cast("Mapping[str, object]", options), kind)
 
         def decorate(given: Callable[..., Any]) -> AnyStep:
+            check_function(where, decorator, given, options.get("name"))
             return self._add(scope, given, names, **options)
 
-        return decorate
+        return decorate if function is None else decorate(function)
 
     def _add(
         self,
@@ -244,58 +174,57 @@ class Workflow(Runnable[_In, _Out]):
         function: Callable[..., Any],
         names: Mapping[str, object],
         *,
-        name: str = "",
+        name: str | None = None,
         after: Sequence[AnyStep | str] = (),
         when: object = None,
         delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
-        retry: Retry | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        retry: Retry | int | None = None,
+        timeout: Seconds = DEFAULT_TIMEOUT,
         takeovers: int = DEFAULT_TAKEOVERS,
     ) -> AnyStep:
-        name = name or str(getattr(function, "__name__", ""))
-        where = f"Workflow {self.name!r}, step {name!r}"
-        with _naming(where):
+        called = function.__name__ if name is None else name
+        where = f"Workflow {self.name!r}, step {called!r}"
+        with naming(where):
+            called = step_name(where, called)
             parameters, returns = signature_of(where, self.name, function, names)
             condition = None if when is None else condition_of(when, self.name)
         declared = DeclaredStep(
-            name=name,
+            name=called,
             parameters=parameters,
             returns=returns,
             scope=scope,
             after=self._names(where, after),
             when=condition,
-            delivery=_delivery(where, delivery),
-            retry=retry,
-            timeout=timeout,
-            takeovers=takeovers,
+            delivery=delivery_of(where, delivery),
+            retry=retry_policy(where, retry),
+            timeout=timeout_seconds(where, timeout),
+            takeovers=takeover_count(where, takeovers),
             description=inspect.getdoc(function) or "",
         )
         self._declared.append(declared)
         self._definition = None
         step: AnyStep = Step(function, declared, self.name)
-        self.steps.setdefault(name, step)
+        self.steps.setdefault(called, step)
         return step
 
-    def _check_options(self, scope: Scope, options: HandlerOptions) -> None:
-        known = list((HandlerOptions if scope == "on_failure" else StepOptions).__annotations__)
-        for option in options:
-            if option not in known:
-                raise DefinitionError(
-                    f"Workflow {self.name!r}: `@{'step' if scope == 'main' else scope}` has no option {option!r}.",
-                    advice=did_you_mean(option, known, f"It has: {', '.join(known)}."),
-                )
-
-    def _names(self, where: str, others: Iterable[AnyStep | str] | AnyStep | str | None) -> tuple[str, ...]:
-        if isinstance(others, Iterable) and not isinstance(others, str):
-            return tuple(self._name(where, other) for other in others)
-        one = others.name if isinstance(others, Step) else repr(others or "reserve")
+    def _names(self, where: str, others: object) -> tuple[str, ...]:
+        if isinstance(others, list | tuple):
+            return tuple(self._name(where, other) for other in cast("Sequence[object]", others))
+        given = tuple(cast("Iterable[object]", others)) if isinstance(others, set | frozenset) else (others,)
+        shown = sorted(each.name if isinstance(each, Step) else repr(each or "reserve") for each in given)
         raise DefinitionError(
-            f"{where}: `after=` is a list of steps, not {others!r}.", advice=f"Write it as `after=[{one}]`."
+            f"{where}: `after=` is a list of steps, not {others!r}.",
+            advice=f"Write it as `after=[{', '.join(shown)}]`.",
         )
 
     def _name(self, where: str, other: object) -> str:
         if isinstance(other, str):
             return other
+        if isinstance(other, Marker):
+            raise DefinitionError(
+                f"{where} follows {other!r}, which is a value, not a step.",
+                advice="Give the step itself, without `.output`.",
+            )
         if not isinstance(other, Step):
             raise DefinitionError(
                 f"{where} follows {other!r}, which is no step.",
@@ -307,72 +236,3 @@ class Workflow(Runnable[_In, _Out]):
                 advice="Only steps of one workflow follow each other.",
             )
         return other.name
-
-
-@contextmanager
-def _naming(where: str) -> Generator[None]:
-    """Errors in a step's markers say which step."""
-    try:
-        yield
-    except DefinitionError as error:
-        if error.message.startswith(where):
-            raise
-        raise DefinitionError(f"{where}: {error.message}", advice=error.advice) from None
-
-
-def _delivery(where: str, name: DeliveryName) -> Delivery:
-    try:
-        return Delivery(name)
-    except ValueError:
-        raise DefinitionError(
-            f"{where}: there is no delivery {name!r}.",
-            advice="It is at_least_once, at_most_once or exactly_once.",
-        ) from None
-
-
-def signature_of(
-    where: str, workflow: str, function: Callable[..., Any], names: Mapping[str, object]
-) -> tuple[tuple[Parameter, ...], object]:
-    """What a function takes and returns. `names`: what its annotations may refer to beside its globals.
-
-    Raises `DefinitionError`; `where` begins its message.
-    """
-    try:
-        hints = typing.get_type_hints(function, localns=dict(names), include_extras=True)
-        signature = inspect.signature(function)
-    except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
-        raise DefinitionError(
-            f"{where}: its annotations cannot be read: {error}.",
-            advice="Import what they name at run time, not only under TYPE_CHECKING.",
-        ) from error
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise DefinitionError(
-            f"{where}: it is a generator: it has a `yield`.",
-            advice="A step returns its result once: return a list of what it would yield.",
-        )
-    parameters: list[Parameter] = []
-    for parameter in signature.parameters.values():
-        annotation: object = hints.get(parameter.name, UNANNOTATED)
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
-            raise DefinitionError(
-                f"{where}: parameter {parameter.name!r} cannot be passed by name.",
-                advice="A step takes ordinary parameters: no *args, no **kwargs, none before a slash.",
-            )
-        source = _source(parameter, annotation, workflow)
-        if source is not None:
-            parameters.append(Parameter(parameter.name, annotation, source))
-    return tuple(parameters), hints.get("return", UNANNOTATED)
-
-
-def _source(parameter: inspect.Parameter, annotation: object, workflow: str) -> Source | None:
-    """Where a parameter's value comes from; None leaves it to its ordinary default."""
-    # `ctx: Context | None = None` is injected as well: so a unit test may leave it out.
-    kinds = (annotation, *get_args(annotation))
-    if Context in kinds:
-        return Injected("context")
-    if Failure in kinds:
-        return Injected("failure")
-    if parameter.default is inspect.Parameter.empty:
-        return FromInput()
-    step = step_of(parameter.default, workflow)
-    return None if step is None else FromOutput(step)

@@ -26,6 +26,8 @@ from detent_infra.ports import Backend, Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
+from detent_state_machine.durations import Seconds
+from detent_state_machine.errors import InputError, RunError
 from detent_state_machine.status import Delivery, RunStatus
 from pydantic_core import to_json
 
@@ -33,6 +35,8 @@ from detent.app import App
 from detent.client import Client, RunHandle
 from detent.context import Context
 from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
+from detent.options import seconds as duration
+from detent.options import whole, written
 from detent.runnable import Runnable
 from detent.runner import failed
 from detent.testing.clock import EPOCH, VirtualLoop
@@ -124,35 +128,34 @@ class Harness(AbstractContextManager["Harness"]):
         """The messages of the queue that could start nothing, each with the reason (at most 10)."""
         return [dead_letter_info(letter) for letter in self.wait_for(self.backend.source(queue).dead_letters(10))]
 
-    def result(self, run: RunHandle[_Out], *, within: float = DAY) -> _Out:
-        """The run's output, as soon as it has one; `within` bounds the time that passes, in seconds.
+    def result(self, run: RunHandle[_Out], *, within: Seconds = DAY) -> _Out:
+        """The run's output, as soon as it has one; `within` bounds the time that passes (seconds, or a `timedelta`).
 
         Raises `RunFailed`, `RunCancelled` or `TimeoutError`.
         """
-        return self.wait_for(run.aresult(within))
+        return self.wait_for(run.aresult(duration("result", "within", within, above=True)))
 
     @overload
-    def run(self, workflow: Runnable[None, _Out], /, *, within: float = DAY) -> _Out: ...
+    def run(self, workflow: Runnable[None, _Out], /, *, within: Seconds = DAY) -> _Out: ...
     @overload
-    def run(self, workflow: Runnable[_In, _Out], value: _In, *, within: float = DAY) -> _Out: ...
-    def run(self, workflow: Runnable[Any, _Out], value: Any = None, *, within: float = DAY) -> _Out:
+    def run(self, workflow: Runnable[_In, _Out], value: _In, *, within: Seconds = DAY) -> _Out: ...
+    def run(self, workflow: Runnable[Any, _Out], value: Any = None, *, within: Seconds = DAY) -> _Out:
         """Starts a run and returns its output."""
         return self.result(self.start(workflow, value), within=within)
 
-    def settle(self, run: RunHandle[Any], *, within: float = DAY) -> RunStatus:
+    def settle(self, run: RunHandle[Any], *, within: Seconds = DAY) -> RunStatus:
         """The run's status once it has ended, whatever it is."""
 
         async def ended() -> RunStatus:
-            async with asyncio.timeout(within):
-                while (status := await run.astatus()).live:  # noqa: ASYNC110 - the status lives in a table
-                    await asyncio.sleep(0.01)
-                return status
+            with suppress(RunError):
+                await run.aresult(duration("settle", "within", within, above=True))
+            return await run.astatus()
 
         return self.wait_for(ended())
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: Seconds) -> None:
         """Lets this much time pass, and everything happen that is due."""
-        self.wait_for(asyncio.sleep(seconds))
+        self.wait_for(asyncio.sleep(duration("advance", "seconds", seconds)))
 
     def steps(self, run: RunHandle[Any]) -> dict[str, StepInfo]:
         """The run's steps that have begun, by path."""
@@ -172,6 +175,11 @@ class Harness(AbstractContextManager["Harness"]):
 
     def fail(self, step: str, error: BaseException, *, times: int = 1) -> None:
         """The next `times` attempts of the step raise this error in place of its body."""
+        if not isinstance(error, BaseException):
+            raise InputError(
+                f"`fail({step!r}, {written(error)})`: it should be an error.", advice="Make one: `ConnectionError()`."
+            )
+        whole("fail", "times", times)
         self._faults.planned[step] += [error] * times
 
     def crash(self, step: str, *, times: int = 1) -> None:
