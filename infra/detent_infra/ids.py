@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from hashlib import sha256
 
 _ALPHABET = "0123456789abcdefghijklmnopqrstuv"
+_WHOLE = re.compile("k?[0-9a-v]{26}")
 
 
 def new_id() -> str:
@@ -23,6 +25,11 @@ def keyed_id(*parts: str) -> str:
     """
     digest = sha256(json.dumps(parts).encode()).digest()
     return "k" + base32(int.from_bytes(digest[:16], "big"), 26)
+
+
+def is_whole(run_id: str) -> bool:
+    """Whether the text looks like an id that was made here, and not like a part of one."""
+    return len(run_id) in (26, 27) and _WHOLE.fullmatch(run_id) is not None
 
 
 def base32(number: int, length: int) -> str:

@@ -6,10 +6,9 @@ Everything here works by names and JSON, without the workflow's code.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import json
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +18,6 @@ from detent_state_machine.errors import (
     DetentError,
     InputError,
     KeyConflict,
-    RecordError,
     RunCancelled,
     RunFailed,
     Unavailable,
@@ -33,11 +31,11 @@ from detent_state_machine.writes import Item, Put
 
 from detent_infra import payloads
 from detent_infra.engine.definitions import Definitions
-from detent_infra.ids import keyed_id
+from detent_infra.ids import is_whole, keyed_id
 from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 from detent_infra.runs.cancel import cancel
-from detent_infra.runs.live import EVER
+from detent_infra.runs.listing import Listed, Wanted, list_runs, whole_id
 from detent_infra.runs.retry import retry
 
 log = logging.getLogger("detent")
@@ -262,6 +260,24 @@ class Lifecycle:
                 return text
             await asyncio.sleep(min(LAST_POLL, max(FIRST_POLL, (loop.time() - began) / 10)))
 
+    async def page(
+        self,
+        workflows: Sequence[str] | None = None,
+        *,
+        statuses: Collection[RunStatus] = (),
+        since: int = 0,
+        metadata: Mapping[str, str] | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Listed:
+        """A page of runs, newest first, created at or after `since` (milliseconds since the epoch).
+
+        `after` is the `next` of the page before. The index may lag behind a start by a moment. A run whose record
+        cannot be read is logged and left out.
+        """
+        names = workflows if workflows is not None else await self.definitions.names()
+        return await list_runs(self.backend, Wanted(names, statuses, since, metadata, after), limit)
+
     async def list(
         self,
         workflows: Sequence[str] | None = None,
@@ -271,41 +287,15 @@ class Lifecycle:
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
     ) -> list[RunRecord]:
-        """Runs, newest first, created at or after `since` (milliseconds since the epoch).
+        """The runs of the first `page`."""
+        return (await self.page(workflows, statuses=statuses, since=since, metadata=metadata, limit=limit)).runs
 
-        The index may lag behind a start by a moment. A run whose record cannot be read is logged and left out.
+    async def whole_id(self, text: str) -> str:
+        """The run id that is meant by it, or by a part of it among the newest 1,000 runs.
+
+        Raises `UnknownRun`, and `InputError` for a part of several ids. A whole id is not looked up.
         """
-        names = workflows if workflows is not None else await self.definitions.names()
-        wanted = set(statuses or RunStatus)
-        found: dict[str, RunRecord] = {}
-        # All live ones first: a run that ends meanwhile is then seen twice. The other way round it is seen not at all.
-        for live in sorted({status.live for status in wanted}, reverse=True):
-            streams = [
-                self._index(name, shard, live=live, since=since) for name in names for shard in range(keys.SHARDS)
-            ]
-            matching = 0
-            async for run in _newest_first(streams):
-                if run.status in wanted and _has(run.metadata, metadata):
-                    found[run.run_id] = run
-                    matching += 1
-                    if matching == limit:
-                        break
-        return sorted(found.values(), key=_age)[:limit]
-
-    async def _index(self, workflow: str, shard: int, *, live: bool, since: int) -> AsyncIterator[RunRecord]:
-        partition = keys.index_partition(workflow, shard)
-        start = keys.index_sort(live=live, created=since, run_id="")
-        end = keys.index_sort(live=live, created=EVER, run_id="")
-        query = partial(self.backend.table.query_index, partition, start=start, end=end, forward=False, limit=50)
-        async for page in pages(query):
-            for key, item in page:
-                run_id = keys.run_id_of(key.pk)
-                try:
-                    run = RunRecord.from_item(run_id, item)
-                except RecordError as error:
-                    log.warning("the list leaves out run %s: %s", run_id, error)
-                    continue
-                yield run
+        return text if is_whole(text) else await whole_id(self.backend, await self.definitions.names(), text)
 
     # ---- end ----------------------------------------------------------------------------------------------
 
@@ -365,25 +355,3 @@ def _check(new: NewRun) -> None:
 def _is_text(value: object) -> bool:
     """Whether every store takes it as text: what is typed as text need not be at run time."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _has(metadata: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:
-    return all(metadata.get(name) == value for name, value in (wanted or {}).items())
-
-
-async def _newest_first(streams: Sequence[AsyncIterator[RunRecord]]) -> AsyncIterator[RunRecord]:
-    """Merges streams that are each newest first."""
-    heads = await asyncio.gather(*(anext(stream, None) for stream in streams))
-    heap = [(*_age(run), index, run) for index, run in enumerate(heads) if run is not None]
-    heapq.heapify(heap)
-    while heap:
-        *_, index, run = heapq.heappop(heap)
-        yield run
-        following = await anext(streams[index], None)
-        if following is not None:
-            heapq.heappush(heap, (*_age(following), index, following))
-
-
-def _age(run: RunRecord) -> tuple[int, str]:
-    """The newest first."""
-    return -run.created, run.run_id

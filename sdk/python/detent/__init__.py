@@ -49,7 +49,7 @@ from detent.changes import StepChange
 from detent.client import Client, RunHandle
 from detent.commit import Delete, Put, Update
 from detent.context import Context, NonRetryable, RetryAfter
-from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, StepInfo
+from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, RunPage, StepInfo
 from detent.markers import not_
 from detent.runnable import Runnable
 from detent.step import Step
@@ -96,6 +96,7 @@ __all__ = [
     "RunFailed",
     "RunHandle",
     "RunInfo",
+    "RunPage",
     "RunStatus",
     "Runnable",
     "Step",

@@ -24,7 +24,7 @@ from detent_state_machine.writes import Item
 
 from detent import portal
 from detent.changes import Changes, StepChange
-from detent.info import LogEntry, RunInfo, StepInfo, log_entry, run_info, step_info
+from detent.info import LogEntry, RunInfo, RunPage, StepInfo, log_entry, run_info, step_info
 from detent.json_values import Json
 from detent.options import (
     StatusName,
@@ -72,12 +72,13 @@ class RunHandle(Generic[_Out]):
         """`result`, async."""
         within = None if timeout is None else seconds("result", "timeout", timeout)
         lifecycle = self._client.lifecycle
-        text = await lifecycle.result(self.id) if within == 0 else None
+        run_id = await self._found()
+        text = await lifecycle.result(run_id) if within == 0 else None
         if text is None:
             limit = asyncio.timeout(within)
             try:
                 async with limit:
-                    text = await lifecycle.wait(self.id)
+                    text = await lifecycle.wait(run_id)
             except TimeoutError:
                 if not limit.expired():
                     raise
@@ -90,7 +91,7 @@ class RunHandle(Generic[_Out]):
 
     async def astatus(self) -> RunStatus:
         """`status`, async."""
-        return (await self._client.lifecycle.get(self.id)).status
+        return (await self._client.lifecycle.get(await self._found())).status
 
     def cancel(self) -> None:
         """Ends the run; see `Client.cancel`."""
@@ -106,7 +107,7 @@ class RunHandle(Generic[_Out]):
     async def ainput(self) -> Any:
         """`input`, async."""
         lifecycle = self._client.lifecycle
-        text = await lifecycle.output((await lifecycle.get(self.id)).input)
+        text = await lifecycle.output((await lifecycle.get(await self._found())).input)
         return _ANYTHING.read(text or "null", f"The input of run {self.id}")
 
     def output_of(self, step: str) -> Any:
@@ -119,7 +120,7 @@ class RunHandle(Generic[_Out]):
     async def aoutput_of(self, step: str) -> Any:
         """`output_of`, async."""
         lifecycle = self._client.lifecycle
-        (await lifecycle.graph(await lifecycle.get(self.id))).step(step)
+        (await lifecycle.graph(await lifecycle.get(await self._found()))).step(step)
         item = await lifecycle.backend.table.get(step_key(self.id, step))
         text = None if item is None else await lifecycle.output(StepRecord.from_item(step, item).output)
         return _ANYTHING.read(text or "null", f"The output of step {step!r} of run {self.id}")
@@ -143,12 +144,17 @@ class RunHandle(Generic[_Out]):
         """`history`, async."""
         lifecycle, changes = self._client.lifecycle, Changes()
         while True:
-            run = await lifecycle.get(self.id)
+            run = await lifecycle.get(await self._found())
             for change in changes.of(run, await self._client._steps_of(run)):
                 yield change
             if not run.status.live:
                 return
             await asyncio.sleep(FOLLOW_EVERY)
+
+    async def _found(self) -> str:
+        """The whole id; of a handle on a part of it, from now on."""
+        self.id = await self._client.lifecycle.whole_id(self.id)
+        return self.id
 
 
 class Client:
@@ -284,12 +290,16 @@ class Client:
     # ---- look ---------------------------------------------------------------------------------------------
 
     def handle(self, run_id: str) -> RunHandle[Any]:
-        """A handle on a run by its id. Nothing is looked up."""
+        """A handle on a run by its id, or by a part of it. Nothing is looked up before the handle is used."""
         check_text("handle", "run_id", run_id)
         return RunHandle(self, run_id, _ANYTHING)
 
     def get(self, run_id: str) -> RunInfo:
-        """The run as it is at this moment. Raises `UnknownRun`."""
+        """The run as it is at this moment. Raises `UnknownRun`, and `InputError` for a part of several ids.
+
+        Wherever an id is taken, a part of it is, too: of at least four characters, and a part of no other id among the
+        newest 1,000 runs.
+        """
         return portal.run(self.aget(run_id))
 
     async def aget(self, run_id: str) -> RunInfo:
@@ -298,7 +308,7 @@ class Client:
 
     async def _record(self, run_id: str) -> RunRecord:
         check_text("get", "run_id", run_id)
-        return await self.lifecycle.get(run_id)
+        return await self.lifecycle.get(await self.lifecycle.whole_id(run_id))
 
     def runs(
         self,
@@ -308,12 +318,16 @@ class Client:
         since: datetime | timedelta | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
-    ) -> list[RunInfo]:
-        """The newest runs that match, newest first.
+        after: str | None = None,
+    ) -> RunPage:
+        """The newest runs that match, newest first: a list of at most `limit`, with a `next` if there are more.
 
-        `statuses` are `RunStatus`es or their names. `since` is a moment, or how long ago (a `timedelta`).
+        `statuses` are `RunStatus`es or their names. `since` is a moment, or how long ago (a `timedelta`). `after` is
+        the `next` of a page, and gives the runs behind it; runs that start or end meanwhile move none of them.
         """
-        return portal.run(self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit))
+        return portal.run(
+            self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit, after=after)
+        )
 
     async def aruns(
         self,
@@ -323,19 +337,21 @@ class Client:
         since: datetime | timedelta | None = None,
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
-    ) -> list[RunInfo]:
+        after: str | None = None,
+    ) -> RunPage:
         """`runs`, async."""
         if workflow is not None:
             check_text("runs", "workflow", workflow)
         check_metadata("runs", metadata)
-        found = await self.lifecycle.list(
+        found = await self.lifecycle.page(
             None if workflow is None else [workflow],
             statuses=run_statuses(statuses),
             since=moment("runs", "since", since, self.lifecycle.backend.clock()),
             metadata=metadata,
             limit=whole("runs", "limit", limit),
+            after=after,
         )
-        return [run_info(record) for record in found]
+        return RunPage([run_info(record) for record in found.runs], found.next)
 
     def steps(self, run_id: str) -> list[StepInfo]:
         """Every step of the run in the order of its graph, those that have not begun too. Raises `UnknownRun`."""
@@ -396,7 +412,7 @@ class Client:
             pattern=pattern,
             since=moment("logs", "since", since, self.lifecycle.backend.clock()),
         )
-        async with aclosing(reader.pages(query, [await self.lifecycle.get(run_id)], follow=follow)) as pages:
+        async with aclosing(reader.pages(query, [await self._record(run_id)], follow=follow)) as pages:
             async for page in pages:
                 for line in page.lines:
                     yield log_entry(line)
@@ -421,7 +437,7 @@ class Client:
 
     async def acancel(self, run_id: str) -> None:
         check_text("cancel", "run_id", run_id)
-        await self.lifecycle.cancel(run_id)
+        await self.lifecycle.cancel(await self.lifecycle.whole_id(run_id))
 
     def retry(self, run_id: str) -> RunHandle[Any]:
         """A new run that goes on where a failed or cancelled one ended; completed steps are not run again."""
@@ -429,7 +445,7 @@ class Client:
 
     async def aretry(self, run_id: str) -> RunHandle[Any]:
         check_text("retry", "run_id", run_id)
-        return RunHandle(self, await self.lifecycle.retry(run_id), _ANYTHING)
+        return RunHandle(self, await self.lifecycle.retry(await self.lifecycle.whole_id(run_id)), _ANYTHING)
 
 
 _ANYTHING: Json[object] = Json(UNANNOTATED)

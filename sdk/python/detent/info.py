@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import cast
@@ -38,6 +38,15 @@ class RunInfo:
     """The run that this one retries."""
     origin: str | None = None
     """The first run of a chain of retries."""
+
+
+class RunPage(list[RunInfo]):
+    """Runs, newest first, as a list. With more behind them, `next` is what `Client.runs` takes as `after`."""
+
+    def __init__(self, runs: Iterable[RunInfo] = (), next: str | None = None) -> None:
+        super().__init__(runs)
+        self.next = next
+        """None: these are the last."""
 
 
 @dataclass(frozen=True, slots=True)

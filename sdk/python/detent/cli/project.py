@@ -231,9 +231,9 @@ async def client_of(options: Options, app: App | None, *, here: bool = False) ->
 
 
 async def run_id_of(client: Client, given: str) -> str:
-    """The run id meant by an argument. Raises `UnknownRun` if `last` is asked for and there is none."""
+    """The run id meant by an argument: whole, a unique part, or `last`. Raises `UnknownRun`, `InputError`."""
     if given != LAST:
-        return given
+        return await client.lifecycle.whole_id(given)
     newest = await client.lifecycle.list(limit=1)
     if not newest:
         must_be_whole(client)

@@ -46,6 +46,8 @@ _Out = TypeVar("_Out")
 _T = TypeVar("_T")
 
 DAY = 86_400.0
+PAGE = 1_000
+"""Runs that are read at once."""
 
 
 class WorkerCrashed(BaseException):
@@ -120,13 +122,17 @@ class Harness(AbstractContextManager["Harness"]):
         return self.wait_for(self.backend.source(queue).send(text, id=id, attributes=attributes))
 
     def runs(self, workflow: Runnable[Any, _Out]) -> list[RunHandle[_Out]]:
-        """The workflow's runs, whatever started them, oldest first (at most 1,000)."""
-        found = self.wait_for(self.client.aruns(workflow.name, limit=1_000))
+        """The workflow's runs, whatever started them, oldest first: all of them."""
+        page = self.wait_for(self.client.aruns(workflow.name, limit=PAGE))
+        found = list(page)
+        while page.next is not None:
+            page = self.wait_for(self.client.aruns(workflow.name, limit=PAGE, after=page.next))
+            found += page
         return [RunHandle(self.client, run.run_id, workflow.output_json) for run in reversed(found)]
 
     def dead_letters(self, queue: str) -> list[DeadLetterInfo]:
-        """The messages of the queue that could start nothing, each with the reason (at most 10)."""
-        return [dead_letter_info(letter) for letter in self.wait_for(self.backend.source(queue).dead_letters(10))]
+        """The messages of the queue that could start nothing, each with the reason (at most 1,000)."""
+        return [dead_letter_info(letter) for letter in self.wait_for(self.backend.source(queue).dead_letters(PAGE))]
 
     def result(self, run: RunHandle[_Out], *, within: Seconds = DAY) -> _Out:
         """The run's output, as soon as it has one; `within` bounds the time that passes (seconds, or a `timedelta`).
