@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
-from detent_infra.executor import Attempt, Completed, Failed, Failure, Outcome
+from detent_infra.executor import Attempt, Completed, Failure, Outcome
 from detent_infra.logs.step_output import end_lines
 from detent_state_machine.compatibility import UNANNOTATED, optional
 from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
@@ -18,8 +17,9 @@ from detent_state_machine.errors import InputError
 from detent_state_machine.records import ErrorInfo
 
 from detent import threads
-from detent.context import Context, NonRetryable, RetryAfter
-from detent.json_values import Json, storable
+from detent.context import Context
+from detent.failures import failed
+from detent.json_values import Json
 
 RunSync: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
 """How synchronous bodies are run: in a thread, or, under a virtual clock, on the spot."""
@@ -101,6 +101,18 @@ class Runner:
         assert body is not None, "the engine asks `knows` first"
         context = Context(attempt)
         try:
+            outcome = await self._outcome(body, attempt, context)
+            if not await _still_cancelled():
+                return outcome
+            if attempt.control.cancelled:
+                raise asyncio.CancelledError
+            return failed(asyncio.CancelledError())
+        finally:
+            end_lines(attempt)
+
+    async def _outcome(self, body: Body, attempt: Attempt, context: Context) -> Outcome:
+        """Whatever the body raises is its step's error: SystemExit and KeyboardInterrupt are not the worker's."""
+        try:
             arguments = body.arguments(attempt, context)
             value = await self._call(body, arguments)
             return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), tuple(context._writes))
@@ -108,12 +120,8 @@ class Runner:
             if attempt.control.cancelled:
                 raise
             return failed(error)  # The body cancelled itself: an error like any other.
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - also SystemExit: a body's error is its step's, not the worker's
+        except BaseException as error:  # noqa: BLE001 - as said above
             return failed(error)
-        finally:
-            end_lines(attempt)
 
     async def _call(self, body: Body, arguments: dict[str, object]) -> object:
         if body.is_async:
@@ -124,31 +132,16 @@ class Runner:
         return value
 
 
-def failed(error: BaseException) -> Failed:
-    """The outcome of a body that raised. A value that does not fit will not fit next time either."""
-    kind = type(error)
-    return Failed(
-        ErrorInfo(
-            type=kind.__name__,
-            message=storable(_message(error)),
-            trace=storable(_trace(error)),
-            kinds=tuple(base.__name__ for base in kind.__mro__ if base is not object),
-            retryable=not isinstance(error, NonRetryable | InputError),
-            retry_after=error.seconds if isinstance(error, RetryAfter) else None,
-        )
-    )
-
-
-def _message(error: BaseException) -> str:
+async def _still_cancelled() -> bool:
+    """Whether the body cancelled its own task and has not met that yet; takes it back."""
+    task = asyncio.current_task()
+    if task is None or not task.cancelling():
+        return False
+    met = False
     try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 - the author's own `__str__`
-        return f"(its message cannot be shown: {type(broken).__name__})"
-
-
-def _trace(error: BaseException) -> str:
-    """The traceback from the author's own code on."""
-    here = error.__traceback__
-    while here is not None and here.tb_frame.f_globals.get("__name__", "").startswith("detent"):
-        here = here.tb_next
-    return "".join(traceback.format_exception(type(error), error, here))
+        await asyncio.sleep(0)  # a cancel that is pending is raised here
+    except asyncio.CancelledError:
+        met = True
+    while task.uncancel():
+        pass
+    return met

@@ -12,10 +12,11 @@ import contextvars
 import queue
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 _T = TypeVar("_T")
-_Work = tuple[asyncio.AbstractEventLoop, asyncio.Future[object], Callable[[], object], contextvars.Context]
+_Ended = tuple[object, BaseException | None]
+_Work = tuple[asyncio.AbstractEventLoop, asyncio.Future[_Ended], Callable[[], object], contextvars.Context]
 
 _idle: list[queue.SimpleQueue[_Work]] = []
 _lock = threading.Lock()
@@ -27,7 +28,7 @@ async def run(function: Callable[[], _T]) -> _T:
     When cancelled, the thread runs on, and its result is dropped. At most as many threads live as ever ran at once.
     """
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[object] = loop.create_future()
+    future: asyncio.Future[_Ended] = loop.create_future()
     with _lock:
         inbox = _idle.pop() if _idle else None
     if inbox is None:
@@ -35,7 +36,10 @@ async def run(function: Callable[[], _T]) -> _T:
         thread = threading.Thread(target=_serve, args=(inbox,), name="detent-body", daemon=True)
         contextvars.Context().run(thread.start)  # it serves many bodies, and belongs to none
     inbox.put((loop, future, function, contextvars.copy_context()))
-    return await future  # type: ignore[return-value]  # the future carries what the function returned
+    result, error = await future
+    if error is not None:
+        raise error  # a StopIteration becomes a RuntimeError here, as Python has it of every coroutine
+    return cast("_T", result)
 
 
 def _serve(inbox: queue.SimpleQueue[_Work]) -> None:
@@ -50,16 +54,11 @@ def _serve(inbox: queue.SimpleQueue[_Work]) -> None:
         with _lock:
             _idle.append(inbox)  # before anybody knows the result: whoever waits for it may run the next body here
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits any more.
-            loop.call_soon_threadsafe(_settle, future, result, error)
+            loop.call_soon_threadsafe(_settle, future, (result, error))
         del loop, future, function, context, result, error
 
 
-def _settle(future: asyncio.Future[object], result: object, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    elif isinstance(error, StopIteration):
-        future.set_exception(RuntimeError(f"the body raised {error!r}"))
-    else:
-        future.set_exception(error)
+def _settle(future: asyncio.Future[_Ended], ended: _Ended) -> None:
+    # As a result, not as an exception: nothing is asked of an error here, whose own code may raise.
+    if not future.done():
+        future.set_result(ended)

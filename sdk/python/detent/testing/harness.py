@@ -34,11 +34,11 @@ from pydantic_core import to_json
 from detent.app import App
 from detent.client import Client, RunHandle
 from detent.context import Context
+from detent.failures import failed
 from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
 from detent.options import seconds as duration
 from detent.options import whole, written
 from detent.runnable import Runnable
-from detent.runner import failed
 from detent.testing.clock import EPOCH, VirtualLoop
 
 _In = TypeVar("_In")
