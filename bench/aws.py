@@ -20,7 +20,7 @@ from detent_infra.ids import new_id
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ops.cost.facts import Facts
 from detent_infra.ops.cost.reading import read_facts
-from detent_infra.ops.cost.replay import LOG_BYTES_PER_INVOCATION
+from detent_infra.ops.cost.reenactment import LOG_BYTES_PER_INVOCATION
 from detent_infra.ports import Backend, LogLine, Timing
 from detent_state_machine import keys
 from detent_state_machine.status import RunStatus

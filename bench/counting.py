@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
-from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent_infra.ports import Backend, Queue, Received, Table
+from detent_infra.relay import RelayedTable, TableCall
 from detent_state_machine.item_limits import size_of
 from detent_state_machine.writes import Item, Key
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from detent_infra.aws.expressions import to_item
-from detent_infra.ops.cost.metering import Usage, index_units, queue_requests, read_units, write_units
+from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, cost_of
 from detent_state_machine.item_limits import item_size
 from detent_state_machine.writes import Item
@@ -107,8 +107,7 @@ class _Meter:
         entries: list[Mapping[str, Any]] = call.params.get("Entries", [])
         carried = sum(len(str(entry.get("MessageBody", "")).encode()) for entry in entries)
         carried += sum(len(str(message["Body"]).encode()) for message in messages)
-        self.bill.asked(f"sqs.{call.operation}")
-        self.bill.sqs_requests += queue_requests(carried)
+        self.bill.asked_queue(call.operation, carried)
 
     def dynamodb(self, call: AwsCall) -> None:
         self.bill.asked(f"dynamodb.{call.operation}")
@@ -134,8 +133,7 @@ class _Meter:
                     found: list[Attributes] = response["Responses"].get(table, [])
                     self._read([*found, *[None] * (len(wanted["Keys"]) - len(found))])
             case "Query":
-                size = sum(item_size(to_item_with_key(item)) for item in response.get("Items", []))
-                self.bill.read_units += read_units(size) * (0.5 if "IndexName" in params else 1.0)
+                self.bill.queried(map(to_item_with_key, response.get("Items", [])), index="IndexName" in params)
             case other:
                 raise ValueError(f"No price is known for {other}.")
 
@@ -143,19 +141,18 @@ class _Meter:
         before = self._items.get(key)
         if "Error" in response:
             refused_by = to_item_with_key(response["Item"]) if "Item" in response else before
-            self.bill.write_units += factor * write_units(item_size(refused_by or {}))
+            self.bill.refused(refused_by, times=factor)
             return
-        larger = max(item_size(before or {}), item_size(after or {}))
-        self.bill.largest_item = max(self.bill.largest_item, larger)
-        self.bill.write_units += factor * write_units(larger)
-        self.bill.index_write_units += factor * index_units(before, after)
+        self.bill.largest_item = max(self.bill.largest_item, item_size(before or {}), item_size(after or {}))
+        self.bill.wrote(before, after, times=factor)
         if after is None:
             self._items.pop(key, None)
         else:
             self._items[key] = after
 
     def _read(self, items: Iterable[Attributes | None]) -> None:
-        self.bill.read_units += sum(read_units(item_size(to_item_with_key(item)) if item else 0) for item in items)
+        for item in items:
+            self.bill.read(to_item_with_key(item) if item else None)
 
 
 def key_of(item: Attributes) -> Address:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Annotated, Literal, Self, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -90,6 +90,15 @@ class Definition(BaseModel):
     def _work_out_format(self) -> Self:
         vars(self)["format"] = format_needed(self)  # the model is frozen for everybody else
         return self
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy that was changed has a text, a version and a format of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update:
+            for name in ("text", "version"):
+                vars(copied).pop(name, None)
+            vars(copied)["format"] = format_needed(copied)
+        return copied
 
     @cached_property
     def version(self) -> str:

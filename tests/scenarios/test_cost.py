@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,11 @@ from detent_functions.telemetry import invocation
 from detent_infra.memory import memory_backend
 from detent_infra.ops.cost.estimate import estimate
 from detent_infra.ops.cost.facts import Facts
+from detent_infra.ops.cost.metered import RUN
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, cost_of
 from detent_infra.ops.cost.reading import read_facts
-from detent_infra.ops.cost.replay import LOG_BYTES_PER_INVOCATION, RUN
+from detent_infra.ops.cost.reenactment import LOG_BYTES_PER_INVOCATION
 from detent_infra.ports import Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.graph import GROUP
@@ -265,6 +267,24 @@ def test_a_run_in_any_situation_has_an_estimate(situation: str) -> None:
     assert 0 < cost_of(usage).services * MILLION < 1_000
 
 
+FIGURES = json.loads(Path(__file__).with_name("cost_of_kept_runs.json").read_text())
+"""Requests by name, and units written, of the index and read, of each kept run."""
+
+
+@pytest.mark.parametrize("situation", FIGURES)
+def test_a_kept_run_costs_what_it_did(situation: str) -> None:
+    """The engine that the re-enactment runs may change; what stored runs asked for may not."""
+    assert figures(kept(situation)) == FIGURES[situation]
+
+
+def figures(usage: Usage) -> dict[str, object]:
+    return {
+        **{name: round(count, 6) for name, count in sorted(usage.requests.items())},
+        "units": list(units(usage)),
+        "invocations": round(usage.invocations, 6),
+    }
+
+
 def test_a_take_over_costs_another_delivery_and_a_claim() -> None:
     smooth, taken_over = kept("completed"), kept("taken_over_from_a_dead_worker_and_died_again")
     assert taken_over.requests["sqs.ReceiveMessage"] > smooth.requests["sqs.ReceiveMessage"]
@@ -331,12 +351,12 @@ def test_the_time_until_a_dead_worker_is_missed_is_not_billed_at_the_end_of_an_i
 def kept(situation: str) -> Usage:
     snapshot = kept_runs()[situation]
 
-    async def estimated() -> Usage:
+    async def stored() -> Facts:
         backend = memory_backend()
         await put_back(backend, [snapshot])
-        return estimate(await read_facts(Lifecycle(backend), snapshot.expected.run)).usage
+        return await read_facts(Lifecycle(backend), snapshot.expected.run)
 
-    return asyncio.run(estimated())
+    return estimate(asyncio.run(stored())).usage
 
 
 # ---- prices and sizes -----------------------------------------------------------------------------------------

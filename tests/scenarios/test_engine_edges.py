@@ -15,8 +15,8 @@ from detent import (
     StepStatus,
     Update,
 )
-from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent_infra.engine.step import TIME_MARGIN
+from detent_infra.relay import RelayedTable, TableCall
 from detent_state_machine.graph import GROUP
 from detent_state_machine.keys import RUN, join_key
 from detent_state_machine.messages import Drive, encode

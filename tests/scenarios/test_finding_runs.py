@@ -9,7 +9,7 @@ import pytest
 from detent import App, InputError, RunHandle, RunInfo, RunPage, RunStatus, UnknownRun
 from detent.info import moment
 from detent.testing import Harness
-from detent.testing.clock import EPOCH
+from detent_infra.virtual_time import EPOCH
 
 app = App("finding")
 flow = app.workflow("flow", input=int)

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import pytest
-from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent_functions import dead_letters, start, tick, worker
 from detent_functions.application import load_application
 from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
 from detent_functions.settings import from_environment
 from detent_infra.ports import Table
+from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.messages import Drive, encode

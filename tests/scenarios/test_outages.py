@@ -10,10 +10,10 @@ from typing import TypeVar
 import pytest
 from detent import App, Context, KeyConflict, RunFailed, RunStatus, Unavailable, Update, WrongState
 from detent.testing import Harness
-from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent_infra.engine import Engine
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Received, Table, Timing
+from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_infra.runs.reaper import reap
 from detent_infra.worker import Worker

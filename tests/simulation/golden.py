@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from detent.testing.simulation.faults import Gate
-from detent.testing.simulation.relay import RelayedTable, TableCall
 from detent.testing.simulation.world import Simulation
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ports import LogLine, Table
+from detent_infra.relay import RelayedTable, TableCall
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,

@@ -240,6 +240,16 @@ def test_a_definition_that_was_read_keeps_its_text_and_so_its_version() -> None:
     assert Definition.from_json(old.to_json()).version == old.version
 
 
+def test_a_changed_copy_has_a_version_of_its_own() -> None:
+    read = Definition.from_json(declared().to_json())
+    changed = read.model_copy(update={"retention_days": 7})
+    assert changed.version != read.version
+    assert Definition.from_json(changed.to_json()) == changed
+    assert read.model_copy().version == read.version
+    newer = read.model_copy(update={"steps": (LaterStep(name="one", lanes=3),)})
+    assert json.loads(newer.to_json())["format"] == 2
+
+
 def test_a_definition_survives_json_as_it_is() -> None:
     definition = declared()
     again = Definition.from_json(definition.to_json())

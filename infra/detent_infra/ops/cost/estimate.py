@@ -1,10 +1,11 @@
 """What a run costs on AWS, worked out from what is stored of it, on any backend.
 
-The protocol is the same everywhere, so a run on SQLite tells what it would have asked of DynamoDB, SQS and S3. What
-the records do not tell is taken as follows:
+The protocol is the same everywhere, so a run on SQLite tells what it would have asked of DynamoDB, SQS and S3: the
+engine goes through it once more, in memory, and is metered. What the records do not tell is taken as follows:
 
-    requests to the table and to blobs   as the protocol makes them; exact if no worker died, no delivery was doubled,
-                                         and the run was not cut short by a failure or a cancel beside a step at work
+    requests to the table and to blobs   exact if no worker died, no delivery was doubled, and the run was not cut short
+                                         by a failure or a cancel beside a step at work. A worker that died is taken to
+                                         have shown that it lives for the last time a lease before its step was given up
     queue requests                       messages that were sent together are received and deleted together, up to 10
                                          at once; others alone. Runs that work at the same time share, and pay less
     write units of failed attempts       with an error of 700 bytes, where a later attempt has overwritten it
@@ -29,8 +30,9 @@ from detent_state_machine import keys
 from detent_state_machine.writes import Key
 
 from detent_infra.ops.cost.facts import Facts
+from detent_infra.ops.cost.metered import RUN
 from detent_infra.ops.cost.metering import Usage, stored_size, with_key
-from detent_infra.ops.cost.replay import RUN, Replay
+from detent_infra.ops.cost.reenactment import reenact
 from detent_infra.ports import Timing
 
 
@@ -50,11 +52,13 @@ class Estimate:
 
 
 def estimate(facts: Facts, timing: Timing | None = None) -> Estimate:
-    """What the run has used so far. `timing` says how often a worker shows that it lives (default: that of AWS)."""
-    replay = Replay(facts, timing or Timing())
-    replay.go()
+    """What the run has used so far. `timing` says how often a worker shows that it lives (default: that of AWS).
+
+    Call it outside of event loops: it runs one of its own, whose time jumps.
+    """
+    parts = reenact(facts, timing or Timing())
     for sort_key, item in facts.items.items():
         stored = stored_size(with_key(Key(keys.run_partition(facts.run.run_id), sort_key), item))
         path = sort_key.removeprefix(keys.STEP_PREFIX)
-        replay.parts[path if path in replay.parts else RUN].stored_bytes += stored
-    return Estimate(replay.parts)
+        parts[path if path in parts else RUN].stored_bytes += stored
+    return Estimate(parts)

@@ -1,28 +1,23 @@
-"""A stored run, and what its items say about its past: attempts, sizes, who arrived last."""
+"""A stored run, and what its items say about its past: its attempts, and when they began and ended."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cached_property
 
 from detent_state_machine import keys
-from detent_state_machine.graph import Arrival, Graph
-from detent_state_machine.item_limits import item_size, size_of
+from detent_state_machine.graph import Graph
 from detent_state_machine.records import PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
-from detent_state_machine.writes import Item, Key, Value
-
-from detent_infra.ops.cost.metering import with_key
+from detent_state_machine.writes import Item
 
 ERROR_BYTES = 700
 """Assumed of an error with its trace on a record, where a later attempt has overwritten it. At most 5 KB."""
 _UNSEEN = ("DeadLetter", "Interrupted")
 """Errors that the engine gives an attempt which nobody saw at work: it was found when its time had long passed."""
 _AT_THE_END = ("ended", "expires", "error", "failed_step")
-_OF_RESULTS = ("output", "output_ref", "error", "history", "ended", "expires", "commits")
 
 
 class How(Enum):
@@ -43,8 +38,14 @@ class Attempt:
     started: int
     ended: int
     how: How
-    timed: bool = True
-    """False if its times say when it was found rather than how long a body ran, as of a dead letter."""
+    error: str = ""
+    """The type of what it ended with."""
+    message: str = ""
+
+    @property
+    def timed(self) -> bool:
+        """False if its times say when it was found rather than how long a body ran, as of a dead letter."""
+        return self.error not in _UNSEEN
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Facts:
     graph: Graph
     items: Mapping[str, Item]
     log_bytes: int = 0
+    texts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of the blobs that conditions look at, by reference."""
     in_lambda: bool = False
     """Whether it ran there, so that the writes between its bodies took Lambda's time, too."""
     _past: dict[str, list[Attempt]] = field(default_factory=dict[str, list[Attempt]], init=False, compare=False)
@@ -77,6 +80,37 @@ class Facts:
             path for path, record in self.records.items() if record.ended and record.ended < self.run.created
         )
 
+    # ---- times ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def latest(self) -> int:
+        """The latest time that the records know."""
+        times = [time for each in self.records.values() for time in (each.started, each.ended or 0, each.due)]
+        return max([self.run.created, self.run.ended or 0, *times])
+
+    @cached_property
+    def first_begun(self) -> int:
+        """When the first step began that this run did not carry over."""
+        own = [record.started for path, record in self.records.items() if path not in self.carried]
+        return max(self.run.created, min(own, default=self.run.created))
+
+    @property
+    def was_delivered(self) -> bool:
+        """Whether the run's first message was."""
+        return bool(self.records.keys() - self.carried) or not self.run.status.live
+
+    def arrived(self, record: StepRecord) -> float:
+        """When the step ended, or, if its delivery went on with a join behind it, after all others had: times before
+        the commits do not tell who was last.
+        """
+        ended = record.ended or record.started
+        for successor in self.graph.successors[record.path]:
+            joined = self.records.get(successor.target)
+            if joined is not None and joined.inline and joined.owner == record.owner:
+                parents = [self.records.get(parent.step) for parent in self.graph.step(successor.target).parents]
+                return max(ended, *(each.ended or 0 for each in parents if each is not None)) + 0.5
+        return ended
+
     # ---- attempts ---------------------------------------------------------------------------------------------
 
     def attempts(self, record: StepRecord) -> list[Attempt]:
@@ -84,9 +118,6 @@ class Facts:
         if record.path not in self._past:
             self._past[record.path] = self._attempts(record)
         return self._past[record.path]
-
-    def was_retried(self, record: StepRecord) -> bool:
-        return (record.path not in self.carried and record.attempt > 1) or record.status is StepStatus.RETRYING
 
     def _attempts(self, record: StepRecord) -> list[Attempt]:
         if record.path in self.carried or record.status is StepStatus.SKIPPED:
@@ -103,101 +134,20 @@ class Facts:
                 past = past[:-1]  # its last attempt is in the history as well
             case _:
                 pass
-        timed = record.error is None or record.error.type not in _UNSEEN
-        return [*past, Attempt(record.started, record.ended or record.started, How.ENDED, timed)]
-
-    # ---- sizes ------------------------------------------------------------------------------------------------
-
-    def size(self, path: str) -> int:
-        """Bytes of the step's record as it is."""
-        return size_of(keys.step_key(self.run.run_id, path), self.items[keys.STEP_PREFIX + path])
-
-    def size_before(self, path: str, tried: int) -> int:
-        """Bytes of the step's record while the attempt works that follows `tried` others."""
-        item = self.items[keys.STEP_PREFIX + path]
-        begun = {name: value for name, value in item.items() if name not in _OF_RESULTS}
-        bare = size_of(keys.step_key(self.run.run_id, path), begun)
-        return bare if not tried else self.size_of_retry(path, tried)
-
-    def size_of_retry(self, path: str, failed: int) -> int:
-        """Bytes of the step's record with its error, after so many failed attempts."""
-        item = self.items.get(keys.STEP_PREFIX + path, {})
-        error = item_size({"error": item["error"]}) if "error" in item else ERROR_BYTES
-        rows: list[object] = json.loads(str(item.get("history", "[]")))
-        history = len(json.dumps(rows[:failed], ensure_ascii=False, separators=(",", ":")).encode())
-        return self.size_before(path, 0) + error + history
-
-    def size_of_join(self, arrival: Arrival) -> int:
-        key = keys.join_key(self.run.run_id, arrival.join, arrival.group)
-        return size_of(key, self.items.get(key.sk, {}))
-
-    def is_blob(self, path: str) -> bool:
-        record = self.records.get(path)
-        return record is not None and record.output is not None and record.output.ref is not None
+        error = record.error.type if record.error is not None else ""
+        return [*past, Attempt(record.started, record.ended or record.started, How.ENDED, error)]
 
     # ---- the run's own item -----------------------------------------------------------------------------------
 
-    @cached_property
-    def item(self) -> Item:
-        """The run's item as it is, with its key."""
-        return with_key(self._key, self.items[keys.RUN])
-
-    @cached_property
+    @property
     def at_start(self) -> Item:
         """As it was put."""
-        return self._live(RunStatus.RUNNING, {n: v for n, v in self.item.items() if n not in _AT_THE_END})
-
-    @cached_property
-    def failing(self) -> Item:
-        """As it was while handlers worked."""
-        return self._live(RunStatus.FAILING, {n: v for n, v in self.item.items() if n not in ("ended", "expires")})
-
-    @property
-    def size_at_start(self) -> int:
-        return item_size(self.at_start)
-
-    @property
-    def _key(self) -> Key:
-        return keys.run_key(self.run.run_id)
-
-    def _live(self, status: RunStatus, item: Mapping[str, Value]) -> Item:
+        item = {name: value for name, value in self.items[keys.RUN].items() if name not in _AT_THE_END}
         isk = keys.index_sort(live=True, created=self.run.created, run_id=self.run.run_id)
-        return {**item, "status": status.value, "isk": isk}
-
-    # ---- joins ------------------------------------------------------------------------------------------------
-
-    def last_arrival(self, target: str, group: int | None) -> str | None:
-        """Who completed the join's set: the parent that the joined step ran after in one delivery, else the parent
-        that ended last. None while the set is not complete.
-        """
-        return self._last.get((target, group))
-
-    @cached_property
-    def _last(self) -> Mapping[tuple[str, int | None], str]:
-        members: dict[tuple[str, int | None], list[str]] = {}
-        for path, successors in self.graph.successors.items():
-            for successor in successors:
-                for arrival in successor.arrivals:
-                    members.setdefault((successor.target, arrival.group), []).append(path)
-        found: dict[tuple[str, int | None], str] = {}
-        for (target, group), paths in members.items():
-            if all(path in self.records and self.records[path].status in _ARRIVES for path in paths):
-                found[target, group] = self._last_of(paths, self.records.get(target))
-        return found
-
-    def _last_of(self, paths: Sequence[str], joined: StepRecord | None) -> str:
-        def order(path: str) -> tuple[bool, int]:
-            record = self.records[path]
-            together = joined is not None and joined.inline and joined.owner == record.owner
-            return together, record.ended or 0
-
-        return max(paths, key=order)
+        return {**item, "status": RunStatus.RUNNING.value, "isk": isk}
 
 
 def _past_attempt(past: PastAttempt) -> Attempt:
-    error = past.error.partition(":")[0]
+    error, _, message = past.error.partition(": ")
     how = How.LOST if error == "LostLease" else How.RETRIED
-    return Attempt(past.started, past.ended, how, timed=error not in _UNSEEN)
-
-
-_ARRIVES = (StepStatus.COMPLETED, StepStatus.SKIPPED)
+    return Attempt(past.started, past.ended, how, error, message)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TypeAlias
 
@@ -66,6 +66,30 @@ class Usage:
     def asked(self, request: str, times: float = 1) -> None:
         # A `Counter` counts in fractions as well; only its annotation says otherwise.
         self.requests[request] += times  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+
+    # ---- what is asked for ------------------------------------------------------------------------------------
+
+    def wrote(self, before: Item | None, after: Item | None, *, times: int = 1) -> None:
+        """A write that made one image of the other, each with its key among its attributes. In a transaction, twice."""
+        self.write_units += times * write_units(max(item_size(before or {}), item_size(after or {})))
+        self.index_write_units += times * index_units(before, after)
+
+    def refused(self, stored: Item | None, *, times: int = 1) -> None:
+        """A write whose condition did not hold."""
+        self.write_units += times * write_units(item_size(stored or {}))
+
+    def read(self, item: Item | None) -> None:
+        """Strongly consistent, the item with its key among its attributes."""
+        self.read_units += read_units(item_size(item or {}))
+
+    def queried(self, items: Iterable[Item], *, index: bool = False) -> None:
+        """One page; the index is read with half the consistency."""
+        self.read_units += read_units(sum(map(item_size, items))) * (0.5 if index else 1.0)
+
+    def asked_queue(self, operation: str, carried: int = 0, times: float = 1) -> None:
+        """`carried`: bytes of the messages in the request or its answer."""
+        self.asked(f"sqs.{operation}", times)
+        self.sqs_requests += times * queue_requests(carried)
 
     def add(self, other: Usage, times: float = 1) -> None:
         """Adds another usage, so often."""

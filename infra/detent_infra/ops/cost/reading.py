@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from functools import partial
 
 from detent_state_machine import keys
-from detent_state_machine.records import RunRecord
+from detent_state_machine.errors import CorruptRecord
+from detent_state_machine.graph import Graph
+from detent_state_machine.records import Payload, RunRecord
+from detent_state_machine.when import references
+from detent_state_machine.writes import Item
 
+from detent_infra import payloads
 from detent_infra.logs.lines import to_json
 from detent_infra.logs.reader import BEFORE
 from detent_infra.ops.cost.facts import Facts
 from detent_infra.pages import pages
-from detent_infra.ports import LogQuery, Logs
+from detent_infra.ports import Blobs, LogQuery, Logs
 from detent_infra.runs.lifecycle import Lifecycle, unknown_run
 
 LOG_PAGES = 10
@@ -26,13 +33,28 @@ async def read_facts(lifecycle: Lifecycle, run_id: str) -> Facts:
     if keys.RUN not in items:
         raise unknown_run(run_id, backend.url)
     run = RunRecord.from_item(run_id, items[keys.RUN])
+    graph = await lifecycle.graph(run)
     return Facts(
         run,
-        await lifecycle.graph(run),
+        graph,
         items,
         await _log_bytes(backend.logs, LogQuery(runs=(run_id,), since=run.created - BEFORE)),
+        await _texts_of_conditions(backend.blobs, graph, items),
         in_lambda=backend.url.startswith("aws://"),
     )
+
+
+async def _texts_of_conditions(blobs: Blobs, graph: Graph, items: Mapping[str, Item]) -> dict[str, str]:
+    """The blobs that conditions look at, by reference. One that is gone is left out."""
+    found: dict[str, str] = {}
+    for step in graph.definition.steps:
+        for ref in references(step.when) if step.when is not None else ():
+            attribute = "input_ref" if ref.step is None else "output_ref"
+            blob = items.get(keys.RUN if ref.step is None else keys.STEP_PREFIX + ref.step, {}).get(attribute)
+            if isinstance(blob, str) and blob not in found:
+                with contextlib.suppress(CorruptRecord):
+                    found[blob] = await payloads.load(blobs, Payload(ref=blob))
+    return found
 
 
 async def _log_bytes(logs: Logs, query: LogQuery) -> int:

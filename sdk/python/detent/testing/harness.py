@@ -24,6 +24,7 @@ from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, Timing
 from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.virtual_time import EPOCH, VirtualLoop
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.durations import Seconds
@@ -39,7 +40,6 @@ from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, lo
 from detent.options import seconds as duration
 from detent.options import whole, written
 from detent.runnable import Runnable
-from detent.testing.clock import EPOCH, VirtualLoop
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from detent_infra.ops.cost.estimate import estimate
+from detent_infra.ops.cost.facts import Facts
+from detent_infra.ops.cost.metered import RUN
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, Cost, cost_of
 from detent_infra.ops.cost.reading import read_facts
-from detent_infra.ops.cost.replay import RUN
 from detent_infra.runs.lifecycle import in_order
 from detent_state_machine.errors import InputError, UnknownRun
 from detent_state_machine.records import RunRecord
@@ -97,34 +98,36 @@ def show_cost(options: Options, question: Question, *, as_json: bool) -> None:
         raise InputError("Name a run or a workflow, one of the two.", advice="As in `detent cost last`.")
     if question.architecture not in set(Architecture):
         raise InputError(f"--architecture {question.architecture!r} is none of Lambda's.", advice="arm64 or x86_64.")
-    answer = asyncio.run(_answer(options, question))
+    answer = _answer(options, question)
     if as_json:
         write_json(_json(answer))
     else:
         _print(answer)
 
 
-async def _answer(options: Options, question: Question) -> Answer:
+def _answer(options: Options, question: Question) -> Answer:
+    found, on_aws = asyncio.run(_read(options, question))
+    order: list[str] = [RUN]
+    sums: dict[str, Usage] = {RUN: Usage()}
+    for facts in found:
+        order = list(dict.fromkeys([*order, *(path for path, _ in in_order(facts.graph, ()))]))
+        for path, usage in estimate(facts).parts.items():
+            sums.setdefault(path, Usage()).add(usage, 1 / len(found))
+    return Answer(
+        workflow=found[0].run.workflow,
+        runs=[facts.run for facts in found],
+        parts=[(path, sums[path]) for path in order if path in sums],
+        memory=question.memory,
+        architecture=Architecture(question.architecture),
+        on_aws=on_aws,
+    )
+
+
+async def _read(options: Options, question: Question) -> tuple[list[Facts], bool]:
+    """The runs that are asked for, and whether they ran on AWS."""
     async with opened(options) as client:
-        lifecycle = client.lifecycle
-        ids = await _runs(client, question)
-        order: list[str] = [RUN]
-        sums: dict[str, Usage] = {RUN: Usage()}
-        runs: list[RunRecord] = []
-        for run_id in ids:
-            facts = await read_facts(lifecycle, run_id)
-            runs.append(facts.run)
-            order = list(dict.fromkeys([*order, *(path for path, _ in in_order(facts.graph, ()))]))
-            for path, usage in estimate(facts).parts.items():
-                sums.setdefault(path, Usage()).add(usage, 1 / len(ids))
-        return Answer(
-            workflow=runs[0].workflow,
-            runs=runs,
-            parts=[(path, sums[path]) for path in order if path in sums],
-            memory=question.memory,
-            architecture=Architecture(question.architecture),
-            on_aws=client.url.startswith("aws://"),
-        )
+        found = [await read_facts(client.lifecycle, run_id) for run_id in await _runs(client, question)]
+        return found, client.url.startswith("aws://")
 
 
 async def _runs(client: Client, question: Question) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Never, TypeAlias, TypeVar
 from detent_infra.engine.patience import PATIENCE
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
+from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.sources.embedded import EmbeddedSource
 from detent_state_machine.errors import CorruptRecord, Unavailable
 from detent_state_machine.messages import Message, decode
@@ -26,7 +27,6 @@ from detent_state_machine.writes import Delete, Put, Update, Write
 
 from detent.testing.harness import WorkerCrashed
 from detent.testing.simulation.plans import Call, Fault, FixedPlan, Plan, RandomPlan, Rates, possible
-from detent.testing.simulation.relay import RelayedTable, TableCall
 
 __all__ = [
     "Call",

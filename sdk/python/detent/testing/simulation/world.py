@@ -18,6 +18,7 @@ from detent_infra.ports import Timing
 from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_infra.runs.reaper import reap
 from detent_infra.sources.embedded import EmbeddedSource
+from detent_infra.virtual_time import VirtualLoop
 from detent_infra.worker import Worker
 from detent_state_machine.errors import DetentError, Unavailable, WrongState
 from detent_state_machine.graph import Graph
@@ -27,7 +28,6 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Key
 
 from detent.app import App
-from detent.testing.clock import VirtualLoop
 from detent.testing.harness import WorkerCrashed, on_the_spot
 from detent.testing.simulation.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
 from detent.testing.simulation.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of

@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
-from detent_infra.ports import Page, Table
 from detent_state_machine.writes import Item, Key, Write
+
+from detent_infra.ports import Page, Table
 
 __all__ = ["RelayedTable", "TableCall"]
 
