@@ -55,6 +55,8 @@ class Attempt:
     control: Control
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     failure: Failure | None = None
+    version: str = ""
+    """Of the definition that drives the run."""
 
 
 running: ContextVar[Attempt | None] = ContextVar("detent_attempt", default=None)

@@ -248,6 +248,7 @@ class Steps:
             control=Control(session.add, self.backend.clock, deadline),
             metadata=session.run.metadata,
             failure=_failure(session) if step.scope == "on_failure" else None,
+            version=session.graph.definition.version,
         )
         outcome, me = await body.execute(self.executor, session, me, task, started)
         match outcome:

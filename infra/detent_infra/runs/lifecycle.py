@@ -25,6 +25,7 @@ from detent_state_machine.errors import (
 )
 from detent_state_machine.graph import Graph, topological
 from detent_state_machine.messages import Message, Start, encode
+from detent_state_machine.nesting import MAX_NESTING, too_deep
 from detent_state_machine.records import NULL, Payload, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Put
@@ -104,6 +105,8 @@ class Lifecycle:
             text = json.dumps(parsed, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
         except (ValueError, RecursionError) as error:
             raise InputError(f"The input is not JSON: {error}.", advice="Quote it, as in '{\"id\": 7}'.") from error
+        if too_deep(text):
+            raise InputError(f"The input is nested more than {MAX_NESTING} levels deep.", advice="Flatten it.")
         return await self.start(await self.definitions.newest(workflow), NewRun(text, key, metadata))
 
     async def start_many(self, definition: Definition, runs: Sequence[NewRun]) -> list[str]:
@@ -353,5 +356,5 @@ def _check(new: NewRun) -> None:
 
 
 def _is_text(value: object) -> bool:
-    """Whether every store takes it as text: what is typed as text need not be at run time."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+    """Whether it comes back from every store as the text that it is: what is typed as text need not be at run time."""
+    return type(value) is str and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -462,7 +462,7 @@ def _definition(workflow: object) -> Definition:
 
 
 def _input(workflow: Runnable[Any, Any], value: object) -> str:
-    return workflow.input_json.write(value, f"The input of workflow {workflow.name!r}")
+    return workflow.write_input(value, f"The input of workflow {workflow.name!r}")
 
 
 _T = TypeVar("_T")

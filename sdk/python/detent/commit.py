@@ -96,21 +96,26 @@ def _converted(write: DataWrite, key: writes.Key) -> writes.Write:
 
 def _check(values: Mapping[str, object]) -> None:
     for name, given in values.items():
+        if type(name) is not str:
+            raise InputError(f"The name of a committed value is a {type(name).__name__}.", advice="Names are text.")
         if not 0 < _size(name, "A name") <= MAX_NAME:
             raise InputError(f"The name of a committed value has 1 to {MAX_NAME} bytes: {name[:40]!r}.")
         if name in RESERVED:
             raise InputError(f"{name!r} is a name of detent's own.", advice="Call the value something else.")
-        if isinstance(given, frozenset):
+        if type(given) is frozenset:
             _check_set(name, cast("frozenset[object]", given))
-        elif isinstance(given, str):
+        elif type(given) is str:
             if _size(given, f"The value {name!r}") > MAX_TEXT:
                 raise InputError(f"The value {name!r} of a committed write is longer than {MAX_TEXT:,} bytes.")
-        elif isinstance(given, int):
+        elif type(given) is int:
             _check_number(name, given)
+        elif type(given) is bool:
+            continue
         else:
             raise InputError(
                 f"The value {name!r} of a committed write is a {type(given).__name__}.",
-                advice="Use text, an int, a bool or a frozenset of them; put structures in as JSON text.",
+                advice="Use text, an int, a bool or a frozenset of them, none of a subclass, which would come back as "
+                "its base; put structures in as JSON text.",
             )
 
 
@@ -130,7 +135,7 @@ def _check_set(name: str, given: frozenset[object]) -> None:
 
 def _check_number(name: str, number: int) -> None:
     if not -(2**63) <= number < 2**63:
-        raise InputError(f"The value {name!r} of a committed write is {number}: numbers stay within 64 bits.")
+        raise InputError(f"The value {name!r} of a committed write is too large: numbers stay within 64 bits.")
 
 
 def _size(text: str, what: str) -> int:

@@ -36,6 +36,10 @@ class Runnable(Generic[_In, _Out]):
         """What the engine follows. Raises `DefinitionError`, which says what to fix."""
         raise NotImplementedError
 
+    def write_input(self, value: object, what: str) -> str:
+        """The value as the JSON of the input. Raises `InputError` for what the steps would not get as it is."""
+        return self.input_json.write(value, what)
+
     @overload
     def start(
         self: Runnable[None, _Out], /, *, key: str | None = None, metadata: Mapping[str, str] | None = None

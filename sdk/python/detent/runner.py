@@ -43,17 +43,20 @@ class Body:
             for p in parameters
             if not isinstance(p.source, Injected)
         }
-        writer: Json[object] = Json(returns, f"{where}: its output")
+        writer: Json[object] = Json(returns, f"{where}: its output", written=True)
         return Body(function, parameters, read, writer, inspect.iscoroutinefunction(function))
 
-    def arguments(self, attempt: Attempt, context: Context) -> dict[str, object]:
-        """Raises `InputError` if the input or an output does not fit its parameter."""
+    def arguments(self, attempt: Attempt, context: Context, older: Callable[[], bool]) -> dict[str, object]:
+        """Raises `InputError` if the input or an output does not fit its parameter.
+
+        `older`: whether the run was started with another version of the code.
+        """
         found: dict[str, object] = {}
         for parameter in self.parameters:
             name = parameter.name
             match parameter.source:
                 case FromInput():
-                    found[name] = self.readers[name].read(attempt.input, "The run's input")
+                    found[name] = self.readers[name].read(attempt.input, "The run's input", older=older)
                 case FromOutput(step):
                     text = attempt.outputs.get(step)
                     if text is None:
@@ -65,7 +68,7 @@ class Body:
                             )
                         found[name] = None
                     else:
-                        found[name] = self.readers[name].read(text, f"The output of step {step!r}")
+                        found[name] = self.readers[name].read(text, f"The output of step {step!r}", older=older)
                 case Injected("context"):
                     found[name] = context
                 case Injected():
@@ -113,7 +116,7 @@ class Runner:
     async def _outcome(self, body: Body, attempt: Attempt, context: Context) -> Outcome:
         """Whatever the body raises is its step's error: SystemExit and KeyboardInterrupt are not the worker's."""
         try:
-            arguments = body.arguments(attempt, context)
+            arguments = body.arguments(attempt, context, lambda: self._is_older(attempt))
             value = await self._call(body, arguments)
             return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), tuple(context._writes))
         except asyncio.CancelledError as error:
@@ -122,6 +125,10 @@ class Runner:
             return failed(error)  # The body cancelled itself: an error like any other.
         except BaseException as error:  # noqa: BLE001 - as said above
             return failed(error)
+
+    def _is_older(self, attempt: Attempt) -> bool:
+        here = self._definitions().get(attempt.workflow)
+        return here is None or here.version != attempt.version
 
     async def _call(self, body: Body, arguments: dict[str, object]) -> object:
         if body.is_async:

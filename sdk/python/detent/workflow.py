@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overloa
 
 from detent_infra.sources.triggers import Subscription
 from detent_state_machine.compatibility import UNANNOTATED
-from detent_state_machine.compiler import DeclaredStep, Scope, compile_workflow
+from detent_state_machine.compiler import DeclaredStep, FromInput, Scope, compile_workflow
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition
 from detent_state_machine.durations import Seconds
-from detent_state_machine.errors import DefinitionError
+from detent_state_machine.errors import DefinitionError, NotSerializable
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.triggers import Queue, compile_trigger
@@ -66,7 +66,9 @@ class Workflow(Runnable[_In, _Out]):
         self.name = name
         self.trigger = None if on_queue is None else compile_trigger(name, on_queue)
         self.steps: dict[str, AnyStep] = {}
-        self.input_json: Json[object] = Json(json_type(where, "input", input_type), f"Workflow {name!r}: its input")
+        self.input_json: Json[object] = Json(
+            json_type(where, "input", input_type), f"Workflow {name!r}: its input", written=True
+        )
         self.output_json: Json[object] = Json(json_type(where, "output", output_type), f"Workflow {name!r}: its output")
         self._declared: list[DeclaredStep] = []
         self._options: dict[str, Any] = {
@@ -236,3 +238,17 @@ class Workflow(Runnable[_In, _Out]):
                 advice="Only steps of one workflow follow each other.",
             )
         return other.name
+
+    def write_input(self, value: object, what: str) -> str:
+        """As `Runnable.write_input`. Without `input=`, what JSON alone does not bring back is of the one type that all
+        steps take it as.
+        """
+        try:
+            return self.input_json.write(value, what)
+        except NotSerializable:
+            taken = [
+                p.annotation for step in self._declared for p in step.parameters if isinstance(p.source, FromInput)
+            ]
+            if self._options["input_type"] is not UNANNOTATED or len({id(one) for one in taken}) != 1:
+                raise
+            return Json[object](taken[0], f"Workflow {self.name!r}: its input", written=True).write(value, what)

@@ -68,7 +68,7 @@ def simulate(
     `Violation` if an invariant of detent does not hold, or a run does not end: it says how to call this seed alone,
     and shows the trace under the fewest faults that it takes. To find those, bodies run again, for a minute at most.
     """
-    scene = _Scene(app, workflow, value, workflow.input_json.write(value, "The simulated input"), runs, rates)
+    scene = _Scene(app, workflow, value, workflow.write_input(value, "The simulated input"), runs, rates)
     statuses: Counter[RunStatus] = Counter()
     bodies: Counter[str] = Counter()
     most: dict[str, int] = {}
