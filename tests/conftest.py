@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.service.server import NoServer, Server, server
+from tests.support.server import NoServer, Server, server
 
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile(

@@ -29,8 +29,8 @@ from detent_infra.runs.reaper import reap
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.messages import Drive, encode
 
-from tests.compatibility.snapshot import FORMATS, RECORDS, Expected, Snapshot, put_back, taken_of, to_text
 from tests.compatibility.workflows import LARGE, WIDTH, open_app
+from tests.support.snapshot import FORMATS, RECORDS, Expected, Snapshot, put_back, taken_of, to_text
 
 THEN = 1_767_225_600_000
 """When everything happened: 2026-01-01T00:00:00Z, in milliseconds. A test that puts it back does so later."""

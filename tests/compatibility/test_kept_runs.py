@@ -24,8 +24,8 @@ from detent_state_machine.messages import Drive, Start, decode
 from detent_state_machine.writes import Put
 
 from tests.compatibility.record import DATABASE, SITUATIONS, newest, record
-from tests.compatibility.snapshot import FORMATS, RECORDS, Expected, Snapshot, from_text, put_back
 from tests.compatibility.workflows import Kept, open_app
+from tests.support.snapshot import FORMATS, RECORDS, Expected, Snapshot, from_text, put_back
 
 FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=1.5, visibility=2.0)
 FILES = {f"{path.parent.name}/{path.stem}": path for path in sorted(RECORDS.glob("v*/*.json"))}

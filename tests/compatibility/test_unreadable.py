@@ -27,9 +27,9 @@ from detent_state_machine import definition, messages, records
 from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Delete, Item, Key, Put
 
-from tests.compatibility.snapshot import Snapshot
 from tests.compatibility.test_kept_runs import KEPT, LATER, lay_down, restore
 from tests.compatibility.workflows import Kept, open_app
+from tests.support.snapshot import Snapshot
 
 FAST = Timing(first_heartbeat=0.2, heartbeat=0.3, lease=1.0, visibility=1.0)
 RETRYING = KEPT["v1/retrying"]

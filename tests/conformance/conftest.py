@@ -10,7 +10,7 @@ import pytest
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend
 
-from tests.service.server import Server
+from tests.support.server import Server
 
 MAX_RECEIVES = 3
 
@@ -32,7 +32,7 @@ def open_backend(adapter: str, folder: Path, server: Callable[[], Server]) -> It
             with moto_backend(max_receives=MAX_RECEIVES) as backend:
                 yield backend
         case "service":
-            from tests.service.stack import service_backend
+            from tests.support.service_stack import service_backend
 
             with service_backend(server(), max_receives=MAX_RECEIVES) as backend:
                 yield backend

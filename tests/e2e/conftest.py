@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.e2e.lambda_folders import Folders
+from tests.support.lambda_folders import Folders
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from detent_infra.ops.cost.prices import US_EAST_1
 
-from tests.e2e.cli_project import Project
+from tests.support.cli_project import Project
 
 
 @pytest.fixture

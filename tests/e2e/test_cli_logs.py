@@ -15,8 +15,8 @@ import pytest
 from detent_infra.ports import LogLine
 from detent_infra.sqlite import sqlite_backend
 
-from tests.e2e.cli_project import PATIENCE, Project
 from tests.support.aws_stack import REGION, Answer, answering, named_stack
+from tests.support.cli_project import PATIENCE, Project
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from tests.e2e.cli_project import SHOP, Project
+from tests.support.cli_project import SHOP, Project
 
 LISTENING = SHOP.replace(
     "output=str, description", 'output=str, on_queue=Queue("inbox", when="kind != `1`"), description'

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from detent.cli import follow
 
-from tests.e2e.cli_project import Project, Result
+from tests.support.cli_project import Project, Result
 
 NAPS = """
 import time

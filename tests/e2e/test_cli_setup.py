@@ -17,8 +17,8 @@ import pytest
 from detent.cli import main
 from detent.cli.commands import COMMANDS, function_of
 
-from tests.e2e.cli_project import PATIENCE, Project, command
 from tests.support.aws_stack import REGION, named_stack
+from tests.support.cli_project import PATIENCE, Project, command
 
 
 @pytest.fixture

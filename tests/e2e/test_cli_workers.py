@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli_project import PATIENCE, Project, command
+from tests.support.cli_project import PATIENCE, Project, command
 from tests.support.waiting import until
 
 

@@ -17,8 +17,8 @@ from detent import scaffold
 from detent.cli import main
 from detent_infra.ops.packaging.origin import requirement
 
-from tests.e2e.cli_project import Result, command
-from tests.e2e.lambda_folders import reached
+from tests.support.cli_project import Result, command
+from tests.support.lambda_folders import reached
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = 3

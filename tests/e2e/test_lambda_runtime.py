@@ -21,12 +21,22 @@ from detent_functions.batches import SqsEvent
 from detent_infra.aws import Resources
 from detent_infra.ops.packaging import Target
 
-from tests.e2e.lambda_folders import APP, ROOT, Folders, Interpreter, own, templates
-from tests.e2e.runtime_api import BOOTSTRAP, Answered, Crashed, Function, InitFailed, Outcome, Raised, Runtime, TimedOut
-from tests.service.server import Server
-from tests.service.stack import CREDENTIALS, service_stack, session
 from tests.support.architecture import HERE
+from tests.support.lambda_folders import APP, ROOT, Folders, Interpreter, own, templates
 from tests.support.queue_counts import messages_in
+from tests.support.runtime_api import (
+    BOOTSTRAP,
+    Answered,
+    Crashed,
+    Function,
+    InitFailed,
+    Outcome,
+    Raised,
+    Runtime,
+    TimedOut,
+)
+from tests.support.server import Server
+from tests.support.service_stack import CREDENTIALS, service_stack, session
 from tests.support.sqs_events import sqs_event
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]

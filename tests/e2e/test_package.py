@@ -15,8 +15,8 @@ from detent_infra.ops.packaging import LOCK, Target
 from detent_infra.ops.packaging.folder import MANIFEST
 from detent_infra.ops.packaging.size import weigh
 
-from tests.e2e.lambda_folders import APP, ROOT, Folders, contents, options, own, package, reached
 from tests.support.architecture import HERE
+from tests.support.lambda_folders import APP, ROOT, Folders, contents, options, own, package, reached
 
 MACHINES = {"x86_64": 0x3E, "arm64": 0xB7}
 """As ELF numbers them, in bytes 18 and 19 of a file. https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html"""

@@ -27,7 +27,7 @@ from detent import Client, RunStatus
 from tests.kills.ledger import VARIABLE, Ledger
 from tests.kills.places import DRAIN, PLACES, VISIBILITY, Place, Settings, kill, python
 from tests.kills.tally import Report, judge, look
-from tests.service.stack import credentials
+from tests.support.service_stack import credentials
 
 COLUMNS = (
     "delivery      ",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from tests.kills.ledger import VARIABLE, Ledger
-from tests.service.deployed import Deployed, deploy
-from tests.service.server import ministack
-from tests.service.stack import CREDENTIALS, credentials
+from tests.support.deployed import Deployed, deploy
 from tests.support.fresh_names import fresh
+from tests.support.server import ministack
+from tests.support.service_stack import CREDENTIALS, credentials
 
 APP = "tests.kills.app:app"
 ROOT = Path(__file__).parents[2]

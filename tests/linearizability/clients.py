@@ -61,7 +61,7 @@ class ServicePlace:
     endpoint: str
 
     def open(self) -> Backend:
-        from tests.service.stack import open_stack
+        from tests.support.service_stack import open_stack
 
         return open_stack(self.resources, self.endpoint)
 

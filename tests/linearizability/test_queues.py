@@ -9,9 +9,9 @@ from detent_infra.memory import memory_backend
 
 from tests.linearizability.clients import Client, ServicePlace, SqlitePlace, in_processes, in_threads
 from tests.linearizability.deliveries import Receiver, Sender, broken_promises, fates
-from tests.service.server import Server
-from tests.service.stack import service_stack
 from tests.support.aws_stack import moto_backend
+from tests.support.server import Server
+from tests.support.service_stack import service_stack
 
 MESSAGES = 200
 CLIENTS: list[Client] = [Sender("s0", MESSAGES), Receiver("r1"), Receiver("r2"), Receiver("r3")]

@@ -17,9 +17,9 @@ from tests.linearizability.checker import Verdict
 from tests.linearizability.clients import ServicePlace, SqlitePlace, in_processes, in_threads
 from tests.linearizability.history import Call, Done, Refused, Together, Unknown, check_table
 from tests.linearizability.workload import Workload, read_record, run
-from tests.service.server import Server
-from tests.service.stack import service_stack
 from tests.support.aws_stack import moto_backend
+from tests.support.server import Server
+from tests.support.service_stack import service_stack
 
 
 def workloads(processes: int, tasks: int, requests: int, *, seed: int = 1) -> list[Workload]:

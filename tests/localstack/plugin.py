@@ -20,7 +20,7 @@ from localstack.services.moto import MotoFallbackDispatcher
 from localstack.services.plugins import Service, aws_provider
 from moto.dynamodb.responses import DynamoHandler
 
-from tests.e2e.runtime_api import Answered, Function, Raised, Runtime
+from tests.support.runtime_api import Answered, Function, Raised, Runtime
 
 CLIENT = Path(sys.prefix, "runtime")
 """Where `make localstack` puts AWS's runtime client."""

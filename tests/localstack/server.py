@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.service.server import NoServer, free_port, started
+from tests.support.server import NoServer, free_port, started
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-localstack/bin/python"

@@ -37,9 +37,9 @@ from bench.workflows import Small, agent, chain, documents, fan_out, stumbling
 from examples.orders.app import app as orders_app
 from examples.orders.app import orders
 from examples.orders.lines import read_lines
-from tests.compatibility.snapshot import RECORDS, Snapshot, from_text, put_back
 from tests.scenarios.faulty import Faulty, World, world
 from tests.support.lambda_stack import Context as LambdaContext
+from tests.support.snapshot import RECORDS, Snapshot, from_text, put_back
 
 Declared = Workflow[Small, Any]
 

@@ -21,6 +21,7 @@ from detent_state_machine.messages import Drive, encode
 from tests.support.aws_stack import REGION, Call, answering, named_stack, recorded_calls
 from tests.support.iam_actions import actions
 from tests.support.source_queues import create_queue
+from tests.support.waiting import until_async
 
 PAGE = Path(__file__).parents[2] / "docs/deploy.md"
 NAMES = {
@@ -132,16 +133,9 @@ async def follow(client: Client, run_id: str, calls: list[Call]) -> None:
     """Until Live Tail was asked for."""
     lines = client.alogs(run_id, follow=True)
     waiting = asyncio.ensure_future(anext(lines))
-    await until(lambda: any(call.operation == "StartLiveTail" for call in calls))
+    await until_async(lambda: any(call.operation == "StartLiveTail" for call in calls))
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
-
-
-async def until(look: Callable[[], bool]) -> None:
-    """Looks at what was called: to ask AWS would be a call too."""
-    ends = time.monotonic() + PATIENCE
-    while not look() and time.monotonic() < ends:  # noqa: ASYNC110 - nothing tells of a call
-        await asyncio.sleep(0.05)
 
 
 async def work_off(app: App) -> None:
@@ -176,7 +170,7 @@ def test_the_page_allows_a_worker_the_calls_it_makes_and_no_other(
 async def work_until(app: App, enough: Callable[[], bool]) -> None:
     stop = asyncio.Event()
     working = asyncio.create_task(app.work(stop))
-    await until(enough)
+    await until_async(enough)
     stop.set()
     await working
     app.backend.close()

@@ -12,9 +12,9 @@ from detent_functions import queue_trigger
 from detent_functions.runtime import runtime
 
 from tests.support.aws_stack import UNSENT, Call, answering, recorded_calls
+from tests.support.envelopes import EVENT, notification
 from tests.support.lambda_stack import GREETING, Context, Deployed, cool, deployed
 from tests.support.source_queues import create_queue
-from tests.unit.test_envelopes import EVENT, notification
 
 Record = dict[str, Any]
 NONE_KEPT: dict[str, list[object]] = {"batchItemFailures": []}

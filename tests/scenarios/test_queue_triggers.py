@@ -16,11 +16,11 @@ from detent_state_machine.errors import ConfigurationError, Unavailable
 from pydantic import BaseModel, field_validator
 
 from tests.scenarios.conftest import OpenHarness
-from tests.scenarios.waiting import until
-from tests.service.server import Server
-from tests.service.stack import session
 from tests.support.aws_stack import REGION
+from tests.support.server import Server
+from tests.support.service_stack import session
 from tests.support.source_queues import create_queue, stored_in
+from tests.support.waiting import until_in
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -78,11 +78,11 @@ def _service_client(server: Server) -> SQSClient:
 
 
 def runs(h: Harness, workflow: Workflow[Order, _Out], count: int = 1) -> list[RunHandle[_Out]]:
-    return until(h, lambda: found if len(found := h.runs(workflow)) >= count else [])
+    return until_in(h, lambda: found if len(found := h.runs(workflow)) >= count else [])
 
 
 def letters(h: Harness, queue: str = "inbox", count: int = 1) -> list[DeadLetterInfo]:
-    return until(h, lambda: found if len(found := h.dead_letters(queue)) >= count else [])
+    return until_in(h, lambda: found if len(found := h.dead_letters(queue)) >= count else [])
 
 
 def empty(h: Harness, queue: str = "inbox") -> bool:
@@ -101,7 +101,7 @@ def test_a_message_starts_a_run_of_what_it_holds(opened: Open) -> None:
     assert h.result(run) == "A"
     record = h.wait_for(h.client.aget(run.id))
     assert (record.key, record.metadata) == ("inbox/m-1", {})
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
 
 
 def test_expressions_choose_the_input_the_key_and_metadata(opened: Open) -> None:
@@ -131,7 +131,7 @@ def test_one_queue_starts_each_workflow_that_wants_the_message_and_one_that_none
     ordered, booked = runs(h, shop.orders, 2), runs(h, books, 2)
     assert {h.result(run) for run in ordered} == {"order", "both"}
     assert {h.result(run) for run in booked} == {"book", "both"}
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
     assert h.dead_letters("inbox") == []
 
 
@@ -140,7 +140,7 @@ def test_a_message_and_a_start_under_the_same_key_are_one_run(opened: Open) -> N
     h = opened(shop)
     run = h.start(shop.orders, Order(id="A", cents=5), key="A")
     h.send("inbox", '{"cents": 5.0, "id": "A"}')  # the same value, in another spelling
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
     assert [each.id for each in h.runs(shop.orders)] == [run.id]
     assert h.result(run) == "A"
 
@@ -167,7 +167,7 @@ def test_what_can_start_nothing_is_a_dead_letter_with_the_reason(
     assert letter.error == error
     assert reason in letter.reason
     assert (letter.id, letter.body) == ("m-1", body)
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
     assert h.runs(shop.orders) == []
 
 
@@ -217,8 +217,8 @@ def test_a_message_that_one_workflow_refuses_starts_the_others_and_once_mended_o
     h.app = mended.app  # a deploy of mended code
     h.start_worker()
     assert h.wait_for(h.backend.source("inbox").redrive(10)) == 1
-    until(h, lambda: h.runs(lenient))
-    assert until(h, lambda: empty(h))
+    until_in(h, lambda: h.runs(lenient))
+    assert until_in(h, lambda: empty(h))
     assert (len(h.runs(mended.orders)), len(h.runs(lenient))) == (1, 1)
     assert h.dead_letters("inbox") == []
 
@@ -234,7 +234,7 @@ def test_a_message_that_is_delivered_again_and_again_starts_one_run(opened: Open
     [run] = runs(h, shop.orders)
     assert h.result(run) == "A"
     h.send("inbox", Order(id="A"), id="m-1")
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
     assert len(h.runs(shop.orders)) == 1
     assert shop.charged == ["A"]
 
@@ -249,7 +249,7 @@ def test_a_message_whose_mapping_was_changed_between_two_deliveries_starts_no_se
     h.app = after.app
     h.start_worker()
     h.send("inbox", body, id="m-1")
-    assert until(h, lambda: empty(h))
+    assert until_in(h, lambda: empty(h))
     assert len(h.runs(after.orders)) == 1
     assert h.dead_letters("inbox") == []
 

@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import cast
 
 import pytest
 from detent import (
     App,
-    Client,
     Context,
     InputError,
-    KeyConflict,
     Put,
     Retry,
     RetryAfter,
     RunFailed,
     RunStatus,
     StepStatus,
-    UnknownRun,
-    UnknownWorkflow,
-    WrongState,
 )
-from detent_infra.memory import MemoryLogs, Store, memory_backend
-from detent_infra.ports import LogLine
-from detent_state_machine.errors import Unavailable
 
 from tests.scenarios.conftest import OpenHarness
-from tests.scenarios.shop import Order, open_shop
-from tests.scenarios.waiting import until, until_step
+from tests.support.shop import Order, open_shop
 
 
+@pytest.mark.over_the_wire
 def test_a_run_goes_through_fork_join_and_skip_to_its_output(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -112,6 +102,7 @@ def test_several_last_steps_give_an_object_of_their_outputs_and_end_the_run_once
     assert h.run(two, 5) == {"one": 5, "other": "5"}
 
 
+@pytest.mark.over_the_wire
 def test_an_error_is_retried_with_its_attempts_kept_as_history(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -177,6 +168,7 @@ def test_a_server_that_asks_for_a_pause_gets_it(harness: OpenHarness) -> None:
     assert record.started - record.failed_attempts[0].ended >= timedelta(seconds=1.2)
 
 
+@pytest.mark.over_the_wire
 def test_failure_handlers_see_what_failed_and_what_was_done_then_the_run_is_failed(harness: OpenHarness) -> None:
     shop = open_shop(handler=True)
     h = harness(shop.app)
@@ -206,6 +198,7 @@ def test_a_failing_handler_ends_the_run_as_failed(harness: OpenHarness) -> None:
     assert shop.bodies["apologise"] == 0
 
 
+@pytest.mark.over_the_wire
 def test_a_committed_write_lands_with_the_step_that_made_it(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -214,6 +207,7 @@ def test_a_committed_write_lands_with_the_step_that_made_it(harness: OpenHarness
     assert h.wait_for(h.client.aread("ledger", "a")) == {"cents": 7, "key": f"{run.id}/charge"}
 
 
+@pytest.mark.over_the_wire
 def test_a_committed_write_whose_condition_fails_fails_the_step_and_writes_nothing(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)
@@ -238,98 +232,6 @@ def test_commit_is_refused_where_nothing_makes_it_exact(harness: OpenHarness) ->
         h.result(h.start(flow, 1))
 
 
-def test_the_same_key_names_the_same_run(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    first = h.start(shop.orders, Order(id="a"), key="A-17")
-    h.result(first)
-    again = h.start(shop.orders, Order(id="a"), key="A-17")
-    assert again.id == first.id
-    assert h.result(again) == "sent: label-a 100"
-    assert shop.bodies["reserve"] == 1
-    with pytest.raises(KeyConflict, match="another input"):
-        h.start(shop.orders, Order(id="b"), key="A-17")
-
-
-def test_a_cancelled_run_starts_nothing_more_and_says_so(harness: OpenHarness) -> None:
-    app = App(url="memory://")
-    flow = app.workflow("slow", input=int)
-    begun: list[int] = []
-    stopped: list[bool] = []
-
-    @flow.step
-    async def wait(n: int, ctx: Context) -> int:
-        begun.append(n)
-        try:
-            await asyncio.sleep(30)
-        except asyncio.CancelledError:
-            stopped.append(ctx.is_cancelled)
-            raise
-        return n
-
-    @flow.step
-    def never(n: int = wait.output) -> int:
-        return n
-
-    h = harness(app)
-    run = h.start(flow, 1)
-    until(h, lambda: begun)
-    h.wait_for(run.acancel())
-    h.wait_for(run.acancel())  # again is fine
-    assert h.settle(run) is RunStatus.CANCELLED
-    assert until(h, lambda: stopped) == [True]
-    until_step(h, run, "wait", StepStatus.CANCELLED)
-    assert "never" not in h.steps(run)
-    ends = h.logs(run, "{ $.engine = run_cancelled }")
-    assert [(line.level, line.message.split(" after ")[0], line.workflow) for line in ends] == [
-        ("INFO", "run cancelled", "slow")
-    ]
-
-
-class FullLogs(MemoryLogs):
-    async def append(self, lines: Sequence[LogLine]) -> None:
-        raise Unavailable("This log takes no line.")
-
-
-def test_a_run_is_cancelled_though_its_log_takes_no_line() -> None:
-    app = App(url="memory://")
-    flow = app.workflow("slow", input=int)
-
-    @flow.step
-    def never(n: int) -> int:
-        return n
-
-    client = Client(backend=lambda: replace(memory_backend(), logs=FullLogs(Store())))
-    run = client.start(flow, 1)
-    client.cancel(run.id)
-    client.cancel(run.id)
-    assert client.get(run.id).status is RunStatus.CANCELLED
-
-
-def test_an_ended_run_cannot_be_cancelled(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    run = h.start(shop.orders, Order(id="a"))
-    h.result(run)
-    with pytest.raises(WrongState, match="COMPLETED"):
-        h.wait_for(run.acancel())
-
-
-def test_a_retried_run_goes_on_from_the_failed_step(harness: OpenHarness) -> None:
-    shop = open_shop(handler=True)
-    h = harness(shop.app)
-    h.fail("ship", ConnectionError("closed"), times=3)
-    run = h.start(shop.orders, Order(id="a", cents=5))
-    assert h.settle(run) is RunStatus.FAILED
-    new = h.wait_for(h.client.aretry(run.id))
-    assert h.result(new) == "sent: label-a 5"
-    assert h.wait_for(h.client.aretry(run.id)).id == new.id
-    assert shop.bodies["charge"] == 1
-    assert h.settle(run) is RunStatus.FAILED  # a terminal status never changes
-    with pytest.raises(WrongState, match="COMPLETED"):
-        h.wait_for(h.client.aretry(new.id))
-
-
 def test_a_body_that_takes_too_long_times_out_and_cannot_commit(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=int, output=int)
@@ -352,61 +254,6 @@ def test_a_body_that_takes_too_long_times_out_and_cannot_commit(harness: OpenHar
     assert "StepTimeout" in h.steps(run)["slow"].failed_attempts[0].error
 
 
-def test_runs_are_listed_newest_first_by_workflow_status_time_and_metadata(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    good = h.start(shop.orders, Order(id="a"), metadata={"team": "blue"})
-    h.result(good)
-    h.advance(0.02)
-    bad = h.start(shop.orders, Order(id="refused"), metadata={"team": "red"})
-    h.settle(bad)
-    listed = h.wait_for(h.client.aruns("orders"))
-    assert [(run.run_id, run.status) for run in listed] == [
-        (bad.id, RunStatus.FAILED),
-        (good.id, RunStatus.COMPLETED),
-    ]
-    assert [r.run_id for r in h.wait_for(h.client.aruns(statuses=[RunStatus.COMPLETED]))] == [good.id]
-    assert [r.run_id for r in h.wait_for(h.client.aruns(metadata={"team": "red"}))] == [bad.id]
-    assert [r.run_id for r in h.wait_for(h.client.aruns(limit=1))] == [bad.id]
-    assert h.wait_for(h.client.aruns("nothing")) == []
-
-
-def test_many_runs_start_at_once_and_all_end(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    orders = [Order(id=f"o{n}", cents=n) for n in range(12)]
-    runs = h.wait_for(h.client.astart_many(shop.orders, orders, key=lambda order: order.id))
-    assert [h.result(run) for run in runs] == [f"sent: label-o{n} {n or 'free'}" for n in range(12)]
-
-
-def test_a_run_starts_by_name_without_the_code(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    run = h.wait_for(h.client.astart("orders", {"id": "n", "cents": 3}))
-    assert h.result(run) == "sent: label-n 3"
-    with pytest.raises(UnknownWorkflow, match="nothing"):
-        h.wait_for(h.client.astart("nothing", {}))
-    with pytest.raises(UnknownRun, match="no-such-run"):
-        h.wait_for(h.client.handle("no-such-run").astatus())
-
-
-def test_input_that_does_not_fit_is_refused_before_anything_is_written(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    with pytest.raises(InputError, match=r"\$\.cents"):
-        h.start(shop.orders, cast("Order", {"id": "a", "cents": "many"}))
-    assert h.wait_for(h.client.aruns()) == []
-
-
-def test_input_by_name_that_does_not_fit_fails_the_first_step_with_the_path(harness: OpenHarness) -> None:
-    shop = open_shop()
-    h = harness(shop.app)
-    run = h.wait_for(h.client.astart("orders", {"id": "a", "cents": "many"}))
-    with pytest.raises(RunFailed, match=r"\$\.cents"):
-        h.result(run)
-    assert h.steps(run)["reserve"].errors == 1
-
-
 def test_a_value_without_json_form_fails_its_step_with_the_path_to_it(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=int)
@@ -421,6 +268,7 @@ def test_a_value_without_json_form_fails_its_step_with_the_path_to_it(harness: O
         h.result(run)
 
 
+@pytest.mark.over_the_wire
 def test_large_payloads_travel_by_reference(harness: OpenHarness) -> None:
     app = App(url="memory://")
     flow = app.workflow("w", input=str, output=int)
@@ -481,6 +329,7 @@ def test_a_blocking_body_does_not_hold_up_the_others(harness: OpenHarness) -> No
     assert [h.result(run) for run in runs] == [0, 1]
 
 
+@pytest.mark.over_the_wire
 def test_lines_of_a_step_are_read_by_run_with_a_pattern(harness: OpenHarness) -> None:
     shop = open_shop()
     h = harness(shop.app)

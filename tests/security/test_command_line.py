@@ -13,8 +13,8 @@ from detent.cli.commands import command_line
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.e2e.cli_project import Project, Result
 from tests.security.json_values import FEW, HOSTILE, UNPRINTABLE, any_text, json_values
+from tests.support.cli_project import Project, Result
 
 
 @pytest.fixture

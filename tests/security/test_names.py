@@ -31,8 +31,8 @@ from detent_state_machine.records import Payload
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.scenarios.conftest import LIVE
 from tests.security.json_values import HOSTILE, MANY, UNPRINTABLE, any_text
+from tests.support.timing import LIVE
 
 # ---- keys -------------------------------------------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ from detent_state_machine.writes import Put, Update, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.e2e.cli_project import Project
 from tests.security.json_values import MANY
+from tests.support.cli_project import Project
 
 T = TypeVar("T")
 
@@ -196,7 +196,7 @@ def test_the_functions_settings_show_no_value_of_the_environment() -> None:
 
 def test_nothing_that_is_stored_is_decompressed() -> None:
     """A blob is what was put: no small one becomes a large one when it is read."""
-    from tests.unit.test_house_rules import SHIPPED_MODULES, imported
+    from tests.support.source_code import SHIPPED_MODULES, imported
 
     unpacking = {"bz2", "gzip", "lzma", "shutil", "tarfile", "zipfile", "zlib"}
     found = {str(path): unpacking & set(imported(path)) for path in SHIPPED_MODULES}

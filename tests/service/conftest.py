@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from detent.cli import main
 
-from tests.service.deployed import Deployed, deploy
 from tests.service.project import Project
-from tests.service.server import Server
-from tests.service.stack import credentials
 from tests.support.architecture import HERE
+from tests.support.deployed import Deployed, deploy
 from tests.support.fresh_names import fresh
+from tests.support.server import Server
+from tests.support.service_stack import credentials
 
 
 @pytest.fixture(scope="module")

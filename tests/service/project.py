@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.service.server import Server
-from tests.service.stack import REGION, session
+from tests.support.server import Server
+from tests.support.service_stack import REGION, session
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,11 @@ from detent_infra.ops.doctor.stack_checks import RESOURCES, judge
 from detent_infra.ops.stack.facts import QueueFacts
 from detent_infra.ops.stack.reading import read_stack_at
 
-from tests.e2e.cli_project import Result
-from tests.e2e.lambda_folders import patiently
 from tests.service.project import Project, change_sets
 from tests.support.aws_stack import answering, recorded_calls
+from tests.support.cli_project import Result
 from tests.support.iam_actions import actions_listed, actions_of
+from tests.support.lambda_folders import patiently
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]

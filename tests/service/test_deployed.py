@@ -6,9 +6,9 @@ import pytest
 from detent import Client, RunFailed, RunStatus
 
 from examples.orders.app import Line, Receipt
-from tests.service.deployed import Deployed
-from tests.service.stack import session
+from tests.support.deployed import Deployed
 from tests.support.queue_counts import messages_in
+from tests.support.service_stack import session
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.service

@@ -11,10 +11,10 @@ from detent import Client
 from detent_infra.connect import connect
 from detent_infra.ports import Backend
 
-from tests.service.deployed import Deployed, deploy
-from tests.service.server import Server
-from tests.service.stack import session
+from tests.support.deployed import Deployed, deploy
 from tests.support.fresh_names import fresh
+from tests.support.server import Server
+from tests.support.service_stack import session
 from tests.support.source_queues import create_queue, stored_in
 from tests.support.waiting import PATIENCE, until
 

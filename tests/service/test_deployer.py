@@ -16,9 +16,9 @@ from detent_infra.ops.deployer import POLL, Deployer, Event, refusal
 from detent_state_machine.errors import ConfigurationError
 
 from tests.service.project import Project
-from tests.service.stack import REGION
 from tests.support.aws_stack import Answer, answering
 from tests.support.fresh_names import fresh
+from tests.support.service_stack import REGION
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 

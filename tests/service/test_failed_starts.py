@@ -11,9 +11,9 @@ import pytest
 from detent import Client
 from detent.cli import main
 
-from tests.service.deployed import Deployed
-from tests.service.stack import session
 from tests.service.test_deployed import line
+from tests.support.deployed import Deployed
+from tests.support.service_stack import session
 from tests.support.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.service

@@ -17,9 +17,9 @@ from detent_infra.ids import new_id
 from localstack_client.session import Session as LocalstackClient
 from pytest_localstack.session import RunningSession
 
-from tests.scenarios.shop import Order, open_shop
-from tests.service.server import Server
-from tests.service.stack import REGION, open_stack, service_stack
+from tests.support.server import Server
+from tests.support.service_stack import REGION, open_stack, service_stack
+from tests.support.shop import Order, open_shop
 
 pytestmark = pytest.mark.service
 

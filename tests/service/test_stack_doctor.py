@@ -10,9 +10,9 @@ import pytest
 from detent.cli import main
 from detent_infra.connect import parse_aws
 
-from tests.service.deployed import Deployed
-from tests.service.stack import session
 from tests.support.aws_stack import answering, recorded_calls
+from tests.support.deployed import Deployed
+from tests.support.service_stack import session
 
 pytestmark = pytest.mark.service
 

@@ -10,7 +10,7 @@ from detent import App, Context, Delivery, InputError, RunStatus, Update
 from detent.testing import Rates, Violation, simulate
 from detent.testing.simulation.faults import Fault
 
-from tests.scenarios.shop import Order, open_shop
+from tests.support.shop import Order, open_shop
 
 NONE = Rates(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 ONLY = {fault: Rates(**{**vars(NONE), fault.value: 0.05}) for fault in Fault}

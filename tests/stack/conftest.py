@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.service.server import NoServer
 from tests.stack.deploy import deployed
 from tests.stack.early import Early, begin
 from tests.stack.places import VARIABLE, chosen_place
 from tests.stack.stack import Stack
+from tests.support.server import NoServer
 
 LAST = ("test_dead_letters", "test_redeploy", "test_delete")
 """Modules after whose tests the stack is not what it was, in their order."""

@@ -10,7 +10,7 @@ from detent_infra.clock import wall_clock
 from detent_infra.memory import memory_backend
 
 from tests.stack import app
-from tests.stack.stack import Stack, until
+from tests.stack.stack import Stack, until_on_stack
 
 HEARTBEATS = {Delivery.AT_LEAST_ONCE: 2, Delivery.AT_MOST_ONCE: 3, Delivery.EXACTLY_ONCE: 3}
 """How many leases a step run has had by its second heartbeat, counting a claim's. The first heartbeat has then set the
@@ -55,5 +55,5 @@ def _kill_workers_of(stack: Stack, runs: dict[Delivery, str]) -> None:
                 leases[delivery].add(record.lease)
         return all(len(leases[delivery]) >= count for delivery, count in HEARTBEATS.items())
 
-    until(all_have_had_heartbeats)
+    until_on_stack(all_have_had_heartbeats)
     stack.kill({int(entry["pid"]) for run_id in runs.values() for entry in stack.ledger.entries(run_id)})

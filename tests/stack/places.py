@@ -22,9 +22,9 @@ import boto3
 from detent_infra.aws.resources import new_session
 
 from tests.localstack.server import PYTHON, VERSION, localstack
-from tests.service.server import NoServer, given_endpoint, ministack
-from tests.service.stack import CREDENTIALS, REGION, credentials, session
 from tests.support.architecture import HERE
+from tests.support.server import NoServer, given_endpoint, ministack
+from tests.support.service_stack import CREDENTIALS, REGION, credentials, session
 
 VARIABLE = "DETENT_TEST_STACK"
 LOCALSTACK = "4.14"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.lambda_folders import patiently
-from tests.service.server import NoServer
 from tests.stack.places import Place
+from tests.support.lambda_folders import patiently
+from tests.support.server import NoServer
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / ".venv-sam/bin/sam"

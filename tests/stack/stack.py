@@ -21,11 +21,11 @@ from detent import Client, portal
 from detent_infra.ports import Backend
 from detent_state_machine.records import StepRecord
 
-from tests.service.deployed import function_processes
 from tests.stack.ledger import Ledger, table_name
 from tests.stack.places import Place
 from tests.stack.sam import Project
-from tests.support import waiting
+from tests.support.deployed import function_processes
+from tests.support.waiting import until
 
 _T = TypeVar("_T")
 
@@ -33,9 +33,9 @@ PATIENCE = 120.0
 """Seconds within which a run ends that nothing holds up, on a machine that does much else. A quiet one takes 2."""
 
 
-def until(look: Callable[[], _T | None], patience: float = PATIENCE, *, every: float = 0.25) -> _T:
-    """What `look` finds, once it finds something: with more patience than elsewhere, and less often, for it costs."""
-    return waiting.until(look, patience, every=every)
+def until_on_stack(check: Callable[[], _T | None], patience: float = PATIENCE, *, every: float = 0.25) -> _T:
+    """`until` with more patience than elsewhere, and fewer checks: each one costs."""
+    return until(check, patience, every=every)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Stack:
 
     def run(self, workflow: str, value: object, *options: str) -> str:
         """The id of a run that the command line has started by name, once a tick has made the workflow known."""
-        until(lambda: workflow in self.cli("graph", "--list"), every=1.0)
+        until_on_stack(lambda: workflow in self.cli("graph", "--list"), every=1.0)
         return self.cli("run", workflow, json.dumps(value), *options).strip()
 
     def invoke(self, payload: object, function: str = "Start") -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack.stack import PATIENCE, Stack, until
+from tests.stack.stack import PATIENCE, Stack, until_on_stack
 
 
 def test_a_run_is_started_watched_and_read_over_http(stack: Stack) -> None:
@@ -17,7 +17,7 @@ def test_a_run_is_started_watched_and_read_over_http(stack: Stack) -> None:
         assert status in (200, 202), said
         return said if status == 200 else None
 
-    assert until(result) == "by http in attempt 3"
+    assert until_on_stack(result) == "by http in attempt 3"
     status, run = stack.request("GET", path)
     assert (status, run["status"], run["metadata"]) == (200, "COMPLETED", {"from": "http"})
 

@@ -12,7 +12,7 @@ from detent_state_machine.messages import decode
 
 from tests.stack import app
 from tests.stack.early import Early
-from tests.stack.stack import PATIENCE, Stack, until
+from tests.stack.stack import PATIENCE, Stack, until_on_stack
 
 MAX_RECEIVES = 10
 
@@ -31,7 +31,7 @@ def _switch(stack: Stack, *, on: bool) -> None:
     client, source = stack.place.client("lambda"), stack.event_source("Worker")
     client.update_event_source_mapping(UUID=source, Enabled=on)
     wanted = "Enabled" if on else "Disabled"
-    until(lambda: client.get_event_source_mapping(UUID=source)["State"] == wanted, 5 * PATIENCE)
+    until_on_stack(lambda: client.get_event_source_mapping(UUID=source)["State"] == wanted, 5 * PATIENCE)
 
 
 def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
@@ -56,7 +56,7 @@ def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
 
 def test_a_message_that_no_worker_survives_ends_its_step_or_is_begun_again(stack: Stack, early: Early) -> None:
     earlier = (early.lost, early.stubborn, *early.killed.values())
-    until(lambda: not any(stack.client.get(run_id).status.live for run_id in earlier), 3 * PATIENCE)
+    until_on_stack(lambda: not any(stack.client.get(run_id).status.live for run_id in earlier), 3 * PATIENCE)
     pause = 120.0 if stack.place.kind == "account" else 40.0
     poisoned = stack.client.start(app.poisoned, pause)
     unlucky = stack.client.start(app.unlucky, pause)
@@ -65,10 +65,10 @@ def test_a_message_that_no_worker_survives_ends_its_step_or_is_begun_again(stack
         step = stack.step(run_id, path)
         return None if step is None else step.status
 
-    until(lambda: status(poisoned.id, "give_up") is status(unlucky.id, "go_on") is StepStatus.RETRYING)
+    until_on_stack(lambda: status(poisoned.id, "give_up") is status(unlucky.id, "go_on") is StepStatus.RETRYING)
     with workers_off(stack):
         receive_in_vain(stack, [poisoned.id, unlucky.id])
-        until(lambda: status(poisoned.id, "give_up") is StepStatus.FAILED, 3 * PATIENCE)
+        until_on_stack(lambda: status(poisoned.id, "give_up") is StepStatus.FAILED, 3 * PATIENCE)
         assert stack.ledger.count(poisoned.id) == {"give_up began": 1}, "no body runs for a dead letter"
     with pytest.raises(RunFailed, match="DeadLetter"):
         poisoned.result(timeout=3 * PATIENCE)
@@ -94,10 +94,10 @@ def test_a_dead_letter_that_is_none_of_detents_is_dropped_with_a_word_in_the_log
         found = logs.filter_log_events(logGroupName=group, filterPattern=f'"{word}"')
         return any(word in event["message"] and function in event["message"] for event in found["events"])
 
-    until(told)
+    until_on_stack(told)
     names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
 
     def left() -> set[str]:
         return set(sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=names)["Attributes"].values())
 
-    until(lambda: left() == {"0"})
+    until_on_stack(lambda: left() == {"0"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.stack import app
 from tests.stack.deploy import read_stack
-from tests.stack.stack import PATIENCE, Stack, until
+from tests.stack.stack import PATIENCE, Stack, until_on_stack
 
 
 def test_runs_in_flight_keep_their_definition_and_new_ones_take_the_new(stack: Stack) -> None:
@@ -17,11 +17,11 @@ def test_runs_in_flight_keep_their_definition_and_new_ones_take_the_new(stack: S
             QueueUrl=stack.outputs["QueueUrl"], Attributes={"VisibilityTimeout": "20"}
         )
     old = stack.client.start(app.growing, "the gate")
-    until(lambda: stack.ledger.count(old.id)["hold began"] >= 1)
+    until_on_stack(lambda: stack.ledger.count(old.id)["hold began"] >= 1)
     stack.project.deploy(stack.name, stack.parameters)
     new = stack.invoke({"workflow": "growing", "input": "the gate", "key": "after the deploy"})["run_id"]
     assert read_stack(stack.place, stack.project, stack.name, stack.parameters).outputs == stack.outputs
-    until(lambda: stack.ledger.count(new)["hold began"] >= 1)
+    until_on_stack(lambda: stack.ledger.count(new)["hold began"] >= 1)
     assert stack.client.get(old.id).status.live
     stack.ledger.append("the gate", "is open")
 

@@ -8,7 +8,7 @@ import pytest
 from detent import Delivery, RunCancelled, RunFailed, RunStatus
 
 from tests.stack import app
-from tests.stack.stack import PATIENCE, Stack, until
+from tests.stack.stack import PATIENCE, Stack, until_on_stack
 
 PATHS = ("first", "left", "right", "last")
 
@@ -51,12 +51,12 @@ def test_a_run_that_fails_runs_its_handler_and_goes_on_from_there_when_retried(s
 
 def test_a_cancelled_run_begins_no_further_step(stack: Stack) -> None:
     run_id = stack.run("endless", "long")
-    until(lambda: stack.ledger.count(run_id))
+    until_on_stack(lambda: stack.ledger.count(run_id))
     stack.cli("cancel", run_id)
     with pytest.raises(RunCancelled):
         stack.client.handle(run_id).result(timeout=PATIENCE)
     # The worker learns of it by its next heartbeat, and then puts the step's end down.
-    until(lambda: (step := stack.step(run_id, "sit")) is not None and step.status.terminal)
+    until_on_stack(lambda: (step := stack.step(run_id, "sit")) is not None and step.status.terminal)
     assert stack.ledger.count(run_id) == {"sit began": 1}
     assert stack.step(run_id, "afterwards") is None
 
@@ -87,7 +87,7 @@ def test_what_functions_print_is_read_by_run(stack: Stack) -> None:
         lines = [json.loads(line) for line in stack.cli("logs", run_id, "--json", *options).splitlines()]
         return [line for line in lines if line["message"] in ("said", "worried")]
 
-    lines = until(lambda: found if len(found := printed()) >= 2 else None)
+    lines = until_on_stack(lambda: found if len(found := printed()) >= 2 else None)
     assert [(line["level"], line["message"]) for line in lines] == [("INFO", "said"), ("WARN", "worried")]
     assert lines[0]["fields"] == {"text": "five small words in all", "words": 5}
     assert {line["step"] for line in lines} == {"talk"}

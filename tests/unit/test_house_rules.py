@@ -8,16 +8,23 @@ import inspect
 import io
 import re
 import tokenize
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import detent
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SHIPPED = ("functions", "infra", "sdk/python", "state_machine")
-ALSO_OURS = ("bench", "examples", "tests")
+from tests.support.source_code import (
+    EVERY_MODULE,
+    ROOT,
+    SHIPPED,
+    SHIPPED_MODULES,
+    imported,
+    modules,
+    text,
+    tree,
+)
+
 MAX_MODULE = 500
 MAX_FUNCTION = 80
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "managers", "common", "misc"}
@@ -34,32 +41,6 @@ ENVIRONMENT = {
 }
 
 
-def modules(folders: tuple[str, ...]) -> list[Path]:
-    found = [path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    return sorted(path for path in found if "build" not in path.parts)
-
-
-@cache
-def text(path: Path) -> str:
-    return (ROOT / path).read_text(encoding="utf-8")
-
-
-@cache
-def tree(path: Path) -> ast.Module:
-    return ast.parse(text(path))
-
-
-def imported(path: Path) -> Iterator[str]:
-    """The top-level modules that a module imports, anywhere in it."""
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield (node.module or "").split(".")[0]
-
-
-SHIPPED_MODULES = modules(SHIPPED)
-EVERY_MODULE = modules((*SHIPPED, *ALSO_OURS))
 Offences = dict[str, object]
 
 
@@ -212,3 +193,15 @@ def test_every_public_method_says_what_it_promises(kind: type) -> None:
         and callable(getattr(kind, name))
     ]
     assert set(undocumented) <= {"status", "get"}
+
+
+def test_what_suites_share_is_in_one_place() -> None:
+    stray = {path.name for path in modules(("tests",)) if len(path.parts) == 2}
+    assert stray == {"__init__.py", "conftest.py"}
+
+    def of_another_suite(path: Path) -> set[str]:
+        own = path.parts[1]
+        shared = re.compile(r"^\s*from tests\.(?!support\b|service\b|localstack\b)(\w+)", re.MULTILINE)
+        return set(shared.findall(text(path))) - {own}
+
+    assert offences([path for path in modules(("tests",)) if len(path.parts) > 2], of_another_suite) == {}

@@ -13,7 +13,7 @@ from detent_infra.ops.packaging.origin import requirement
 from detent_infra.ops.packaging.project import Project as Packaged
 from detent_state_machine.errors import ConfigurationError, InputError
 
-from tests.e2e.cli_project import Project
+from tests.support.cli_project import Project
 
 ROOT = Path(__file__).parents[2]
 FUNCTION = "{ Type: AWS::Serverless::Function, Properties: { Runtime: %s, Architectures: %s } }"

@@ -12,7 +12,7 @@ from detent_state_machine.triggers import Queue, Request, compile_trigger, reque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.test_envelopes import EVENT, notification
+from tests.support.envelopes import EVENT, notification
 
 
 def request(queue: Queue | str, value: object, *, body: str | None = None) -> Request | None:

@@ -148,7 +148,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-if __name__ == "__main__":  # python -m tests.service.server: one to keep, for AWS_ENDPOINT_URL
+if __name__ == "__main__":  # python -m tests.support.server: one to keep, for AWS_ENDPOINT_URL
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with suppress(KeyboardInterrupt), server() as running:
         print(running.endpoint, flush=True)

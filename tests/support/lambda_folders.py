@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import pytest
 from detent_infra.ops.packaging import Target, read_target
 
-from tests.e2e.cli_project import command
-from tests.e2e.runtime_api import Runtime
+from tests.support.cli_project import command
+from tests.support.runtime_api import Runtime
 
 T = TypeVar("T")
 

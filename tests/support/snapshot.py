@@ -15,7 +15,7 @@ from detent_infra.sqlite.database import SCHEMA_VERSION
 from detent_state_machine import definition, messages, records
 from detent_state_machine.writes import Item, Key, Put, Value
 
-RECORDS = Path(__file__).parent / "records"
+RECORDS = Path(__file__).parents[1] / "compatibility/records"
 FORMATS = {
     "records": records.FORMAT,
     "messages": messages.FORMAT,

@@ -15,7 +15,7 @@ from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend, Timing
 
-from tests.service.server import Server
+from tests.support.server import Server
 
 REGION = "us-east-1"
 CREDENTIALS = {

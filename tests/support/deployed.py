@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.service.server import Server
-from tests.service.stack import REGION, session
 from tests.support.sam_template import template
+from tests.support.server import Server
+from tests.support.service_stack import REGION, session
 from tests.support.waiting import until
 
 
