@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import ErrorInfo
 from detent_state_machine.writes import Write
 
+from detent_infra import forks
 from detent_infra.ports import LogLine
 
 if TYPE_CHECKING:
     from detent_infra.sources.triggers import Subscription
+
+log = logging.getLogger("detent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,28 @@ class Control:
     """The engine's side of a running body: says when to stop, takes log lines."""
 
     log: Callable[[LogLine], None]
-    """From any thread. The engine adds where the line comes from."""
+    """The engine adds where the line comes from."""
     now: Callable[[], int]
     deadline: int
     """When the attempt times out, in milliseconds since the epoch."""
     cancelled: bool = False
+    process: int = field(default_factory=forks.generation)
+    """Which of the processes that forked from one another runs the body."""
+    said: bool = False
+    """Whether a forked child has said that its lines are lost."""
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this is a forked child of the process that runs the body: nothing told here reaches the engine."""
+        return self.process != forks.generation()
+
+    def write(self, line: LogLine) -> None:
+        """A line of the body, from any thread. Best effort."""
+        if not self.is_copy:
+            self.log(line)
+        elif not self.said:
+            self.said = True
+            log.warning("a forked child of step %r writes no lines into its run's log: %s", line.path, line.message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from detent_state_machine import item_limits
-from detent_state_machine.errors import CorruptRecord, InputError, PayloadTooLarge
+from detent_state_machine.errors import ConfigurationError, CorruptRecord, InputError, PayloadTooLarge
 from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Item, Key, Write, holds
 
+from detent_infra import forks
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.logs.lines import FOLLOW_EVERY, fit, polled, selects
@@ -42,6 +43,30 @@ from detent_infra.sources.embedded import EmbeddedSource, dead_name
 MAX_DELAY = 900.0
 
 
+class _Lock(forks.Forkable):
+    """A lock of a store. In a child of a fork it refuses: a copy of the store would take what nobody ever sees."""
+
+    def __init__(self) -> None:
+        self._lock: threading.RLock | None = threading.RLock()
+        forks.follow_forks(self)
+
+    def __enter__(self) -> None:
+        forks.notice()
+        if self._lock is None:
+            raise ConfigurationError(
+                "A memory:// backend was opened before this process was forked, and lives in the parent alone.",
+                advice="Use sqlite:///<file>, which processes share, or open a memory:// of its own in the child.",
+            )
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def in_child(self) -> None:
+        self._lock = None
+
+
 @dataclass
 class Store:
     """Everything a memory backend holds."""
@@ -51,7 +76,7 @@ class Store:
     index: dict[str, list[tuple[str, Key]]] = field(default_factory=lambda: defaultdict(list))
     blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     logs: list[LogLine] = field(default_factory=list[LogLine])
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: _Lock = field(default_factory=_Lock)
 
 
 class MemoryTable:
@@ -187,7 +212,7 @@ class MemoryQueue:
         self._messages: dict[int, _Message] = {}
         self._due: list[tuple[float, int]] = []
         self._numbers = itertools.count(1)
-        self._lock = threading.RLock()
+        self._lock = _Lock()
         # In order of arrival, not of hash: under a virtual clock the same program does the same every time.
         self._waiters: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
 
@@ -284,11 +309,13 @@ class MemoryBlobs:
         if len(data) > MAX_BLOB:
             raise PayloadTooLarge(f"A payload of {len(data):,} bytes is over the limit of {MAX_BLOB:,}.")
         ref = sha256(data).hexdigest()
-        self._store.blobs[ref] = data
+        with self._store.lock:
+            self._store.blobs[ref] = data
         return ref
 
     async def get(self, ref: str) -> bytes:
-        data = self._store.blobs.get(ref)
+        with self._store.lock:
+            data = self._store.blobs.get(ref)
         if data is None:
             raise CorruptRecord(f"The payload {ref[:80]!r} is missing from the blob store.")
         return data

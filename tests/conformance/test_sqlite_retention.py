@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from detent_infra.ports import Backend, LogLine, LogQuery
 from detent_infra.sqlite import sqlite_backend
+from detent_infra.sqlite.retention import KEEP_PAGES
 from detent_state_machine import keys
 from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Put, Update
@@ -155,3 +156,42 @@ def test_a_sweep_disturbs_no_writer(dated: Backend, clock: Clock) -> None:
         assert [len((await dated.table.query(f"p{n}")).items) for n in range(20)] == [20] * 20
 
     asyncio.run(scenario())
+
+
+def filled_and_swept(file: Path, clock: Clock) -> tuple[int, int]:
+    """Bytes of the file when it holds many expired items, and after a sweep."""
+    expires = clock() // 1000 + DAY
+
+    async def scenario(backend: Backend) -> None:
+        for first in range(0, 300, 100):
+            keys_of = [Key(f"run#{first + n}", "step#s") for n in range(100)]
+            await backend.table.transact([Put(key, {"output": "x" * 30_000, "expires": expires}) for key in keys_of])
+
+    async def sweep(backend: Backend) -> None:
+        await backend.sweep()
+        assert await backend.table.get(Key("run#299", "step#s")) is None
+
+    with closing(sqlite_backend(file, clock=clock)) as backend:
+        asyncio.run(scenario(backend))
+    before = file.stat().st_size
+    with closing(sqlite_backend(file, clock=clock)) as backend:
+        clock.add(2 * DAY)
+        asyncio.run(sweep(backend))
+    return before, file.stat().st_size
+
+
+def test_a_sweep_gives_free_pages_back_but_for_some_that_will_be_used(file: Path, clock: Clock) -> None:
+    before, after = filled_and_swept(file, clock)
+    assert before > 9_000_000
+    assert KEEP_PAGES * 4096 <= after < KEEP_PAGES * 4096 + 1_000_000
+
+
+def test_a_file_that_cannot_give_pages_back_is_swept_and_keeps_its_size(file: Path, clock: Clock) -> None:
+    with closing(sqlite_backend(file)):
+        pass
+    with closing(sqlite3.connect(file)) as connection:  # as an early detent made it
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("VACUUM")
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+    before, after = filled_and_swept(file, clock)
+    assert after == before

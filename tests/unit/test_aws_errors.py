@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from botocore.exceptions import (
@@ -16,7 +16,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
 )
 from botocore.parsers import ResponseParserError
-from detent_infra.aws.calls import Calls
+from detent_infra.aws.calls import Calls, Pool
 from detent_infra.aws.errors import Contended, Throttled, translate
 from detent_state_machine.errors import (
     ConfigurationError,
@@ -96,7 +96,7 @@ def test_a_refused_signature_is_told_without_the_token_that_aws_repeats(code: st
     def call() -> None:
         raise refusal(code, "The Canonical String should have been x-amz-security-token:SECRET")
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(ConfigurationError) as raised:
+    with closing(Pool(1, "test")) as pool, pytest.raises(ConfigurationError) as raised:
         Calls(pool, "the table 'orders'").submit(call).result()
     assert "SECRET" not in "".join(traceback.format_exception(raised.value))
 
@@ -105,6 +105,6 @@ def test_what_was_unavailable_keeps_its_cause_for_the_log() -> None:
     def call() -> None:
         raise EndpointConnectionError(endpoint_url="http://x", error="refused")
 
-    with ThreadPoolExecutor(1) as pool, pytest.raises(Unavailable) as raised:
+    with closing(Pool(1, "test")) as pool, pytest.raises(Unavailable) as raised:
         Calls(pool, "the table 'orders'").submit(call).result()
     assert isinstance(raised.value.__cause__, EndpointConnectionError)

@@ -129,7 +129,7 @@ def test_an_abandoned_body_holds_up_nobody_and_its_thread_comes_back() -> None:
             return [await threads.run(lambda: "answered") for _ in range(20)]
 
     async def idle() -> set[int]:
-        return set(await asyncio.gather(*(threads.run(ident) for _ in range(len(threads._idle)))))
+        return set(await asyncio.gather(*(threads.run(ident) for _ in range(len(threads._idle.inboxes)))))
 
     assert asyncio.run(main()) == ["answered"] * 20
     assert stuck_in[0] not in asyncio.run(idle())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import boto3
 
 from detent_infra.aws.blobs import S3Blobs
-from detent_infra.aws.calls import Calls
+from detent_infra.aws.calls import Calls, Pool
 from detent_infra.aws.logs import CloudWatchLogs, StdoutLines
 from detent_infra.aws.queue import SqsQueue
 from detent_infra.aws.resources import Clients, Resources, failed_starts_of_stack, resources_of_stack
@@ -49,7 +48,7 @@ def aws_backend(
 
     Unless given, the region is found as `new_session` says, and credentials as boto3 does. `endpoint` leads to a
     stand-in for AWS. `measure` makes DynamoDB report consumed capacity. May be used from several event loops and
-    threads.
+    threads, and on both sides of a fork: the child makes clients and threads of its own.
 
     boto3's calls block, so they run on threads of the backend's own: `CALL_THREADS`, and `POLL_THREADS` more for long
     polls. `close` starts nothing more and does not wait, but the interpreter waits for a poll that is under way.
@@ -58,8 +57,8 @@ def aws_backend(
     """
     clients = Clients(region, endpoint, session)
     clients.prepare()
-    pool = ThreadPoolExecutor(CALL_THREADS, "detent-aws")
-    polls = ThreadPoolExecutor(POLL_THREADS, "detent-aws-poll")
+    pool = Pool(CALL_THREADS, "detent-aws")
+    polls = Pool(POLL_THREADS, "detent-aws-poll")
 
     def queue(queue_url: str, *, whole: bool = False) -> SqsQueue:
         name = f"the queue {queue_url.rpartition('/')[2]!r}"
@@ -73,8 +72,8 @@ def aws_backend(
         return SqsSource(clients, lambda what: Calls(pool, what), partial(queue, whole=True), ids, place)
 
     def close() -> None:
-        for executor in (pool, polls):
-            executor.shutdown(wait=False, cancel_futures=True)
+        for each in (pool, polls):
+            each.close()
         clients.close()
 
     table_calls = Calls(pool, f"the table {resources.table!r}")

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from detent_state_machine.errors import Unavailable
 
+from detent_infra import forks
 from detent_infra.aws.errors import VENDOR_ERRORS, Contended, translate
 
 T = TypeVar("T")
@@ -18,10 +19,31 @@ ATTEMPTS = 6
 """Tries of a contended write. Their pauses add up to about a second at most, well inside a lease."""
 
 
+class Pool(forks.Forkable):
+    """So many threads, made as they are needed; a child of a fork makes its own."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads, self._name = threads, name
+        self._executor = ThreadPoolExecutor(threads, name)
+        forks.follow_forks(self)
+
+    def submit(self, function: Callable[[Callable[[], T]], T], call: Callable[[], T]) -> Future[T]:
+        forks.notice()
+        return self._executor.submit(function, call)
+
+    def close(self) -> None:
+        """Starts nothing more, and does not wait."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def in_child(self) -> None:
+        forks.abandon(self._executor)  # its threads stayed with the parent
+        self._executor = ThreadPoolExecutor(self._threads, self._name)
+
+
 class Calls:
     """Calls about one resource, named in words for error messages. Usable from any event loop and any thread."""
 
-    def __init__(self, pool: ThreadPoolExecutor, resource: str) -> None:
+    def __init__(self, pool: Pool, resource: str) -> None:
         self._pool = pool
         self._resource = resource
 

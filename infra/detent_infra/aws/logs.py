@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from botocore.exceptions import ClientError
 
+from detent_infra import forks
 from detent_infra.aws.calls import Calls
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.resources import Clients
@@ -84,7 +85,7 @@ class CloudWatchLogs:
         return GroupSearch(self._clients, self._calls, self._group, clock=self._clock)
 
 
-class StdoutLines:
+class StdoutLines(forks.Forkable):
     """In Lambda: prints each line as JSON when it is written, which Lambda carries to its log group.
 
     So a line costs no request, and what a worker wrote before it was killed is there. Best effort: a stream that is
@@ -93,6 +94,10 @@ class StdoutLines:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._lock = threading.Lock()
+        forks.follow_forks(self)
+
+    def in_child(self) -> None:
         self._lock = threading.Lock()
 
     def __call__(self, line: LogLine) -> None:

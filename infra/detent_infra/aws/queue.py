@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from botocore.exceptions import ClientError
 from detent_state_machine.errors import DetentError, InputError, PayloadTooLarge, Unavailable
 
+from detent_infra import forks
 from detent_infra.aws.calls import Calls, pause
 from detent_infra.aws.errors import code_of
 from detent_infra.aws.resources import Clients
@@ -45,7 +46,7 @@ _REFUSED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _STALE = frozenset({"ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight"})
 
 
-class SqsQueue:
+class SqsQueue(forks.Forkable):
     """Sends and acknowledges through `calls`, and waits through `polls`, so that a long poll blocks nothing else.
 
     Delays and visibility are rounded up to the whole seconds that SQS knows. `whole`: messages come with all that SQS
@@ -62,6 +63,10 @@ class SqsQueue:
         self._whole = whole
         self._left: dict[_Poll, _Asked] = {}
         self._leaving = threading.Lock()  # polls end on threads
+        forks.follow_forks(self)
+
+    def in_child(self) -> None:
+        self._left, self._leaving = {}, threading.Lock()  # the parent's polls are its own
 
     async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
         if delay > self.max_delay:

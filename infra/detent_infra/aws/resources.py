@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from detent_state_machine.errors import ConfigurationError
 
+from detent_infra import forks
 from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class _Session(Protocol):
     ) -> object: ...
 
 
-class Clients:
+class Clients(forks.Forkable):
     """One client per service, made when it is first used: a Lambda that stores no large payload never loads S3.
 
     The shared session is not safe to make clients from in two threads at once, so a lock is around that.
@@ -75,8 +76,18 @@ class Clients:
     def __init__(self, region: str | None, endpoint: str | None, session: boto3.Session | None = None) -> None:
         self._region = region
         self._endpoint = endpoint
-        self._session = cast("_Session | None", session)
+        self._given = self._session = cast("_Session | None", session)
         self._lock = threading.Lock()
+        forks.follow_forks(self)
+
+    def in_child(self) -> None:
+        """Connections are shared with the parent, and locks may be held by its threads: all is made anew."""
+        made = {name: client for name, client in self.__dict__.items() if isinstance(client, BaseClient)}
+        forks.abandon((made, self._session))
+        for name in made:
+            del self.__dict__[name]
+        self._session, self._lock = self._given, threading.Lock()
+        forks.renew_locks(Clients)
 
     @cached_property
     def dynamodb(self) -> DynamoDBClient:

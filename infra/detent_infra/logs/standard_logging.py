@@ -86,7 +86,7 @@ def _to_run(attempt: Attempt, record: logging.LogRecord) -> None:
             message = _format(record)
         fields = fields_text({"logger": record.name, **given})
         level, now = level_name(record.levelname), attempt.control.now()
-        attempt.control.log(
+        attempt.control.write(
             LogLine(now, level, message_text(message), attempt.run_id, attempt.path, attempt.number, fields)
         )
     except Exception:  # noqa: BLE001 - logging must not break the body; the standard way to report it

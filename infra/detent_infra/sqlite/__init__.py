@@ -10,8 +10,9 @@ import asyncio
 import threading
 from pathlib import Path
 
-from detent_state_machine.errors import Unavailable
+from detent_state_machine.errors import ConfigurationError, Unavailable
 
+from detent_infra import forks
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.ports import Backend, Clock, Ids, Timing
@@ -42,7 +43,8 @@ def sqlite_backend(
     """The backend in this file, which is created with its directories if it does not exist.
 
     Raises `ConfigurationError` if it cannot be a database (not one, another program's, not writable), `NewerRecord`
-    if a newer detent made it, `Unavailable` if it stays locked. Do not carry an open backend over a `fork`.
+    if a newer detent made it, `Unavailable` if it stays locked. A backend that is open when its process forks works in
+    both: the child opens connections of its own.
     """
     file = Path(path).absolute().resolve()
     prepare(file)
@@ -72,17 +74,43 @@ def sqlite_backend(
     )
 
 
-class Sessions:
-    """One session per event loop, opened when the loop first uses the backend."""
+class Sessions(forks.Forkable):
+    """One session per event loop, opened when the loop first uses the backend. A child of a fork has none at first."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._by_loop: dict[asyncio.AbstractEventLoop, Session] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._inherited = False
+        self._frozen: list[Session] = []
+        forks.follow_forks(self)
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        self._frozen = list(self._by_loop.values())
+        for session in self._frozen:
+            session.let_go()
+
+    def in_parent(self) -> None:
+        for session in self._frozen:
+            session.go_on()
+        self._frozen = []
+        self._lock.release()
+
+    def in_child(self) -> None:
+        forks.abandon((self._by_loop, self._frozen))
+        self._inherited |= any(session.is_open for session in self._by_loop.values())
+        self._by_loop, self._frozen, self._lock = {}, [], threading.Lock()
 
     def current(self) -> Session:
         """The running loop's session. Raises `Unavailable` once the backend is closed."""
+        forks.notice()
+        if self._inherited:
+            raise ConfigurationError(
+                f"The database {self._path} was open when this process was forked past Python, by a library.",
+                advice="Use the app for the first time after the fork, or fork with `os.fork` or multiprocessing.",
+            )
         loop = asyncio.get_running_loop()
         session = self._by_loop.get(loop)
         return self._open(loop) if session is None else session

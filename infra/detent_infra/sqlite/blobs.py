@@ -6,14 +6,13 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 from detent_state_machine.errors import CorruptRecord, PayloadTooLarge
 
 from detent_infra.ports import MAX_BLOB, Clock
-from detent_infra.sqlite.database import connect, translated
+from detent_infra.sqlite.database import opened, translated
 from detent_infra.sqlite.session import LOCK_LIMIT, Session
 
 LARGE = 1024 * 1024
@@ -60,7 +59,7 @@ class SqliteBlobs:
     def _put_large(self, data: bytes) -> str:
         ref = sha256(data).hexdigest()
         try:
-            with closing(connect(self._path, timeout=LOCK_LIMIT)) as connection:
+            with opened(self._path, timeout=LOCK_LIMIT) as connection:
                 connection.execute(_PUT, (ref, self._clock(), data))
         except sqlite3.Error as error:
             raise translated(error, self._path) from error
@@ -68,7 +67,7 @@ class SqliteBlobs:
 
     def _get_large(self, ref: str) -> bytes:
         try:
-            with closing(connect(self._path, timeout=LOCK_LIMIT)) as connection:
+            with opened(self._path, timeout=LOCK_LIMIT) as connection:
                 return _checked(ref, connection.execute(_GET, (ref,)).fetchall())
         except sqlite3.Error as error:
             raise translated(error, self._path) from error

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError, NewerRecord, Unavailable
+
+from detent_infra import forks
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x64746E74  # "dtnt": tells a detent file from any other program's database
 
 CHECKPOINT_PAGES = 4000
 """16 MB of log before it is copied into the file: SQLite's default of 4 MB does so too often."""
+INCREMENTAL = 2
+"""SQLite's number for files whose free pages can be given back some at a time."""
 PREPARE_LIMIT = 10.0
 """Seconds to wait for another process that creates or recovers the file."""
 RESTORE = "Stop all workers, then restore a backup or try `sqlite3 FILE .recover`."
@@ -45,8 +51,100 @@ CREATE INDEX logs_by_run ON logs (run_id, seq);
 _T = TypeVar("_T")
 
 
+class _Guests(forks.Forkable):
+    """Connections that are open for a moment. A fork waits for their end.
+
+    SQLite knows in each process which locks it holds on a file, by its inode. A child that is forked while a connection
+    is open inherits that knowledge and not the locks: a connection that it opens takes none of its own, and what it
+    writes is lost when another process cleans up behind "the last one". So nothing is open while a process forks.
+    """
+
+    def __init__(self) -> None:
+        self.in_child()
+
+    def in_child(self) -> None:
+        self._condition = threading.Condition(threading.Lock())
+        self._open = 0
+
+    @contextmanager
+    def one_more(self) -> Generator[None]:
+        with self._condition:
+            self._open += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._open -= 1
+                self._condition.notify_all()
+
+    def before_fork(self) -> None:
+        self._condition.acquire()  # held until the fork is done: nobody opens one meanwhile
+        self._condition.wait_for(lambda: self._open == 0)
+
+    def in_parent(self) -> None:
+        self._condition.release()
+
+
+_guests = _Guests()
+forks.follow_forks(_guests)
+
+
+@contextmanager
+def opened(path: Path, *, timeout: float, create: bool = False) -> Generator[sqlite3.Connection]:
+    """A connection for a moment, as `connect` makes it."""
+    with _guests.one_more(), closing(patiently(lambda: connect(path, timeout=timeout, create=create))) as connection:
+        yield connection
+
+
+class Lender(forks.Forkable):
+    """Lends one connection, a moment at a time, and keeps it open in between, but for forks."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        self._path, self._timeout = path, timeout
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        forks.follow_forks(self)
+
+    @contextmanager
+    def lend(self) -> Generator[sqlite3.Connection]:
+        with self._lock:
+            if self._connection is None:
+                self._connection = connect(self._path, timeout=self._timeout)
+            yield self._connection
+
+    def close(self) -> None:
+        with self._lock:
+            self._let_go()
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+        self._let_go()
+
+    def in_parent(self) -> None:
+        self._lock.release()
+
+    def in_child(self) -> None:
+        forks.abandon(self._connection)
+        self._lock, self._connection = threading.Lock(), None
+
+    def _let_go(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+@contextmanager
+def guest(path: Path) -> Generator[sqlite3.Connection]:
+    """A connection for a moment that only reads, and asks nothing of the file."""
+    with _guests.one_more(), closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        yield connection
+
+
 def connect(path: Path, *, timeout: float, create: bool = False) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time. `timeout`: seconds SQLite itself waits for a lock."""
+    """A connection that any thread may use, one at a time. `timeout`: seconds SQLite itself waits for a lock.
+
+    Whoever keeps it open must close it before a fork.
+    """
     uri = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
     connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
@@ -74,11 +172,8 @@ def prepare(path: Path) -> None:
             advice="Choose another path, or make the directory writable.",
         ) from error
     try:
-        connection = patiently(lambda: connect(path, timeout=PREPARE_LIMIT, create=True))
-        try:
+        with opened(path, timeout=PREPARE_LIMIT, create=True) as connection:
             patiently(lambda: _initialise(connection, path))
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise translated(error, path) from error
 
@@ -125,6 +220,8 @@ def _initialise(connection: sqlite3.Connection, path: Path) -> None:
             f"The database {path} has schema {version}; this detent reads up to {SCHEMA_VERSION}.",
             advice="Upgrade detent.",
         )
+    if not tables:
+        connection.execute(f"PRAGMA auto_vacuum = {INCREMENTAL}")  # only where no table is yet
     if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
         raise ConfigurationError(
             f"The database {path} cannot use a write-ahead log there.", advice="Choose a path on a local disk."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detent_state_machine.errors import CorruptRecord
 
-from detent_infra.sqlite.database import RESTORE, patiently, translated
+from detent_infra.sqlite.database import RESTORE, guest, patiently, translated
 
 READ_THROUGH = 1_000_000_000
 """Bytes up to which a file is read through unasked: some seconds, off a local disk."""
@@ -31,9 +31,6 @@ def check(path: Path) -> bool:
 
 
 def _first_damage(path: Path) -> str:
-    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-    try:
+    with guest(path) as connection:
         (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         return str(said)
-    finally:
-        connection.close()

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 from detent_state_machine.errors import InputError
 
+from detent_infra import forks
 from detent_infra.ports import Clock, Received
 from detent_infra.sqlite.session import Session
 
@@ -40,15 +41,21 @@ _REMOVE = "DELETE FROM messages WHERE id = ?"
 _GIVE_BACK = "UPDATE messages SET count = count - 1, visible = ? WHERE id = ? AND count = ?"
 
 
-class Wakes:
+class Wakes(forks.Forkable):
     """Who waits for messages of one file in this process."""
 
     _by_file: ClassVar[WeakValueDictionary[Path, Wakes]] = WeakValueDictionary()
-    _guard = threading.Lock()
+    _guard: ClassVar = threading.Lock()
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        forks.follow_forks(self)
+
+    def in_child(self) -> None:
+        # Whoever waited has stayed with the parent: to wake a loop here would write to the parent's.
+        forks.abandon(self._waiting)
+        self._lock, self._waiting, Wakes._guard = threading.Lock(), {}, threading.Lock()
 
     @classmethod
     def of(cls, path: Path) -> Wakes:
@@ -198,7 +205,7 @@ class SqliteQueue:
         return taken
 
 
-async def _news(session: Session, version: int, woken: asyncio.Event, active: float, until: float) -> bool:
+async def _news(session: Session, version: tuple[int, int], woken: asyncio.Event, active: float, until: float) -> bool:
     """Waits until something may have become visible: woken, a commit of somebody else (True), or the time (False)."""
     loop = asyncio.get_running_loop()
     while (left := until - loop.time()) > 0:
@@ -214,9 +221,10 @@ async def _news(session: Session, version: int, woken: asyncio.Event, active: fl
     return False
 
 
-def _version(session: Session) -> int:
-    """A number that changes whenever another connection, of any process, has committed."""
-    return int(session.read("PRAGMA data_version")[0][0])
+def _version(session: Session) -> tuple[int, int]:
+    """What changes whenever another connection, of any process, has committed."""
+    number = int(session.read("PRAGMA data_version")[0][0])
+    return session.opened, number  # each connection counts for itself
 
 
 def _milliseconds(seconds: float) -> int:

@@ -71,21 +71,39 @@ class _Pending:
             self.future.set_exception(error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Connections:
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+
+    @staticmethod
+    def open(path: Path) -> _Connections:
+        writer = patiently(lambda: connect(path, timeout=0))
+        try:
+            return _Connections(writer, patiently(lambda: connect(path, timeout=READ_LIMIT)))
+        except sqlite3.Error:
+            writer.close()
+            raise
+
+    def close(self) -> None:
+        self.writer.close()
+        self.reader.close()
+
+
 class Session:
-    """One event loop's connections to the file, and its batch. Not for another loop; `close` is for any thread."""
+    """One event loop's connections to the file, and its batch. Not for another loop; `close` is for any thread.
+
+    It lets go of its connections while the process forks, and opens them again when it next needs them.
+    """
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._path = path
         self._loop = loop
-        self._lock = threading.RLock()  # only `close` from another thread ever contends for it
+        self._lock = threading.RLock()  # only `close` from another thread, and a fork, ever contend for it
+        self._committing = threading.Lock()  # held while the thread is at COMMIT
         self._closed = False
         try:
-            self._writer = patiently(lambda: connect(path, timeout=0))
-            try:
-                self._reader = patiently(lambda: connect(path, timeout=READ_LIMIT))
-            except sqlite3.Error:
-                self._writer.close()
-                raise
+            self._connections: _Connections | None = _Connections.open(path)
             self._file = _identity(path)
         except sqlite3.Error as error:
             raise translated(error, path) from error
@@ -95,7 +113,9 @@ class Session:
         self._turn_began = self._last_commit = self._shared_until = 0.0
         self._version: object = None
         self._durable = True  # what the writer is set to
-        self._commits: SimpleQueue[list[_Pending] | None] = SimpleQueue()
+        self.opened = 1
+        """How often it has opened its connections."""
+        self._commits: SimpleQueue[tuple[sqlite3.Connection, list[_Pending]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def read(self, sql: str, parameters: Parameters = ()) -> list[Row]:
@@ -104,7 +124,7 @@ class Session:
             if self._closed:
                 raise self._was_closed()
             try:
-                return self._reader.execute(sql, parameters).fetchall()
+                return self._connected().reader.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
                 raise translated(error, self._path) from error
             except UnicodeEncodeError as error:
@@ -140,10 +160,36 @@ class Session:
         if self._thread is not None:
             self._commits.put(None)
             self._thread.join()
-        self._writer.close()
-        self._reader.close()
+        with self._lock:
+            if self._connections is not None:
+                self._connections.close()
         with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._refuse_all, self._was_closed())
+
+    def let_go(self) -> None:
+        """Before a fork: ends the commit under way, and closes the connections. Until `go_on`, nobody opens them."""
+        self._lock.acquire()
+        self._committing.acquire()
+        if self._connections is not None:
+            self._connections.close()
+            self._connections = None
+
+    def go_on(self) -> None:
+        """In the parent, after `let_go`."""
+        self._committing.release()
+        self._lock.release()
+
+    @property
+    def is_open(self) -> bool:
+        return self._connections is not None and not self._closed
+
+    def _connected(self) -> _Connections:
+        """The connections, under the lock."""
+        if self._connections is None:
+            self._connections = _Connections.open(self._path)
+            self._durable, self._version = True, None
+            self.opened += 1
+        return self._connections
 
     # ---- the batch ------------------------------------------------------------------------------------------
 
@@ -165,7 +211,7 @@ class Session:
             return False
         self._turn_began = now
         with self._lock, suppress(sqlite3.Error):  # a broken or closed file is the next flush's trouble
-            version = self._writer.execute("PRAGMA data_version").fetchone()
+            version = self._connected().writer.execute("PRAGMA data_version").fetchone()
             if version != self._version:  # another connection has committed
                 self._version = version
                 self._shared_until = now + SHARED
@@ -184,8 +230,9 @@ class Session:
             if self._locked_since is not None:
                 return
             batch = [self._pending.popleft() for _ in range(min(MAX_BATCH, len(self._pending)))]
+            writer = self._connected().writer
             try:
-                ran = self._run(batch)
+                ran = self._run(writer, batch)
             except sqlite3.Error as error:
                 self._roll_back()
                 self._finish(batch, translated(error, self._path))
@@ -198,10 +245,13 @@ class Session:
                 return
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=_commit_loop, args=(self._writer, self._commits, self._loop, self._committed), daemon=True
+                    target=_commit_loop,
+                    args=(self._commits, self._committing, self._loop, self._committed),
+                    daemon=True,
                 )
                 self._thread.start()
-            self._commits.put(ran)
+            self._committing.acquire()
+            self._commits.put((writer, ran))
 
     def _begin(self) -> None:
         """Opens the transaction, or, if another connection is writing, comes back in a moment."""
@@ -211,8 +261,9 @@ class Session:
                 advice="Restart this process; what it had stored went with the old file.",
             )
         try:
-            self._synchronise(any(pending.durable for pending in self._pending))
-            self._writer.execute("BEGIN IMMEDIATE")
+            writer = self._connected().writer
+            self._synchronise(writer, any(pending.durable for pending in self._pending))
+            writer.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             now = self._loop.time()
             since = self._locked_since = self._locked_since or now
@@ -223,21 +274,21 @@ class Session:
             return
         self._locked_since = None
 
-    def _synchronise(self, durable: bool) -> None:
+    def _synchronise(self, writer: sqlite3.Connection, durable: bool) -> None:
         """Whether the next transaction waits for the disk. One that does not leaves checkpoints to the others too."""
         if durable != self._durable:
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
+            writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES if durable else 0}")
             self._durable = durable
 
-    def _run(self, batch: list[_Pending]) -> list[_Pending] | None:
+    def _run(self, writer: sqlite3.Connection, batch: list[_Pending]) -> list[_Pending] | None:
         """Runs the operations; None if one of them broke, and the others must be run again without it."""
         ran: list[_Pending] = []
         for pending in batch:
             if pending.future.done():  # cancelled before it began
                 continue
             try:
-                pending.result, pending.refusal = pending.operation(self._writer), None
+                pending.result, pending.refusal = pending.operation(writer), None
             except DetentError as refusal:
                 pending.refusal = refusal
             except Exception as error:
@@ -252,7 +303,7 @@ class Session:
 
     def _commit(self) -> DetentError | None:
         try:
-            self._writer.execute("COMMIT")
+            self._connected().writer.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
             return translated(error, self._path)
@@ -282,27 +333,29 @@ class Session:
             self._pending.popleft().refuse(error)
 
     def _roll_back(self) -> None:
-        if not self._closed and self._writer.in_transaction:
+        if self.is_open and (writer := self._connected().writer).in_transaction:
             with suppress(sqlite3.Error):  # SQLite rolled back by itself
-                self._writer.execute("ROLLBACK")
+                writer.execute("ROLLBACK")
 
     def _was_closed(self) -> Unavailable:
         return Unavailable(f"The backend of {self._path} was closed.", advice="Open a new one.")
 
 
 def _commit_loop(
-    writer: sqlite3.Connection,
-    commits: SimpleQueue[list[_Pending] | None],
+    commits: SimpleQueue[tuple[sqlite3.Connection, list[_Pending]] | None],
+    committing: threading.Lock,
     loop: asyncio.AbstractEventLoop,
     committed: Callable[[list[_Pending], sqlite3.Error | None], None],
 ) -> None:
     """The thread. SQLite lets go of the interpreter during fsync, so the loop goes on meanwhile."""
-    while (batch := commits.get()) is not None:
+    while (work := commits.get()) is not None:
+        writer, batch = work
         failure: sqlite3.Error | None = None
         try:
             writer.execute("COMMIT")
         except sqlite3.Error as error:
             failure = error
+        committing.release()
         try:
             loop.call_soon_threadsafe(committed, batch, failure)
         except RuntimeError:  # the loop was closed: nobody waits any more

@@ -114,6 +114,11 @@ class Context:
                 f"Step {self.path!r} commits writes, but its delivery is {self._attempt.step.delivery.value}.",
                 advice='Declare the step with `delivery="exactly_once"`.',
             )
+        if self._attempt.control.is_copy:
+            raise InputError(
+                f"Step {self.path!r} commits writes in a forked child, where nobody would see them.",
+                advice="Return the values to the step's own process, and commit them there.",
+            )
         converted = [to_table(change) for change in changes]
         keys = [write.key for write in (*self._writes, *converted)]
         if len(keys) > MAX_WRITES or len(set(keys)) < len(keys):

@@ -53,7 +53,7 @@ class RunLog:
     def _write(self, level: str, message: object, fields: dict[str, object]) -> None:
         attempt, control = self._attempt, self._attempt.control
         text, more = message_text(message), fields_text(fields)
-        control.log(LogLine(control.now(), level, text, attempt.run_id, attempt.path, attempt.number, more))
+        control.write(LogLine(control.now(), level, text, attempt.run_id, attempt.path, attempt.number, more))
 
 
 def telling() -> Telling:

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-_T = TypeVar("_T")
+from detent_infra import forks
 
-_lock = threading.Lock()
-_loop: asyncio.AbstractEventLoop | None = None
-_owner = 0
+_T = TypeVar("_T")
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """The coroutine's result. Interrupting the caller (Ctrl-C) cancels the work."""
-    future = asyncio.run_coroutine_threadsafe(work, _running_loop())
+    future = asyncio.run_coroutine_threadsafe(work, _portal.loop())
     try:
         return future.result()
     except BaseException:
@@ -29,11 +26,25 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
         raise
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
-    global _loop, _owner
-    with _lock:
-        if _loop is None or _owner != os.getpid():  # A forked child has the object but not the thread.
-            _loop, _owner = asyncio.new_event_loop(), os.getpid()
-            thread = threading.Thread(target=_loop.run_forever, name="detent-portal", daemon=True)
-            contextvars.Context().run(thread.start)  # it serves everybody, and belongs to no body that came first
-        return _loop
+class _Portal(forks.Forkable):
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        forks.notice()
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._loop.run_forever, name="detent-portal", daemon=True)
+                contextvars.Context().run(thread.start)  # it serves everybody, and belongs to no body that came first
+            return self._loop
+
+    def in_child(self) -> None:
+        forks.abandon(self._loop)  # its thread stayed with the parent
+        self._lock, self._loop = threading.Lock(), None
+
+
+_portal = _Portal()
+forks.follow_forks(_portal)
