@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
 from detent_infra.ports import Queue
-from detent_infra.redelivery import leave, pause_after
+from detent_infra.redelivery import HIDDEN, leave
 from detent_state_machine.errors import DetentError, RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
@@ -49,7 +49,7 @@ async def _leave(queue: Queue, records: list[Delivery]) -> None:
     found = [(record.message, record.id) for record in records]
     await asyncio.gather(
         *(
-            leave(queue, received.receipt, pause_after(received.count), {"message_id": id})
+            leave(queue, received.receipt, HIDDEN.pause(received.count), {"message_id": id})
             for received, id in found
             if received is not None
         )
@@ -90,7 +90,7 @@ async def _one(batch: Batch, record: Delivery, deadline: int) -> bool:
         log.warning("message kept: %s", error, extra=about)
     except Exception:  # noqa: BLE001 - one message must not fail the others of its batch
         log.exception("message kept", extra=about)
-    await leave(batch.queue, received.receipt, pause_after(received.count), about)
+    await leave(batch.queue, received.receipt, HIDDEN.pause(received.count), about)
     return False
 
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import DetentError
 
 from detent_infra.ports import Queue, Source
 
 log = logging.getLogger("detent")
 
-FIRST_PAUSE, LONGEST_PAUSE = 10.0, 900.0
-"""Seconds that a message stays hidden; each delivery doubles it. Five deliveries so outlast an outage of two and a half
-minutes, ten one of 50."""
-
-
-def pause_after(deliveries: int, first: float = FIRST_PAUSE) -> float:
-    """Seconds that a message stays hidden after so many deliveries."""
-    return min(LONGEST_PAUSE, first * 2.0 ** min(max(0, deliveries - 1), 20))
+HIDDEN = Backoff(first=10.0, longest=900.0)
+"""How long a message stays hidden, by its deliveries. Five deliveries so outlast an outage of two and a half minutes,
+ten one of 50."""
 
 
 async def leave(queue: Queue | Source, receipt: str, pause: float, about: Mapping[str, str] | None = None) -> None:

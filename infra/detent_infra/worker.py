@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.engine import Engine
 from detent_infra.ports import Arrived, Queue, Received, Source
-from detent_infra.redelivery import leave, pause_after
+from detent_infra.redelivery import leave
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
 from detent_infra.sources.triggers import Subscription, Triggers, Verdict, queues
@@ -29,10 +30,11 @@ _T = TypeVar("_T")
 RECEIVE_WAIT = 20.0
 REAP_EVERY = 60.0
 SWEEP_EVERY = 3600.0
-MAX_PAUSE = 30.0
-FIRST_RETURN = 1.0
-"""Seconds before a message that could not be driven comes back for the first time. Its pauses double: ten of them last
-17 minutes, so that an outage of the table makes no dead letters."""
+UNANSWERED = Backoff(first=0.1, longest=30.0)
+"""Pauses between tries while the backend does not answer."""
+RETURNS = Backoff(first=1.0, longest=900.0)
+"""How long a message that could not be driven stays away. Ten of these pauses last 17 minutes, so that an outage of the
+table makes no dead letters."""
 BATCH = 10
 """Messages asked for at once (SQS's limit)."""
 
@@ -143,14 +145,15 @@ class Worker:
 
     async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Does it, however long the backend does not answer."""
-        pause = 0.1
+        tries = 0
         while True:
             try:
                 return await act()
             except Unavailable as error:
-                log.warning("next try in about %.1f s: %s", pause, error)
-                await asyncio.sleep(pause * (0.5 + self._jitter() / 2))
-                pause = min(MAX_PAUSE, pause * 2)
+                tries += 1
+                pause = UNANSWERED.spread(tries, self._jitter())
+                log.warning("next try in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
 
     def _spawn(self, queue: Queue, message: Received, *, dead: bool) -> None:
         task = asyncio.create_task(self._handle(queue, message, dead=dead))
@@ -165,10 +168,10 @@ class Worker:
         except DetentError as error:
             # The message was not acknowledged; it comes back sooner than its visibility says, but not at once.
             log.warning("message left for another delivery: %s", error)
-            await leave(queue, message.receipt, pause_after(message.count, FIRST_RETURN))
+            await leave(queue, message.receipt, RETURNS.pause(message.count))
         except Exception:
             log.exception("message left for another delivery")
-            await leave(queue, message.receipt, pause_after(message.count, FIRST_RETURN))
+            await leave(queue, message.receipt, RETURNS.pause(message.count))
         finally:
             self._slots.release()
 

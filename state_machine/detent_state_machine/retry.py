@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.durations import Seconds, seconds_of, why_not_seconds
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.suggest import did_you_mean
@@ -191,16 +192,6 @@ def decide(
         return GiveUp(f"{named[0]} is listed as non-retryable")
     if errors >= policy.attempts:
         return GiveUp(f"attempt {errors} of {policy.attempts} failed")
-    ceiling = _ceiling(policy, errors)
+    ceiling = Backoff(policy.initial, policy.max_delay, policy.backoff).pause(errors)
     pause = ceiling * jitter if policy.jitter else ceiling
     return Again(max(pause, min(retry_after or 0.0, MAX_DELAY)))
-
-
-def _ceiling(policy: Retry, errors: int) -> float:
-    if policy.initial == 0:
-        return 0.0
-    try:
-        grown = policy.initial * policy.backoff ** (errors - 1)
-    except OverflowError:
-        return policy.max_delay
-    return min(policy.max_delay, grown)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from detent.cli import follow
+from detent.client import FOLLOW_EVERY
+from detent_state_machine.backoff import Backoff
 
 from tests.support.cli_project import Project, Result
 
@@ -126,7 +128,7 @@ def test_following_as_json_is_an_object_per_change_and_ends_with_the_output(proj
 def test_what_is_followed_is_told_whole_however_often_it_is_looked_at(
     project: Project, monkeypatch: pytest.MonkeyPatch, second_look: float
 ) -> None:
-    monkeypatch.setattr(follow, "FIRST_LOOK", second_look)
+    monkeypatch.setattr(follow, "LOOKS", Backoff(second_look, max(second_look, FOLLOW_EVERY)))
     lines = [line for line in ended(project, "flaky", "--json").json_lines if line["event"] == "step"]
     assert [(line["step"], line["status"], line["attempt"]) for line in lines if line["status"] != "RUNNING"] == [
         ("reserve", "COMPLETED", 1),

@@ -19,6 +19,7 @@ from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
 from detent_infra.logs.lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
 from detent_infra.ports import Backend, LogLine, LogPage, LogQuery
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, InputError, Unavailable
 from detent_state_machine.filter_pattern import parse
 from hypothesis import given
@@ -318,7 +319,7 @@ def test_lines_from_many_threads_are_not_torn() -> None:
 def test_a_throttled_search_is_tried_again_until_it_is_answered(
     backend: Backend, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("detent_infra.aws.log_search.PAUSES", (0.01,) * 5)
+    monkeypatch.setattr("detent_infra.aws.log_search.PAUSES", Backoff(0.01, 0.01))
     run(backend.logs.append([line(clock(), "found")]))
     throttled = (400, {"__type": "ThrottlingException", "message": "Rate exceeded"})
     with answering("logs.FilterLogEvents", *[throttled] * 5) as left:

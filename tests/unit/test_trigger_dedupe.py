@@ -14,7 +14,7 @@ from detent.testing import EPOCH, Harness
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Arrived, Backend, Table
 from detent_infra.ports import Queue as QueuePort
-from detent_infra.redelivery import pause_after
+from detent_infra.redelivery import HIDDEN
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.sources.triggers import KEEP_DAYS, Done, Kept, Refused, Triggers, Verdict
 from detent_state_machine import keys
@@ -379,4 +379,4 @@ def test_a_run_that_no_message_started_is_kept_for_as_long_as_its_workflow_says(
 
 
 def test_pauses_double_up_to_a_quarter_of_an_hour() -> None:
-    assert [pause_after(count) for count in (0, 1, 2, 3, 7, 8, 10**9)] == [10, 10, 20, 40, 640, 900, 900]
+    assert [HIDDEN.pause(count) for count in (0, 1, 2, 3, 7, 8, 10**9)] == [10, 10, 20, 40, 640, 900, 900]

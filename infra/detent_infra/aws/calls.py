@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import Unavailable
 
 from detent_infra import forks
@@ -16,7 +17,9 @@ from detent_infra.aws.errors import VENDOR_ERRORS, Contended, translate
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""Tries of a contended write. Their pauses add up to about a second at most, well inside a lease."""
+"""Tries of a contended write."""
+PAUSES = Backoff(first=0.025, longest=0.8)
+"""They add up to about a second at most, well inside a lease."""
 
 
 class Pool(forks.Forkable):
@@ -77,5 +80,5 @@ class Calls:
 
 
 async def pause(attempt: int) -> None:
-    """Sleeps before another try: exponential from 25 ms to 800 ms, with full jitter."""
-    await asyncio.sleep(random.uniform(0, min(0.8, 0.0125 * 2**attempt)))  # noqa: S311  # spreads load, hides nothing
+    """Sleeps before another try."""
+    await asyncio.sleep(PAUSES.spread(attempt, random.random()))  # noqa: S311  # spreads load, hides nothing

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import InputError, Unavailable
 
 from detent_infra.aws.calls import Calls
@@ -35,8 +36,9 @@ PRINTED = 60_000
 MAX_SEEN = 500
 BURST, PER_SECOND = 10, 4.0
 """Requests of one process: some at once, then so many a second. An account has 25 in us-east-1, 10 or 5 elsewhere."""
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between tries of a throttled request. One that did not arrive is tried again twice."""
+TRIES = 6
+PAUSES = Backoff(first=0.5, longest=8.0)
+"""Between tries of a throttled request. One that did not arrive is tried again twice."""
 MAX_SENT_PATTERN = 1024
 
 _PLAIN = re.compile(r"[A-Za-z0-9]+")
@@ -107,14 +109,14 @@ class GroupSearch:
         return new
 
     async def _patiently(self, request: FilterLogEventsRequestTypeDef) -> FilterLogEventsResponseTypeDef:
-        for tried, pause in enumerate(PAUSES):
+        for tries in range(1, TRIES):
             await self._turn()
             try:
                 return await self._calls(partial(self._filter, request))
             except Unavailable as error:
-                if tried >= 2 and not isinstance(error, Throttled):
+                if tries > 2 and not isinstance(error, Throttled):
                     raise
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311  # spreads load, hides nothing
+                await asyncio.sleep(PAUSES.spread(tries, random.random()))  # noqa: S311  # spreads load, hides nothing
         return await self._calls(partial(self._filter, request))
 
     async def _turn(self) -> None:

@@ -7,14 +7,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import Unavailable
 
 log = logging.getLogger("detent")
 
 _T = TypeVar("_T")
 
-PATIENCE = (0.1, 0.3, 1.0, 3.0)
-"""Longest pauses in seconds between tries; in sum within every lease."""
+TRIES = 5
+PAUSES = Backoff(first=0.1, longest=3.0, factor=3.0)
+"""Between the tries; in sum within every lease."""
 
 
 async def insist(act: Callable[[], Awaitable[_T]], jitter: Callable[[], float]) -> _T:
@@ -23,10 +25,11 @@ async def insist(act: Callable[[], Awaitable[_T]], jitter: Callable[[], float]) 
     Giving up would throw an attempt away though its owner lives: an at_most_once body would never have run, or its
     result be lost. If an earlier try was applied after all, the next is refused, and `transitions.wrote` knows it.
     """
-    for pause in PATIENCE:
+    for tries in range(1, TRIES):
         try:
             return await act()
         except Unavailable as error:
-            log.warning("tried again in about %.1f s: %s", pause, error)
-            await asyncio.sleep(pause * (0.5 + jitter() / 2))
+            pause = PAUSES.spread(tries, jitter())
+            log.warning("tried again in %.1f s: %s", pause, error)
+            await asyncio.sleep(pause)
     return await act()

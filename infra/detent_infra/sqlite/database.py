@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, CorruptRecord, DetentError, NewerRecord, Unavailable
 
 from detent_infra import forks
@@ -24,6 +25,8 @@ INCREMENTAL = 2
 """SQLite's number for files whose free pages can be given back some at a time."""
 PREPARE_LIMIT = 10.0
 """Seconds to wait for another process that creates or recovers the file."""
+REFUSED = Backoff(first=0.002, longest=0.02)
+"""Pauses between tries meanwhile."""
 RESTORE = "Stop all workers, then restore a backup or try `sqlite3 FILE .recover`."
 """What to do about a damaged file."""
 
@@ -247,13 +250,15 @@ def patiently(action: Callable[[], _T]) -> _T:
     connection's timeout. Raises the last refusal after `PREPARE_LIMIT` seconds.
     """
     until = time.monotonic() + PREPARE_LIMIT
+    tries = 0
     while True:
         try:
             return action()
         except sqlite3.Error as error:
             if not is_busy(error) or time.monotonic() > until:
                 raise
-            time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  # jitter, not a secret
+            tries += 1
+            time.sleep(REFUSED.spread(tries, random.random()))  # noqa: S311  # jitter, not a secret
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> int:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from detent_infra.runs.lifecycle import in_order
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import RunError
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 Rows: TypeAlias = Sequence[tuple[str, StepRecord | None]]
 
-FIRST_LOOK = 0.02
-"""Seconds until the second look; each pause is half as long again as the last, up to `FOLLOW_EVERY`."""
+LOOKS = Backoff(first=0.02, longest=FOLLOW_EVERY, factor=1.5)
+"""Pauses between two looks at a run."""
 NO_WORKER_AFTER = 3.0
 """Seconds without any progress or lease after which we say that no worker seems to be there."""
 NO_FUNCTION_AFTER = 15.0
@@ -62,7 +63,7 @@ async def follow(client: Client, run_id: str, view: View, *, here: bool = False)
     `here`: a worker is in this process, so none is said to be missing, however long a body blocks its loop.
     """
     lifecycle = client.lifecycle
-    pause = FIRST_LOOK
+    looks = 0
     seen: dict[str, tuple[StepStatus, int]] | None = None
     moved = time.monotonic()
     while True:
@@ -78,8 +79,8 @@ async def follow(client: Client, run_id: str, view: View, *, here: bool = False)
         elif not here and time.monotonic() - moved >= _patience(client.url):
             view.no_worker(client.url)
             moved = float("inf")
-        await asyncio.sleep(pause)
-        pause = min(FOLLOW_EVERY, pause * 1.5)
+        looks += 1
+        await asyncio.sleep(LOOKS.pause(looks))
 
 
 async def follow_to_result(client: Client, run_id: str, view: View, *, as_json: bool, here: bool = False) -> None:

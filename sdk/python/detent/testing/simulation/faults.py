@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Never, TypeAlias, TypeVar
 
-from detent_infra.engine.patience import PATIENCE
+from detent_infra.engine.patience import PAUSES
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
 from detent_infra.relay import RelayedTable, TableCall
@@ -78,7 +78,7 @@ class Gate:
         try:
             return await self._pass_through(machine, operation, what, act)
         except Unavailable:
-            machine.held.append((time(), time() + max(PATIENCE)))  # The engine tries a claim again so much later.
+            machine.held.append((time(), time() + PAUSES.longest))  # The engine tries a claim again so much later.
             raise
         finally:
             machine.held.append((began, time()))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from detent_infra.engine import Engine
 from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.ports import Received
-from detent_infra.redelivery import leave, pause_after
+from detent_infra.redelivery import HIDDEN, leave
 from detent_infra.worker import BATCH, RECEIVE_WAIT
 
 from detent.testing.simulation.faults import Machine
@@ -74,5 +74,5 @@ class Invocations:
                 return True
         except Exception:  # noqa: BLE001, S110 - one message must not fail the others of its batch
             pass
-        await leave(self._queue, message.receipt, pause_after(message.count))
+        await leave(self._queue, message.receipt, HIDDEN.pause(message.count))
         return False
