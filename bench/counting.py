@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast
 
-from detent_infra.ports import Backend, Queue, Received, Table
+from detent_infra.ports import Backend, MessageQueue, Received, Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_state_machine.item_limits import size_of
 from detent_state_machine.writes import Item, Key
@@ -69,7 +69,7 @@ class CountingTable(RelayedTable):
 
 
 class CountingQueue:
-    def __init__(self, queue: Queue, counts: Counts) -> None:
+    def __init__(self, queue: MessageQueue, counts: Counts) -> None:
         self._queue = queue
         self._counts = counts
         self.max_delay = queue.max_delay

@@ -15,14 +15,14 @@ from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.records import RunRecord
 from pydantic import JsonValue
 
-from detent_functions.problems import Refused, problem
-from detent_functions.requests import MAX_REPLY, Reply, Request, read_start
+from detent_functions.problems import RequestRefused, problem
+from detent_functions.requests import MAX_REPLY, HttpRequest, Reply, read_start
 
 RETRY_AFTER = {"retry-after": "1"}
 
 
-async def answer(lifecycle: Lifecycle, request: Request) -> Reply:
-    """The reply to a request. Raises `DetentError` and `Refused`, which `refusal` turns into replies."""
+async def answer(lifecycle: Lifecycle, request: HttpRequest) -> Reply:
+    """The reply to a request. Raises `DetentError` and `RequestRefused`, which `refusal` turns into replies."""
     match request.method, request.segments:
         case "POST", ("workflows", name, "runs"):
             new = read_start(request.body)
@@ -35,9 +35,9 @@ async def answer(lifecycle: Lifecycle, request: Request) -> Reply:
         case "POST", ("runs", run_id, "cancel"):
             return _json(HTTPStatus.OK, _shown(await lifecycle.cancel(run_id)))
         case _, ("workflows", _, "runs") | ("runs", _) | ("runs", _, "result" | "cancel"):
-            raise Refused(HTTPStatus.METHOD_NOT_ALLOWED, f"This path does not take {request.method}.")
+            raise RequestRefused(HTTPStatus.METHOD_NOT_ALLOWED, f"This path does not take {request.method}.")
         case _:
-            raise Refused(HTTPStatus.NOT_FOUND, "There is nothing under this path.")
+            raise RequestRefused(HTTPStatus.NOT_FOUND, "There is nothing under this path.")
 
 
 def refusal(error: Exception) -> Reply:
@@ -52,7 +52,7 @@ async def _result(lifecycle: Lifecycle, run_id: str) -> Reply:
         body = {"run_id": run_id, "detail": "The run is still at work."}
         return Reply(HTTPStatus.ACCEPTED, json.dumps(body), RETRY_AFTER)
     if len(text.encode()) > MAX_REPLY:
-        raise Refused(
+        raise RequestRefused(
             HTTPStatus.UNPROCESSABLE_ENTITY,
             f"The result is larger than {MAX_REPLY:,} bytes. Read it with detent's Client.",
         )

@@ -32,17 +32,17 @@ class SqsEvent(TypedDict):
     Records: list[SqsRecord]
 
 
-class Kept(TypedDict):
+class BatchItemFailure(TypedDict):
     itemIdentifier: str
 
 
 class BatchResponse(TypedDict):
     """The event source mapping deletes every message of the batch but these."""
 
-    batchItemFailures: list[Kept]
+    batchItemFailures: list[BatchItemFailure]
 
 
-class Delivery(NamedTuple):
+class BatchRecord(NamedTuple):
     """A record of the batch. Without a message, it is none of SQS's; an id of "" fails the whole batch (Lambda)."""
 
     id: str
@@ -59,7 +59,7 @@ def records_of(event: object) -> list[object]:
             return []
 
 
-def read(record: object) -> Delivery:
+def read(record: object) -> BatchRecord:
     """The message of an `SqsRecord`, whatever else it is."""
     match record:
         case {
@@ -68,11 +68,11 @@ def read(record: object) -> Delivery:
             "receiptHandle": str(receipt),
             "attributes": {"ApproximateReceiveCount": str(count)},
         } if count.isdecimal() and len(count) < 10:
-            return Delivery(id, Received(body, receipt, int(count)))
+            return BatchRecord(id, Received(body, receipt, int(count)))
         case {"messageId": str(id)}:
-            return Delivery(id, None)
+            return BatchRecord(id, None)
         case _:
-            return Delivery("", None)
+            return BatchRecord("", None)
 
 
 def answer(

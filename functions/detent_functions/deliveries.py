@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
-from detent_infra.ports import Queue
+from detent_infra.ports import MessageQueue
 from detent_infra.redelivery import HIDDEN, leave
 from detent_state_machine.errors import DetentError, RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
-from detent_functions.batches import RESERVE_MS, BatchResponse, Delivery, answer, read, records_of
+from detent_functions.batches import RESERVE_MS, BatchRecord, BatchResponse, answer, read, records_of
 from detent_functions.runtime import runtime
 from detent_functions.telemetry import Counters, log, origin
 
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """What the messages of one invocation share. It ends `left_ms` milliseconds from its start."""
 
     engine: Engine
-    queue: Queue
+    queue: MessageQueue
     left_ms: int
     origin: Origin
     dead: bool
@@ -44,7 +44,7 @@ def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
     return answer([record.id for record in records], context, drive)
 
 
-async def _leave(queue: Queue, records: list[Delivery]) -> None:
+async def _leave(queue: MessageQueue, records: list[BatchRecord]) -> None:
     """The code cannot be loaded: its messages come back in a while, and not only when their visibility runs out."""
     found = [(record.message, record.id) for record in records]
     await asyncio.gather(
@@ -56,7 +56,7 @@ async def _leave(queue: Queue, records: list[Delivery]) -> None:
     )
 
 
-async def _drive(batch: Batch, records: list[Delivery]) -> list[str]:
+async def _drive(batch: Batch, records: list[BatchRecord]) -> list[str]:
     if not records:
         return []
     deadline = batch.engine.backend.clock() + batch.left_ms
@@ -70,7 +70,7 @@ async def _drive(batch: Batch, records: list[Delivery]) -> list[str]:
     return [message_id for task, message_id in tasks.items() if task in late or not task.result()]
 
 
-async def _one(batch: Batch, record: Delivery, deadline: int) -> bool:
+async def _one(batch: Batch, record: BatchRecord, deadline: int) -> bool:
     """Whether the message is done with. Raises nothing."""
     about = {"message_id": record.id}
     received = record.message

@@ -39,7 +39,7 @@ class Problem(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused(Exception):
+class RequestRefused(Exception):
     """A request that does not get as far as the engine."""
 
     status: HTTPStatus
@@ -48,7 +48,7 @@ class Refused(Exception):
 
 def problem(error: Exception) -> Problem:
     """Says as much of an error as its caller may know: of a fault inside, only that there was one."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         return {"status": error.status, "title": error.status.phrase, "error": "Refused", "detail": error.detail}
     if isinstance(error, DetentError):
         for kind, status in _STATUSES:

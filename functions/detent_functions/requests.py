@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from detent_functions.problems import Refused
+from detent_functions.problems import RequestRefused
 
 MAX_BODY = 1024 * 1024
 """Bytes of a request's body. Larger inputs are started with the `Client`, which stores them itself."""
@@ -58,7 +58,9 @@ class StartRequest(BaseModel):
         try:
             return json.dumps(self.input, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         except ValueError as error:
-            raise Refused(HTTPStatus.BAD_REQUEST, "The input has NaN or an infinity, which JSON has not.") from error
+            raise RequestRefused(
+                HTTPStatus.BAD_REQUEST, "The input has NaN or an infinity, which JSON has not."
+            ) from error
 
 
 class DirectStart(StartRequest):
@@ -68,7 +70,7 @@ class DirectStart(StartRequest):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HttpRequest:
     method: str
     segments: tuple[str, ...]
     """Of the path, decoded: a workflow's name may hold any character."""
@@ -94,28 +96,28 @@ class Reply:
         return {"statusCode": self.status.value, "headers": headers, "body": self.body}
 
 
-def read_request(event: UrlEvent) -> Request:
-    """Raises `Refused` for what is no request, and for a body that is too large or not what its encoding says."""
+def read_request(event: UrlEvent) -> HttpRequest:
+    """Raises `RequestRefused` if it is not a request, or its body is too large or wrongly encoded."""
     match cast("object", event):
         case {"requestContext": {"http": {"method": str(method)}}, "rawPath": str(path)}:
             text = event.get("body") or ""
         case _:
-            raise Refused(HTTPStatus.BAD_REQUEST, "The event is no HTTP request of a function URL.")
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "The event is no HTTP request of a function URL.")
     if not isinstance(text, str):
-        raise Refused(HTTPStatus.BAD_REQUEST, "The body is no text.")
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, "The body is no text.")
     if len(text) > MAX_BODY * 4 // 3 + 4:
         raise _too_large()
     try:
         body = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
     except (binascii.Error, UnicodeEncodeError) as error:
-        raise Refused(HTTPStatus.BAD_REQUEST, "The body cannot be decoded.") from error
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, "The body cannot be decoded.") from error
     if len(body) > MAX_BODY:
         raise _too_large()
-    return Request(method, tuple(unquote(segment) for segment in path.strip("/").split("/")), body)
+    return HttpRequest(method, tuple(unquote(segment) for segment in path.strip("/").split("/")), body)
 
 
 def read_start(body: bytes) -> StartRequest:
-    """Raises `Refused` that says which member does not fit."""
+    """Raises `RequestRefused` that says which member does not fit."""
     try:
         return StartRequest.model_validate_json(body or b"{}")
     except ValidationError as error:
@@ -123,23 +125,23 @@ def read_start(body: bytes) -> StartRequest:
 
 
 def read_direct(payload: object) -> DirectStart:
-    """Raises `Refused` that says which member does not fit."""
+    """Raises `RequestRefused` that says which member does not fit."""
     try:
         return DirectStart.model_validate(payload)
     except ValidationError as error:
         raise _unfit(error) from error
 
 
-def _too_large() -> Refused:
-    return Refused(
+def _too_large() -> RequestRefused:
+    return RequestRefused(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The body is larger than {MAX_BODY:,} bytes. Start this run with detent's Client, or put the data elsewhere.",
     )
 
 
-def _unfit(error: ValidationError) -> Refused:
+def _unfit(error: ValidationError) -> RequestRefused:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return Refused(
+    return RequestRefused(
         HTTPStatus.BAD_REQUEST, f"The request does not fit{f' at {where}' if where else ''}: {first['msg']}."
     )

@@ -23,7 +23,7 @@ from detent_infra.ports import Backend
 from detent_state_machine.errors import ConfigurationError
 
 from detent_functions.application import load_application
-from detent_functions.settings import Settings, settings
+from detent_functions.settings import FunctionSettings, settings
 from detent_functions.telemetry import log
 
 _T = TypeVar("_T")
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 class Runtime:
     """Builds each part when it is first used, so that a function pays for no part it does not use."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: FunctionSettings) -> None:
         self.settings = settings
         self._runner = asyncio.Runner()
         self._open = ExitStack()

@@ -13,7 +13,7 @@ LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class FunctionSettings:
     """The stack's resources, and the application it serves."""
 
     app: str
@@ -33,7 +33,7 @@ class Settings:
         return f"aws://{self.stack}?region={self.region}"
 
 
-def from_environment(environment: Mapping[str, str]) -> Settings:
+def from_environment(environment: Mapping[str, str]) -> FunctionSettings:
     """The settings in these variables. Raises `ConfigurationError` that names every one that is missing."""
     names = ("APP", "TABLE", "QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "BUCKET", "LOG_GROUP", "STACK")
     values = {name.lower(): environment.get(f"DETENT_{name}", "") for name in names}
@@ -49,7 +49,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     level = environment.get("DETENT_LOG_LEVEL", "INFO").upper()
     if level not in LEVELS:
         raise ConfigurationError(f"DETENT_LOG_LEVEL is {level!r}.", advice=f"Use one of {', '.join(LEVELS)}.")
-    return Settings(**values, log_level=level)
+    return FunctionSettings(**values, log_level=level)
 
 
 def trace_id() -> str:
@@ -62,6 +62,6 @@ def trace_id() -> str:
 
 
 @cache
-def settings() -> Settings:
+def settings() -> FunctionSettings:
     """This process's settings."""
     return from_environment(os.environ)

@@ -14,7 +14,7 @@ from detent_infra.runs.lifecycle import Lifecycle
 
 from detent_functions import api
 from detent_functions.problems import Problem, problem
-from detent_functions.requests import DirectStart, Reply, Request, UrlEvent, UrlReply, read_direct, read_request
+from detent_functions.requests import DirectStart, HttpRequest, Reply, UrlEvent, UrlReply, read_direct, read_request
 from detent_functions.runtime import prepare, runtime
 from detent_functions.telemetry import Counters, invocation, log
 
@@ -47,7 +47,7 @@ def _http(event: UrlEvent, counters: Counters) -> UrlReply:
     return reply.to_event()
 
 
-async def _serve(request: Request) -> Reply:
+async def _serve(request: HttpRequest) -> Reply:
     return await api.answer(await _lifecycle(), request)
 
 

@@ -116,7 +116,7 @@ class Received:
     count: int
 
 
-class Queue(Protocol):
+class MessageQueue(Protocol):
     """At-least-once delivery, in no order. A received message is invisible for a while, then delivered again.
 
     After `max_receives` deliveries the adapter moves it to its dead-letter queue.
@@ -253,7 +253,7 @@ class DeadLetter:
 
 
 class Source(Protocol):
-    """A queue that detent does not own, whose messages start runs. Delivery is that of `Queue`.
+    """A queue that detent does not own, whose messages start runs. Delivery is that of `MessageQueue`.
 
     Raises `ConfigurationError` if there is no queue of the name.
     """
@@ -311,8 +311,8 @@ class Backend:
 
     url: str
     table: Table
-    queue: Queue
-    dead_letters: Queue
+    queue: MessageQueue
+    dead_letters: MessageQueue
     blobs: Blobs
     logs: Logs
     clock: Clock

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import DetentError
 
-from detent_infra.ports import Queue, Source
+from detent_infra.ports import MessageQueue, Source
 
 log = logging.getLogger("detent")
 
@@ -17,7 +17,9 @@ HIDDEN = Backoff(first=10.0, longest=900.0)
 ten one of 50."""
 
 
-async def leave(queue: Queue | Source, receipt: str, pause: float, about: Mapping[str, str] | None = None) -> None:
+async def leave(
+    queue: MessageQueue | Source, receipt: str, pause: float, about: Mapping[str, str] | None = None
+) -> None:
     """Hides the message for so many seconds, best effort. `about` names it in the log. Raises no `DetentError`."""
     try:
         await queue.extend(receipt, pause)

@@ -17,7 +17,7 @@ from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.engine import Engine
-from detent_infra.ports import Arrived, Queue, Received, Source
+from detent_infra.ports import Arrived, MessageQueue, Received, Source
 from detent_infra.redelivery import leave
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
@@ -92,7 +92,7 @@ class Worker:
             await asyncio.gather(stopped, *loops, return_exceptions=True)
             await self._drain()
 
-    async def _receive(self, queue: Queue) -> None:
+    async def _receive(self, queue: MessageQueue) -> None:
         """Takes as many messages as there are free slots, so that none waits here while its visibility runs out."""
         while True:
             await self._slots.acquire()
@@ -109,7 +109,7 @@ class Worker:
             for message in received:
                 self._spawn(queue, message, dead=False)
 
-    async def _receive_dead(self, queue: Queue) -> None:
+    async def _receive_dead(self, queue: MessageQueue) -> None:
         """Dead letters are few: waiting for one holds no slot that work could use."""
         while True:
             for message in await self._next(queue, 1):
@@ -138,7 +138,7 @@ class Worker:
             except Unavailable as error:
                 log.warning("message %s comes again, though it is done with: %s", arrived.message.id, error)
 
-    async def _next(self, queue: Queue, limit: int) -> list[Received]:
+    async def _next(self, queue: MessageQueue, limit: int) -> list[Received]:
         """The next messages."""
         visibility = self._backend.timing.visibility
         return await self._patiently(lambda: queue.receive(limit, wait=RECEIVE_WAIT, visibility=visibility))
@@ -155,12 +155,12 @@ class Worker:
                 log.warning("next try in %.1f s: %s", pause, error)
                 await asyncio.sleep(pause)
 
-    def _spawn(self, queue: Queue, message: Received, *, dead: bool) -> None:
+    def _spawn(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         task = asyncio.create_task(self._handle(queue, message, dead=dead))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
-    async def _handle(self, queue: Queue, message: Received, *, dead: bool) -> None:
+    async def _handle(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         try:
             if await self.engine.handle(message, dead=dead):
                 await queue.delete(message.receipt)

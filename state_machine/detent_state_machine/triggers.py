@@ -52,7 +52,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """A run to start. `input` is JSON text, not yet held to the workflow's model."""
 
     input: str
@@ -134,14 +134,14 @@ def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
     )
 
 
-def request_of(trigger: Trigger, content: Content) -> Request | None:
+def request_of(trigger: Trigger, content: Content) -> RunRequest | None:
     """The run that the message starts; None if it is not meant for this workflow.
 
     Raises `InputError` if an expression finds nothing, or what cannot be used.
     """
     if trigger.when is not None and _is_false(trigger.when.of(content)):
         return None
-    return Request(
+    return RunRequest(
         _json(_input(trigger, content)),
         f"{content.message.queue}/{content.id}" if trigger.key is None else _key(trigger.key, content),
         _metadata(trigger, content),

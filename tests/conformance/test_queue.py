@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from detent_infra.ports import Backend, Queue, Received
+from detent_infra.ports import Backend, MessageQueue, Received
 from detent_state_machine.errors import InputError
 
 from tests.conformance.conftest import MAX_RECEIVES
@@ -19,13 +19,13 @@ WAIT = 15.0
 """Seconds that a message may take to come: so long only on a machine that is busy, and still less than `LONG`."""
 
 
-async def one(queue: Queue, *, wait: float = WAIT, visibility: float = LONG) -> Received:
+async def one(queue: MessageQueue, *, wait: float = WAIT, visibility: float = LONG) -> Received:
     received = await queue.receive(1, wait=wait, visibility=visibility)
     assert len(received) == 1, "no message came"
     return received[0]
 
 
-async def nothing(queue: Queue) -> bool:
+async def nothing(queue: MessageQueue) -> bool:
     return await queue.receive(10, wait=0, visibility=LONG) == []
 
 

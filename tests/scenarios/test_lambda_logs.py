@@ -15,7 +15,7 @@ import pytest
 from aws_lambda_powertools import Logger
 from detent import App, Client, Context, Retry
 from detent_functions.runtime import runtime
-from detent_infra.aws.log_search import Event, to_line
+from detent_infra.aws.log_search import LogEvent, to_line
 from detent_infra.logs.lines import from_json
 from detent_infra.ports import LogLine
 
@@ -162,7 +162,7 @@ def test_a_logger_that_prints_by_itself_prints_once_in_its_own_format(
     finally:
         text.handlers.clear()
     [line] = [line for line in printed if "by powertools" in line]
-    found = to_line(Event("s", 1, line))
+    found = to_line(LogEvent("s", 1, line))
     assert found is not None
     assert (found.message, found.run_id != "", json.loads(found.fields)["order"]) == ("by powertools", True, 7)
     assert [line for line in printed if "by a handler" in line] == ["by a handler of its own"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from detent_infra.aws.resources import Clients
 from detent_infra.ids import new_id
-from detent_infra.ops.deployer import POLL, Deployer, Event, refusal
+from detent_infra.ops.deployer import POLL, Deployer, StackEvent, refusal
 from detent_state_machine.errors import ConfigurationError
 
 from tests.service.project import Project
@@ -39,7 +39,9 @@ def placed(project: Project, deployer: Deployer, template: dict[str, Any], folde
     return f"{project.server.endpoint}/{bucket}/{key}"
 
 
-def attempted(project: Project, deployer: Deployer, name: str, template: dict[str, Any], folder: Path) -> list[Event]:
+def attempted(
+    project: Project, deployer: Deployer, name: str, template: dict[str, Any], folder: Path
+) -> list[StackEvent]:
     found = deployer.stack(name)
     url = placed(project, deployer, template, folder)
     change_set = deployer.prepare(

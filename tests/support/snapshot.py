@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from detent_infra.logs.lines import from_json, to_json
 from detent_infra.memory import MemoryBlobs, MemoryQueue, MemoryTable
-from detent_infra.ports import Backend, Queue
+from detent_infra.ports import Backend, MessageQueue
 from detent_infra.sqlite.database import SCHEMA_VERSION
 from detent_state_machine import definition, messages, records
 from detent_state_machine.writes import Item, Key, Put, Value
@@ -74,7 +74,7 @@ def taken_of(backend: Backend, situation: str, expected: Expected) -> Snapshot:
     )
 
 
-def _messages(queue: Queue) -> list[Message]:
+def _messages(queue: MessageQueue) -> list[Message]:
     return [Message(message.body, message.count) for message in cast("MemoryQueue", queue)._messages.values()]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import boto3
 import pytest
-from detent_infra.aws.log_search import LATE, MAX_REQUESTS, MAX_SEEN, PRINTED, Event, narrowing, to_line
+from detent_infra.aws.log_search import LATE, MAX_REQUESTS, MAX_SEEN, PRINTED, LogEvent, narrowing, to_line
 from detent_infra.aws.logs import StdoutLines, batches
 from detent_infra.clock import wall_clock
 from detent_infra.logs.lines import LEVELS, MAX_BYTES, fit, from_json, rank, selects, to_json
@@ -256,11 +256,13 @@ METRICS = '{"_aws": {"Timestamp": 1, "CloudWatchMetrics": []}, "ColdStart": [1.0
 
 @pytest.mark.parametrize("text", ["", "not json", "[]", "null", '{"message": "no level"}', '{"run_id": 5}', METRICS])
 def test_what_is_no_line_is_passed_over(text: str) -> None:
-    assert to_line(Event("stream", 1, text)) is None
+    assert to_line(LogEvent("stream", 1, text)) is None
 
 
 def test_a_line_of_a_function_about_no_run_is_one_of_no_run() -> None:
-    found = to_line(Event("stream", 7, '{"level": "WARNING", "message": "3 stalled runs", "xray_trace_id": "1-a-b"}'))
+    found = to_line(
+        LogEvent("stream", 7, '{"level": "WARNING", "message": "3 stalled runs", "xray_trace_id": "1-a-b"}')
+    )
     assert found is not None
     assert (found.time, found.run_id, found.message, found.trace_id) == (7, "", "3 stalled runs", "1-a-b")
 
@@ -407,7 +409,7 @@ def test_every_line_that_the_query_wants_fits_what_cloudwatch_is_asked(drawn: tu
     """By the documented grammar. So what is chosen here is what is chosen on a backend that is read whole."""
     query, text = drawn
     assert len(narrowing(query)) <= 1024
-    found = to_line(Event("stream", 5, text))
+    found = to_line(LogEvent("stream", 5, text))
     if found is not None and selects(query)(found, text):
         assert parse(narrowing(query))(text)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from detent_infra.ops.deployer import Change, ChangeSet
+from detent_infra.ops.deployer import ChangeSet, ResourceChange
 from detent_infra.ops.loss import judge_changes, judge_runs
 from detent_infra.ops.stranding import Outlook, Stranded
 from detent_state_machine.errors import WrongState
@@ -13,8 +13,8 @@ PACK = Stranded("orders", "v1", "pack", 2, ("r1", "r2"))
 
 
 def change(action: str, kind: str, replaced: str = "False") -> ChangeSet:
-    fine = Change("Modify", "Worker", "AWS::Lambda::Function")
-    return ChangeSet("shop", "id", creates=False, changes=(fine, Change(action, "It", kind, replaced)))
+    fine = ResourceChange("Modify", "Worker", "AWS::Lambda::Function")
+    return ChangeSet("shop", "id", creates=False, changes=(fine, ResourceChange(action, "It", kind, replaced)))
 
 
 @pytest.mark.parametrize("kind", ["AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue"])

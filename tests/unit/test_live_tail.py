@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import boto3
 import pytest
 from detent_infra.aws import Resources, aws_backend, live_tail
-from detent_infra.aws.log_search import LATE, MAX_SEEN, Event
+from detent_infra.aws.log_search import LATE, MAX_SEEN, LogEvent
 from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.logs import reader
@@ -488,8 +488,8 @@ def test_lines_of_several_runs_are_asked_for_at_once(served: Served) -> None:
 
 def test_an_event_is_new_once_whoever_gives_it_and_however_often_it_was_written() -> None:
     met = live_tail.Met()
-    a, b = (Event("s", 1, text) for text in "ab")
-    searched, first, second = Counter[Event](), Counter[Event](), Counter[Event]()
+    a, b = (LogEvent("s", 1, text) for text in "ab")
+    searched, first, second = Counter[LogEvent](), Counter[LogEvent](), Counter[LogEvent]()
     assert met.new([a, a], searched) == [a, a]
     assert met.new([a, a, a, b], first) == [a, b]
     assert met.new([a, b], second) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from detent_infra.engine.step import TIME_MARGIN
-from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.doctor.findings import Finding
 from detent_infra.ops.doctor.stack_checks import CHECKS, RESOURCES, judge
 from detent_infra.ops.stack.facts import (
     AccountFacts,
@@ -314,4 +314,4 @@ def test_commands_stand_alone_so_that_they_can_be_copied() -> None:
     commands = [check.command for facts, *_ in FAULTS for check in judge(facts) if check.command]
     assert commands
     assert all(each.startswith("aws ") and each.endswith("--region eu-west-1") for each in commands)
-    assert Check("a", "ok", "b").command == ""
+    assert Finding("a", "ok", "b").command == ""

@@ -11,17 +11,17 @@ from detent_infra.aws import Resources
 from detent_infra.aws.resources import Clients
 from detent_infra.clock import wall_clock
 from detent_infra.ops.stack.facts import Unread
-from detent_infra.ops.stack.parts import ALARMS, RULE, Listed, Look, attempt
+from detent_infra.ops.stack.parts import ALARMS, RULE, Look, StackResource, attempt
 
 from tests.support.aws_stack import REGION, moto_stack
 from tests.support.sam_template import template
 
 LISTED = [
-    Listed("Tick", "AWS::Lambda::Function", "shop-Tick-1"),
-    Listed(RULE, "AWS::Events::Rule", "shop-TickMinute-1"),
-    Listed("Reports", "AWS::Events::Rule", "shop-bus|reports"),
-    Listed("DeadLetterAlarm", "AWS::CloudWatch::Alarm", "shop-DeadLetterAlarm-1"),
-    Listed("Slow", "AWS::CloudWatch::Alarm", "shop-Slow-1"),
+    StackResource("Tick", "AWS::Lambda::Function", "shop-Tick-1"),
+    StackResource(RULE, "AWS::Events::Rule", "shop-TickMinute-1"),
+    StackResource("Reports", "AWS::Events::Rule", "shop-bus|reports"),
+    StackResource("DeadLetterAlarm", "AWS::CloudWatch::Alarm", "shop-DeadLetterAlarm-1"),
+    StackResource("Slow", "AWS::CloudWatch::Alarm", "shop-Slow-1"),
 ]
 
 

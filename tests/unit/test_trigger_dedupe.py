@@ -12,8 +12,7 @@ import pytest
 from detent import App, Queue, RunStatus
 from detent.testing import EPOCH, Harness
 from detent_infra.memory import memory_backend
-from detent_infra.ports import Arrived, Backend, Table
-from detent_infra.ports import Queue as QueuePort
+from detent_infra.ports import Arrived, Backend, MessageQueue, Table
 from detent_infra.redelivery import HIDDEN
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.sources.triggers import KEEP_DAYS, Done, Kept, Refused, Triggers, Verdict
@@ -108,7 +107,7 @@ class World:
         self.faulty: Backend = replace(
             self.backend,
             table=cast("Table", Faulty(self.backend.table, self.plan)),
-            queue=cast("QueuePort", Faulty(self.backend.queue, self.plan)),
+            queue=cast("MessageQueue", Faulty(self.backend.queue, self.plan)),
         )
 
     async def deliver(self, batch: Sequence[SourceMessage], code: App = app) -> list[Verdict] | None:

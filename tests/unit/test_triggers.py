@@ -8,21 +8,21 @@ from contextlib import suppress
 import pytest
 from detent_state_machine.envelopes import SourceMessage, open_message
 from detent_state_machine.errors import DefinitionError, InputError
-from detent_state_machine.triggers import Queue, Request, compile_trigger, request_of
+from detent_state_machine.triggers import Queue, RunRequest, compile_trigger, request_of
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.envelopes import EVENT, notification
 
 
-def request(queue: Queue | str, value: object, *, body: str | None = None) -> Request | None:
+def request(queue: Queue | str, value: object, *, body: str | None = None) -> RunRequest | None:
     """What a message with this content starts."""
     text = json.dumps(value) if body is None else body
     message = SourceMessage.of("inbox", "m-1", text, sent=5, attributes={"tenant": "acme"}, group="g")
     return request_of(compile_trigger("orders", queue), open_message(message))
 
 
-def started(queue: Queue | str, value: object, *, body: str | None = None) -> Request:
+def started(queue: Queue | str, value: object, *, body: str | None = None) -> RunRequest:
     found = request(queue, value, body=body)
     assert found is not None
     return found
@@ -32,11 +32,11 @@ def started(queue: Queue | str, value: object, *, body: str | None = None) -> Re
 
 
 def test_a_queue_s_name_alone_takes_the_body_as_the_input_and_the_message_s_id_as_the_key() -> None:
-    assert started("inbox", {"id": "A"}) == Request('{"id":"A"}', "inbox/m-1", {})
+    assert started("inbox", {"id": "A"}) == RunRequest('{"id":"A"}', "inbox/m-1", {})
 
 
 def test_an_event_of_eventbridge_is_the_input_by_its_detail_and_its_id_is_the_key() -> None:
-    assert started("inbox", EVENT) == Request('{"order":{"id":"A"}}', "inbox/e-1", {})
+    assert started("inbox", EVENT) == RunRequest('{"order":{"id":"A"}}', "inbox/e-1", {})
 
 
 def test_a_notification_of_sns_is_the_input_by_its_message() -> None:
@@ -52,7 +52,7 @@ def test_expressions_select_the_input_the_key_and_metadata() -> None:
         metadata={"source": "source", "type": '"detail-type"', "resources": "resources", "none": "detail.none"},
     )
     expected = {"source": "shop", "type": "order.created", "resources": "[]"}
-    assert started(queue, EVENT) == Request('{"id":"A"}', "A", expected)
+    assert started(queue, EVENT) == RunRequest('{"id":"A"}', "A", expected)
 
 
 def test_an_input_may_be_reshaped() -> None:

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from detent_state_machine.errors import ConfigurationError
 
 from detent_infra.aws.errors import VENDOR_ERRORS, code_of, translate
-from detent_infra.aws.log_search import Cursor, Event, GroupSearch, in_order, narrowing, to_line
+from detent_infra.aws.log_search import GroupSearch, LogCursor, LogEvent, in_order, narrowing, to_line
 from detent_infra.aws.logs import SETTLES
 from detent_infra.aws.resources import Clients
 from detent_infra.logs.lines import selects
@@ -44,10 +44,10 @@ PAGE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class TailUpdate:
     """What a session sends when it starts, and then each second. `partial`: there was, or may have been, more."""
 
-    events: tuple[Event, ...]
+    events: tuple[LogEvent, ...]
     partial: bool
 
 
@@ -60,10 +60,10 @@ class Over:
     """It had its three hours."""
 
 
-Heard: TypeAlias = Update | Over
+Heard: TypeAlias = TailUpdate | Over
 
 
-class Session:
+class TailSession:
     """One Live Tail session, read by a thread of its own, because botocore blocks. `stop` does not wait for it."""
 
     def __init__(self, clients: Clients, group: str, pattern: str) -> None:
@@ -102,7 +102,7 @@ class Session:
                     return
                 if "sessionStart" in each:
                     self.began = time.monotonic()
-                    self._tell(Update((), partial=True))
+                    self._tell(TailUpdate((), partial=True))
                 elif (update := _update(each)) is not None:
                     self._tell(update)
             self._tell(Over())
@@ -133,20 +133,20 @@ class Session:
         if len(self._heard) >= MAX_WAITING:
             # The reader is slow. What it misses, a search finds.
             self._heard.clear()
-            self._heard.append(Update((), partial=True))
+            self._heard.append(TailUpdate((), partial=True))
         self._heard.append(heard)
         self._arrived.set()
 
 
-def _update(sent: StartLiveTailResponseStreamTypeDef) -> Update | None:
+def _update(sent: StartLiveTailResponseStreamTypeDef) -> TailUpdate | None:
     update = sent.get("sessionUpdate")
     if update is None:
         return None
     events = tuple(
-        Event(each.get("logStreamName", ""), each.get("timestamp", 0), each.get("message", "").rstrip("\n"))
+        LogEvent(each.get("logStreamName", ""), each.get("timestamp", 0), each.get("message", "").rstrip("\n"))
         for each in update.get("sessionResults", ())
     )
-    return Update(events, update.get("sessionMetadata", {}).get("sampled", False))
+    return TailUpdate(events, update.get("sessionMetadata", {}).get("sampled", False))
 
 
 def _over(error: Exception, resource: str) -> Over:
@@ -167,11 +167,11 @@ class Met:
     """
 
     def __init__(self) -> None:
-        self._shown: dict[Event, int] = {}
+        self._shown: dict[LogEvent, int] = {}
 
-    def new(self, events: Iterable[Event], source: Counter[Event]) -> list[Event]:
+    def new(self, events: Iterable[LogEvent], source: Counter[LogEvent]) -> list[LogEvent]:
         """Those of the events that no source has given before. `source` counts what this one has given."""
-        found: list[Event] = []
+        found: list[LogEvent] = []
         for event in events:
             source[event] += 1
             if source[event] > self._shown.get(event, 0):
@@ -188,14 +188,14 @@ async def follow(
 ) -> AsyncGenerator[LogPage, None]:
     """As `Logs.follow` promises. Events that come late by more than 15 s may be missed if Live Tail missed them."""
     wanted = selects(query)
-    cursor, met, short = Cursor(query.since, most=None), Met(), 0
-    searched, heard_live = Counter[Event](), Counter[Event]()
+    cursor, met, short = LogCursor(query.since, most=None), Met(), 0
+    searched, heard_live = Counter[LogEvent](), Counter[LogEvent]()
 
-    def page(events: Iterable[Event], source: Counter[Event], *, more: bool = False, note: str = "") -> LogPage:
+    def page(events: Iterable[LogEvent], source: Counter[LogEvent], *, more: bool = False, note: str = "") -> LogPage:
         lines = ((to_line(event), event.text) for event in met.new(events, source))
         return LogPage(in_order([line for line, text in lines if line and wanted(line, text)]), "", more, note)
 
-    session: Session | None = Session(clients, group, narrowing(query))
+    session: TailSession | None = TailSession(clients, group, narrowing(query))
     try:
         while True:
             last = over.is_set()
@@ -216,8 +216,8 @@ async def follow(
                     lasted = time.monotonic() - session.began >= SHORT
                     short = 0 if lasted or heard.expired else short + 1
                     note = _given_up(heard, short)
-                    session = None if note else Session(clients, group, narrowing(query))
-                    heard_live = Counter[Event]()
+                    session = None if note else TailSession(clients, group, narrowing(query))
+                    heard_live = Counter[LogEvent]()
                     yield page((), heard_live, note=note)
                     break
                 yield page(heard.events if heard else (), heard_live)

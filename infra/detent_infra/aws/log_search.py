@@ -47,7 +47,7 @@ _QUOTED = re.compile(r"[A-Za-z0-9._-]+")
 _LAMBDA_NAMES = ("timestamp", "level", "message", "run_id", "path", "attempt", "request_id", "xray_trace_id")
 
 
-class Event(NamedTuple):
+class LogEvent(NamedTuple):
     """A log event as CloudWatch has it. Equal for the same event, whichever way it was read."""
 
     stream: str
@@ -69,7 +69,7 @@ class GroupSearch:
     async def read(self, query: LogQuery, *, limit: int, after: str | None) -> LogPage:
         """As the logs port says, in at most `MAX_REQUESTS` requests."""
         wanted = selects(query)
-        cursor = Cursor(query.since) if after is None else Cursor.decode(after)
+        cursor = LogCursor(query.since) if after is None else LogCursor.decode(after)
         found: list[LogLine] = []
         for _ in range(MAX_REQUESTS):
             events = await self.page(query, cursor, limit - len(found))
@@ -82,7 +82,7 @@ class GroupSearch:
             in_order(found), cursor.encode(), more=not cursor.done, reached=reached if reached > query.since else 0
         )
 
-    async def page(self, query: LogQuery, cursor: Cursor, limit: int) -> list[Event]:
+    async def page(self, query: LogQuery, cursor: LogCursor, limit: int) -> list[LogEvent]:
         """The next events, at most `limit`, perhaps none though more follow. Moves the cursor on."""
         cursor.begin(self._clock(), query.until)
         # Asking for no more than is wanted means that no page is ever half used.
@@ -100,7 +100,7 @@ class GroupSearch:
             request["nextToken"] = cursor.token
         answer = await self._patiently(request)
         events = [
-            (event.get("eventId", ""), Event(event.get("logStreamName", ""), event.get("timestamp", 0), text))
+            (event.get("eventId", ""), LogEvent(event.get("logStreamName", ""), event.get("timestamp", 0), text))
             for event in answer.get("events", [])
             if (text := event.get("message", "").rstrip("\n"))
         ]
@@ -168,7 +168,7 @@ def _conditions(query: LogQuery) -> str:
 
 
 @dataclass(slots=True)
-class Cursor:
+class LogCursor:
     """Where a reader is: a search of the slice from `start` to `end`, or to the present, at `token`.
 
     Events become visible late and out of order, so the next search starts at `resume`, a little before this one
@@ -216,16 +216,16 @@ class Cursor:
         return json.dumps(parts, separators=(",", ":"))
 
     @staticmethod
-    def decode(text: str) -> Cursor:
+    def decode(text: str) -> LogCursor:
         try:
             parts = cast("tuple[int, str | None, int, dict[str, int], int | None, int]", json.loads(text))
             start, token, resume, seen, end, span = parts
-            return Cursor(int(start), token, int(resume), dict(seen), end, int(span))
+            return LogCursor(int(start), token, int(resume), dict(seen), end, int(span))
         except (ValueError, TypeError):
             raise InputError(f"{text[:80]!r} is no cursor of a log.", advice="Pass `LogPage.next` unchanged.") from None
 
 
-def to_line(event: Event) -> LogLine | None:
+def to_line(event: LogEvent) -> LogLine | None:
     """The line in an event: one of detent's, or what Powertools or Lambda's own JSON logging prints.
 
     The latter spell their time in several ways, so the event's own is taken. None for what has no level and message:

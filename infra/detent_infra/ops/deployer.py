@@ -49,7 +49,7 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ResourceChange:
     """`action` is Add, Modify, Remove or Import. `replaced`: True, False or Conditional."""
 
     action: str
@@ -63,11 +63,11 @@ class ChangeSet:
     stack: str
     id: str
     creates: bool
-    changes: tuple[Change, ...]
+    changes: tuple[ResourceChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StackEvent:
     """What became of a resource, as CloudFormation tells it."""
 
     logical: str
@@ -226,14 +226,14 @@ class Deployer:
             self._sleep(POLL)
         raise Unavailable(f"CloudFormation does not finish the change set of {name!r}.", advice="Try again.")
 
-    def _changes(self, name: str, change_set: str) -> tuple[Change, ...]:
+    def _changes(self, name: str, change_set: str) -> tuple[ResourceChange, ...]:
         pages = self._clients.cloudformation.get_paginator("describe_change_set").paginate(
             StackName=name, ChangeSetName=change_set
         )
         listed = self._ask(lambda: [each for page in pages for each in page["Changes"]], f"the stack {name!r}")
         found = [each["ResourceChange"] for each in listed if "ResourceChange" in each]
         return tuple(
-            Change(
+            ResourceChange(
                 each.get("Action", ""),
                 each.get("LogicalResourceId", ""),
                 each.get("ResourceType", ""),
@@ -282,7 +282,7 @@ class Deployer:
 
     # ---- doing it -----------------------------------------------------------------------------------------
 
-    def execute(self, change_set: ChangeSet) -> Iterator[Event]:
+    def execute(self, change_set: ChangeSet) -> Iterator[StackEvent]:
         """Does it, and tells what becomes of each resource until CloudFormation is done.
 
         Raises `ConfigurationError` with the first resource that failed and why, once all is undone.
@@ -294,11 +294,11 @@ class Deployer:
             lambda: cloudformation.execute_change_set(StackName=name, ChangeSetName=change_set.id),
             f"the stack {name!r}",
         )
-        first: Event | None = None
+        first: StackEvent | None = None
         while True:
             status = self._described(name)["StackStatus"]
             for told in self._news(name, seen):
-                event = Event(
+                event = StackEvent(
                     told.get("LogicalResourceId", ""),
                     told.get("ResourceType", ""),
                     told.get("ResourceStatus", ""),
@@ -373,7 +373,7 @@ def refusal(name: str, status: str, region: str) -> DetentError | None:
     return None
 
 
-def _failed(name: str, status: str, first: Event | None, *, creates: bool, region: str) -> DetentError:
+def _failed(name: str, status: str, first: StackEvent | None, *, creates: bool, region: str) -> DetentError:
     at = f" at {first.logical} ({first.kind}): {first.reason.rstrip('.')}" if first is not None else ""
     again = f"Mend it; then `aws cloudformation delete-stack --stack-name {name} --region {region}`, and deploy again."
     undone = again if creates else "Mend it, and deploy again: what ran before runs on."

@@ -6,7 +6,7 @@ import shlex
 
 from detent_state_machine.errors import WrongState
 
-from detent_infra.ops.deployer import Change, ChangeSet
+from detent_infra.ops.deployer import ChangeSet, ResourceChange
 from detent_infra.ops.stranding import MAX_RUNS, Outlook, Stranded
 
 SHOWN = 5
@@ -48,7 +48,7 @@ def _unread() -> str:
     return f"more than {MAX_RUNS:,} runs are of versions that have such steps, and the others were not looked at"
 
 
-def lost(change_set: ChangeSet) -> list[Change]:
+def lost(change_set: ChangeSet) -> list[ResourceChange]:
     """Changes after which a table, queue or bucket is gone, or may be: what it holds is left behind."""
     return [
         each
@@ -68,7 +68,7 @@ def judge_changes(change_set: ChangeSet, *, strand: bool) -> None:
     )
 
 
-def _verb(change: Change) -> str:
+def _verb(change: ResourceChange) -> str:
     if change.action == "Remove":
         return "removed"
     return "replaced" if change.replaced == "True" else "may be replaced"

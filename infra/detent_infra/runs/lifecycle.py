@@ -36,7 +36,7 @@ from detent_infra.ids import is_whole, keyed_id
 from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 from detent_infra.runs.cancel import cancel
-from detent_infra.runs.listing import Listed, Wanted, list_runs, whole_id
+from detent_infra.runs.listing import Listed, RunFilter, list_runs, whole_id
 from detent_infra.runs.retry import retry
 
 log = logging.getLogger("detent")
@@ -279,7 +279,7 @@ class Lifecycle:
         cannot be read is logged and left out.
         """
         names = workflows if workflows is not None else await self.definitions.names()
-        return await list_runs(self.backend, Wanted(names, statuses, since, metadata, after), limit)
+        return await list_runs(self.backend, RunFilter(names, statuses, since, metadata, after), limit)
 
     async def list(
         self,

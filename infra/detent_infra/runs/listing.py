@@ -41,7 +41,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RunFilter:
     """Which runs: those created at or after `since` (milliseconds since the epoch), behind the cursor `after`."""
 
     workflows: Sequence[str]
@@ -51,7 +51,7 @@ class Wanted:
     after: str | None = None
 
 
-async def list_runs(backend: Backend, wanted: Wanted, limit: int) -> Listed:
+async def list_runs(backend: Backend, wanted: RunFilter, limit: int) -> Listed:
     """Up to `limit` of them. Raises `InputError` for a limit below 1 or a cursor that is none.
 
     The index may lag behind a start by a moment. A run whose record cannot be read is logged and left out.
@@ -93,7 +93,7 @@ async def whole_id(backend: Backend, workflows: Sequence[str], text: str) -> str
             f"No run {text!r} is stored on {backend.url}.",
             advice=f"A part of an id is taken from {SHORTEST_PART} characters on.",
         )
-    newest = await list_runs(backend, Wanted(workflows), SEARCHED)
+    newest = await list_runs(backend, RunFilter(workflows), SEARCHED)
     ids = [run.run_id for run in newest.runs if text in run.run_id]
     if not ids:
         where = f"the newest {SEARCHED:,} runs have" if newest.next else "its runs have"

@@ -17,7 +17,7 @@ EVER = 10**15 - 1
 """Milliseconds since the epoch: later than any run."""
 
 
-class Place(NamedTuple):
+class WalkPosition(NamedTuple):
     """A run's place in the walk: by workflow, shard, creation (milliseconds since the epoch) and id."""
 
     workflow: str
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 async def live_runs(
-    backend: Backend, definitions: Definitions, *, before: int = EVER, since: Place | None = None, page: int
+    backend: Backend, definitions: Definitions, *, before: int = EVER, since: WalkPosition | None = None, page: int
 ) -> AsyncIterator[tuple[str, tuple[tuple[Key, Item], ...]]]:
     """Workflows' names, each with up to `page` of its live runs as the index has them, until there are no more.
 
@@ -39,7 +39,7 @@ async def live_runs(
         for shard in range(keys.SHARDS):
             if (workflow, shard) < first:
                 continue
-            _, created, run_id = since if since and (workflow, shard) == first else Place("", 0, "")
+            _, created, run_id = since if since and (workflow, shard) == first else WalkPosition("", 0, "")
             start = keys.index_sort(live=True, created=created, run_id=run_id)
             partition = keys.index_partition(workflow, shard)
             query = partial(backend.table.query_index, partition, start=start, end=end, limit=page)

@@ -25,7 +25,7 @@ from detent_infra.engine.definitions import Definitions
 from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 from detent_infra.runs.lifecycle import Lifecycle
-from detent_infra.runs.live import Place, live_runs
+from detent_infra.runs.live import WalkPosition, live_runs
 
 log = logging.getLogger("detent")
 
@@ -50,7 +50,7 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
     lifecycle = Lifecycle(backend, definitions)
     before = backend.clock() - int(backend.timing.reap_after * 1000)
     since = _place(await backend.table.get(keys.REAPER))
-    next: Place | None = None
+    next: WalkPosition | None = None
     read = looked = stalled = sent = 0
     async for place in _old_live_runs(lifecycle, before, since):
         if read == limit:
@@ -77,22 +77,22 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
     return ReapReport(looked, stalled, sent)
 
 
-def _place(item: Item | None) -> Place | None:
+def _place(item: Item | None) -> WalkPosition | None:
     """Where to go on; None: at the beginning."""
     match item:
         case {"workflow": str(workflow), "created": int(created), "run_id": str(run_id)}:
-            return Place(workflow, created, run_id)
+            return WalkPosition(workflow, created, run_id)
         case _:
             return None
 
 
-async def _old_live_runs(lifecycle: Lifecycle, before: int, since: Place | None) -> AsyncIterator[Place]:
+async def _old_live_runs(lifecycle: Lifecycle, before: int, since: WalkPosition | None) -> AsyncIterator[WalkPosition]:
     async for workflow, runs in live_runs(
         lifecycle.backend, lifecycle.definitions, before=before, since=since, page=PAGE
     ):
         for key, item in runs:
             created = item.get("created")
-            yield Place(workflow, created if isinstance(created, int) else 0, keys.run_id_of(key.pk))
+            yield WalkPosition(workflow, created if isinstance(created, int) else 0, keys.run_id_of(key.pk))
 
 
 async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message] | None:

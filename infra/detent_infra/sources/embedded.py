@@ -20,7 +20,7 @@ from detent_state_machine.envelopes import (
 )
 from detent_state_machine.errors import CorruptRecord
 
-from detent_infra.ports import Arrived, Clock, DeadLetter, Ids, Queue, Received
+from detent_infra.ports import Arrived, Clock, DeadLetter, Ids, MessageQueue, Received
 
 LOOK = 2.0
 """Seconds that a dead letter is out of sight while somebody looks at it."""
@@ -43,8 +43,8 @@ class EmbeddedSource:
     """A `Source` on two queues of one backend."""
 
     name: str
-    queue: Queue
-    dead: Queue
+    queue: MessageQueue
+    dead: MessageQueue
     clock: Clock
     ids: Ids
 

@@ -21,7 +21,7 @@ from detent_state_machine.definition import Definition
 from detent_state_machine.envelopes import Refusal, SourceMessage, open_message
 from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError
 from detent_state_machine.messages import Start
-from detent_state_machine.triggers import Request, Trigger, request_of
+from detent_state_machine.triggers import RunRequest, Trigger, request_of
 
 from detent_infra.ports import Arrived, Source
 from detent_infra.redelivery import HIDDEN, leave
@@ -78,7 +78,7 @@ class _Work:
     """What one message asks for. `digest` is that of its content."""
 
     digest: str = ""
-    requests: list[tuple[Subscription, Request]] = field(default_factory=list[tuple[Subscription, Request]])
+    requests: list[tuple[Subscription, RunRequest]] = field(default_factory=list[tuple[Subscription, RunRequest]])
     errors: dict[str, InputError] = field(default_factory=dict[str, InputError])
     fresh: list[str] = field(default_factory=list[str])
     known: list[str] = field(default_factory=list[str])

@@ -22,7 +22,7 @@ from detent_infra.sqlite.database import prepare
 from detent_infra.sqlite.logs import SqliteLogs
 from detent_infra.sqlite.queue import SqliteQueue, Wakes
 from detent_infra.sqlite.retention import sweep
-from detent_infra.sqlite.session import Session
+from detent_infra.sqlite.session import SqliteSession
 from detent_infra.sqlite.table import SqliteTable
 
 __all__ = ["SQLITE_TIMING", "sqlite_backend"]
@@ -79,11 +79,11 @@ class Sessions(forks.Forkable):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._by_loop: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, SqliteSession] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._inherited = False
-        self._frozen: list[Session] = []
+        self._frozen: list[SqliteSession] = []
         forks.follow_forks(self)
 
     def before_fork(self) -> None:
@@ -103,7 +103,7 @@ class Sessions(forks.Forkable):
         self._inherited |= any(session.is_open for session in self._by_loop.values())
         self._by_loop, self._frozen, self._lock = {}, [], threading.Lock()
 
-    def current(self) -> Session:
+    def current(self) -> SqliteSession:
         """The running loop's session. Raises `Unavailable` once the backend is closed."""
         forks.notice()
         if self._inherited:
@@ -124,12 +124,12 @@ class Sessions(forks.Forkable):
         for session in sessions:
             session.close()
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> Session:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> SqliteSession:
         with self._lock:
             if self._closed:
                 raise Unavailable(f"The backend of {self._path} was closed.", advice="Open a new one.")
             # A loop that was closed will not come back for its session.
             for other in [other for other in self._by_loop if other.is_closed()]:
                 self._by_loop.pop(other).close()
-            session = self._by_loop[loop] = Session(self._path, loop)
+            session = self._by_loop[loop] = SqliteSession(self._path, loop)
             return session

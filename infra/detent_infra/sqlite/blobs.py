@@ -13,7 +13,7 @@ from detent_state_machine.errors import CorruptRecord, PayloadTooLarge
 
 from detent_infra.ports import MAX_BLOB, Clock
 from detent_infra.sqlite.database import opened, translated
-from detent_infra.sqlite.session import LOCK_LIMIT, Session
+from detent_infra.sqlite.session import LOCK_LIMIT, SqliteSession
 
 LARGE = 1024 * 1024
 """Bytes from which a blob is copied in a thread, on a connection of its own: the event loop has better things to do."""
@@ -24,7 +24,7 @@ _GET = "SELECT data FROM blobs WHERE ref = ?"
 
 
 class SqliteBlobs:
-    def __init__(self, path: Path, session: Callable[[], Session], clock: Clock) -> None:
+    def __init__(self, path: Path, session: Callable[[], SqliteSession], clock: Clock) -> None:
         self._path = path
         self._session = session
         self._clock = clock

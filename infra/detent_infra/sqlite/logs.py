@@ -10,7 +10,7 @@ from detent_state_machine.errors import InputError
 
 from detent_infra.logs.lines import FOLLOW_EVERY, fit, from_json, polled, selects
 from detent_infra.ports import LogLine, LogPage, LogQuery
-from detent_infra.sqlite.session import Session
+from detent_infra.sqlite.session import SqliteSession
 
 _APPEND = "INSERT INTO logs (run_id, time, line) VALUES (?, ?, ?)"
 _READ = "SELECT seq, line FROM logs WHERE {} seq > ? AND time BETWEEN ? AND ? ORDER BY seq LIMIT ?"
@@ -28,7 +28,7 @@ class SqliteLogs:
 
     settles = 0.5
 
-    def __init__(self, session: Callable[[], Session]) -> None:
+    def __init__(self, session: Callable[[], SqliteSession]) -> None:
         self._session = session
 
     async def append(self, lines: Sequence[LogLine]) -> None:

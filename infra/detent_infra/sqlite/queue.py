@@ -22,7 +22,7 @@ from detent_state_machine.errors import InputError
 
 from detent_infra import forks
 from detent_infra.ports import Clock, Received
-from detent_infra.sqlite.session import Session
+from detent_infra.sqlite.session import SqliteSession
 
 MAX_DELAY = 366 * 86_400.0
 """Seconds. SQLite itself has no limit; this one keeps a mistaken unit (milliseconds for seconds) from being obeyed."""
@@ -94,7 +94,7 @@ class SqliteQueue:
 
     def __init__(
         self,
-        session: Callable[[], Session],
+        session: Callable[[], SqliteSession],
         wakes: Wakes,
         clock: Clock,
         *,
@@ -164,7 +164,7 @@ class SqliteQueue:
 
         await self._session().write(run, durable=False)
 
-    async def _take(self, session: Session, limit: int, visibility: float) -> list[Received]:
+    async def _take(self, session: SqliteSession, limit: int, visibility: float) -> list[Received]:
         taken: list[Received] = []
 
         def run(connection: sqlite3.Connection) -> None:
@@ -205,7 +205,9 @@ class SqliteQueue:
         return taken
 
 
-async def _news(session: Session, version: tuple[int, int], woken: asyncio.Event, active: float, until: float) -> bool:
+async def _news(
+    session: SqliteSession, version: tuple[int, int], woken: asyncio.Event, active: float, until: float
+) -> bool:
     """Waits until something may have become visible: woken, a commit of somebody else (True), or the time (False)."""
     loop = asyncio.get_running_loop()
     while (left := until - loop.time()) > 0:
@@ -221,7 +223,7 @@ async def _news(session: Session, version: tuple[int, int], woken: asyncio.Event
     return False
 
 
-def _version(session: Session) -> tuple[int, int]:
+def _version(session: SqliteSession) -> tuple[int, int]:
     """What changes whenever another connection, of any process, has committed."""
     number = int(session.read("PRAGMA data_version")[0][0])
     return session.opened, number  # each connection counts for itself

@@ -90,7 +90,7 @@ class _Connections:
         self.reader.close()
 
 
-class Session:
+class SqliteSession:
     """One event loop's connections to the file, and its batch. Not for another loop; `close` is for any thread.
 
     It lets go of its connections while the process forks, and opens them again when it next needs them.

@@ -13,7 +13,7 @@ from detent_state_machine.records import INDEXED
 from detent_state_machine.writes import Item, Key, Value, Write, holds
 
 from detent_infra.ports import Conflict, Page
-from detent_infra.sqlite.session import Session
+from detent_infra.sqlite.session import SqliteSession
 
 _GET = "SELECT item FROM items WHERE pk = ? AND sk = ?"
 _STORE = """
@@ -39,7 +39,7 @@ _LAST = b""
 
 
 class SqliteTable:
-    def __init__(self, session: Callable[[], Session]) -> None:
+    def __init__(self, session: Callable[[], SqliteSession]) -> None:
         self._session = session
 
     async def get(self, key: Key) -> Item | None:

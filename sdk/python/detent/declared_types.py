@@ -26,7 +26,7 @@ _LOOK_UP: Final = (
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Refusal:
+class TypeRefusal:
     said: str
     advice: str
 
@@ -43,12 +43,12 @@ def proven(annotation: object) -> frozenset[type]:
     return frozenset(NoneType if part is None else cast("type", part) for part in parts)
 
 
-def refusals(annotation: object) -> list[Refusal]:
+def refusals(annotation: object) -> list[TypeRefusal]:
     """The places of the type in which no value would come back as it was, each with the fix."""
     return [] if annotation is UNANNOTATED else list(_refusals(annotation, "$", set()))
 
 
-def _refusals(annotation: object, path: str, met: set[object]) -> Iterator[Refusal]:
+def _refusals(annotation: object, path: str, met: set[object]) -> Iterator[TypeRefusal]:
     told_apart = False
     if get_origin(annotation) is Annotated:
         extras = get_args(annotation)[1:]
@@ -69,14 +69,16 @@ def _refusals(annotation: object, path: str, met: set[object]) -> Iterator[Refus
     origin: object = get_origin(annotation) or annotation
     if origin in _ONCE:
         said = f"{path} is {name_of(annotation)}, which is read as an iterator that can be gone through once."
-        yield Refusal(said, "Annotate it as a list.")
+        yield TypeRefusal(said, "Annotate it as a list.")
     if isinstance(origin, type) and issubclass(origin, SecretStr | SecretBytes | Secret):
-        yield Refusal(f"{path} is {name_of(annotation)}, whose JSON is asterisks: the secret would be lost.", _LOOK_UP)
+        yield TypeRefusal(
+            f"{path} is {name_of(annotation)}, whose JSON is asterisks: the secret would be lost.", _LOOK_UP
+        )
     elif not (isinstance(origin, type) and _is_custom(origin)):
         yield from _in_parts(annotation, origin, path, met)
 
 
-def _in_parts(annotation: object, origin: object, path: str, met: set[object]) -> Iterator[Refusal]:
+def _in_parts(annotation: object, origin: object, path: str, met: set[object]) -> Iterator[TypeRefusal]:
     match shape_of(annotation):
         case Array(items):
             for item in items:
@@ -90,20 +92,20 @@ def _in_parts(annotation: object, origin: object, path: str, met: set[object]) -
             return
 
 
-def _alike(parts: tuple[object, ...], path: str) -> Iterator[Refusal]:
+def _alike(parts: tuple[object, ...], path: str) -> Iterator[TypeRefusal]:
     """Two classes of a union that no JSON tells apart."""
     shaped = [(plain(part), shape_of(plain(part))) for part in parts if not is_typeddict(plain(part))]
     records = [(part, shape) for part, shape in shaped if isinstance(shape, Record)]
     for (one, left), (other, right) in combinations(records, 2):
         if left.fields.keys() == right.fields.keys() and admits(one, other) and admits(other, one):
-            yield Refusal(
+            yield TypeRefusal(
                 f"{path} is {name_of(one)} or {name_of(other)}, and nothing in their JSON tells the two apart.",
                 f'Give each a field of its own, as in `kind: Literal["{name_of(one).lower()}"] = '
                 f'"{name_of(one).lower()}"`.',
             )
 
 
-def _of_record(origin: type, record: Record, path: str, met: set[object]) -> Iterator[Refusal]:
+def _of_record(origin: type, record: Record, path: str, met: set[object]) -> Iterator[TypeRefusal]:
     yield from _of_init_vars(origin, path)
     infos = cast("Mapping[str, FieldInfo]", getattr(origin, "__pydantic_fields__", {}))
     own = cast("Any", getattr(origin, "__pydantic_decorators__", None))
@@ -126,40 +128,40 @@ def _of_record(origin: type, record: Record, path: str, met: set[object]) -> Ite
             yield from _refusals(field.annotation, f"{path}.{name}", met)
 
 
-def _of_names(origin: type, infos: Mapping[str, FieldInfo], record: Record, path: str) -> Iterator[Refusal]:
+def _of_names(origin: type, infos: Mapping[str, FieldInfo], record: Record, path: str) -> Iterator[TypeRefusal]:
     """Fields that are written under a name by which they are not read, or not at all."""
     for name, info in infos.items():
         written = info.serialization_alias or name
         field = record.fields[written]
         if info.exclude is True:
             if field.needed:
-                yield Refusal(
+                yield TypeRefusal(
                     f"{path}.{name} is required and excluded: {name_of(origin)} cannot be read as it is written.",
                     "Give it a default, or do not exclude it.",
                 )
         elif written not in field.read_as and not _has_path(info):
             read = " or ".join(repr(one) for one in field.read_as) or "no name"
-            yield Refusal(
+            yield TypeRefusal(
                 f"{path}.{name} is written as {written!r} and read as {read}: its value would be lost.",
                 "Use one `alias=` for both, or set `populate_by_name=True` on the model.",
             )
     computed = [name for name, field in record.fields.items() if not field.read_as and name not in infos]
     computed = [name for name in computed if not any(info.serialization_alias == name for info in infos.values())]
     if computed and record.extra != "ignore":
-        yield Refusal(
+        yield TypeRefusal(
             f"{path} has the computed field {computed[0]!r} and extra={record.extra!r}: {name_of(origin)} cannot be "
             "read as it is written.",
             'Set extra="ignore", or make the computed field a plain property.',
         )
 
 
-def _of_init_vars(origin: type, path: str) -> Iterator[Refusal]:
+def _of_init_vars(origin: type, path: str) -> Iterator[TypeRefusal]:
     if not dataclasses.is_dataclass(origin):
         return
     kept = {field.name for field in dataclasses.fields(origin)}
     for name, parameter in inspect.signature(origin).parameters.items():
         if name not in kept and parameter.default is inspect.Parameter.empty:
-            yield Refusal(
+            yield TypeRefusal(
                 f"{path}.{name} is an InitVar: it is not kept, and {name_of(origin)} cannot be made without it.",
                 "Make it an ordinary field, or give it a default.",
             )

@@ -32,7 +32,7 @@ class How(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptFacts:
     """Times in milliseconds since the epoch; of one that is under way, the end is its start."""
 
     started: int
@@ -60,7 +60,9 @@ class Facts:
     """Of the blobs that conditions look at, by reference."""
     in_lambda: bool = False
     """Whether it ran there, so that the writes between its bodies took Lambda's time, too."""
-    _past: dict[str, list[Attempt]] = field(default_factory=dict[str, list[Attempt]], init=False, compare=False)
+    _past: dict[str, list[AttemptFacts]] = field(
+        default_factory=dict[str, list[AttemptFacts]], init=False, compare=False
+    )
 
     @cached_property
     def records(self) -> Mapping[str, StepRecord]:
@@ -113,29 +115,29 @@ class Facts:
 
     # ---- attempts ---------------------------------------------------------------------------------------------
 
-    def attempts(self, record: StepRecord) -> list[Attempt]:
+    def attempts(self, record: StepRecord) -> list[AttemptFacts]:
         """In order. Those that fell out of the record's history are taken to have lasted no time."""
         if record.path not in self._past:
             self._past[record.path] = self._attempts(record)
         return self._past[record.path]
 
-    def _attempts(self, record: StepRecord) -> list[Attempt]:
+    def _attempts(self, record: StepRecord) -> list[AttemptFacts]:
         if record.path in self.carried or record.status is StepStatus.SKIPPED:
             return []
         past = [_past_attempt(each) for each in record.history]
         dropped = max(0, record.errors + record.takeovers - len(past))
-        past[:0] = [Attempt(record.started, record.started, How.RETRIED)] * dropped
+        past[:0] = [AttemptFacts(record.started, record.started, How.RETRIED)] * dropped
         match record.status:
             case StepStatus.RETRYING:
                 return past
             case StepStatus.RUNNING:
-                return [*past, Attempt(record.started, record.started, How.UNDER_WAY)]
+                return [*past, AttemptFacts(record.started, record.started, How.UNDER_WAY)]
             case StepStatus.FAILED:
                 past = past[:-1]  # its last attempt is in the history as well
             case _:
                 pass
         error = record.error.type if record.error is not None else ""
-        return [*past, Attempt(record.started, record.ended or record.started, How.ENDED, error)]
+        return [*past, AttemptFacts(record.started, record.ended or record.started, How.ENDED, error)]
 
     # ---- the run's own item -----------------------------------------------------------------------------------
 
@@ -147,7 +149,7 @@ class Facts:
         return {**item, "status": RunStatus.RUNNING.value, "isk": isk}
 
 
-def _past_attempt(past: PastAttempt) -> Attempt:
+def _past_attempt(past: PastAttempt) -> AttemptFacts:
     error, _, message = past.error.partition(": ")
     how = How.LOST if error == "LostLease" else How.RETRIED
-    return Attempt(past.started, past.ended, how, error, message)
+    return AttemptFacts(past.started, past.ended, how, error, message)

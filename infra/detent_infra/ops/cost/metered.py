@@ -13,7 +13,7 @@ from detent_state_machine import keys
 from detent_state_machine.writes import Delete, Item, Key, Put, Update
 
 from detent_infra.ops.cost.metering import Usage, with_key
-from detent_infra.ports import Backend, Conflict, Queue, Received, Table
+from detent_infra.ports import Backend, Conflict, MessageQueue, Received, Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.worker import BATCH
 
@@ -26,7 +26,7 @@ BATCH_GET = 100
 
 
 @dataclass
-class Delivery:
+class MeteredDelivery:
     """One delivery of a message, and the step that it is at.
 
     The engine reads for a step before it writes that step's record or begins its body. So what was read waits, as
@@ -48,19 +48,19 @@ class Parts:
         self.usage: dict[str, Usage] = {RUN: Usage()}
         self.shares: dict[str, float] = {}
         """Of a receive and of a deletion, by message: up to 10 messages that were sent together share them."""
-        self._at: ContextVar[Delivery | None] = ContextVar("delivery", default=None)
+        self._at: ContextVar[MeteredDelivery | None] = ContextVar("delivery", default=None)
 
     def of(self, path: str) -> Usage:
         return self.usage.setdefault(path, Usage())
 
-    def begin(self, delivery: Delivery) -> None:
+    def begin(self, delivery: MeteredDelivery) -> None:
         """What this task and its tasks ask for from now on is asked by this delivery."""
         self._at.set(delivery)
 
-    def end(self, delivery: Delivery) -> None:
+    def end(self, delivery: MeteredDelivery) -> None:
         self.name(delivery.path)
 
-    def name(self, path: str) -> Delivery | None:
+    def name(self, path: str) -> MeteredDelivery | None:
         """The delivery is at this step now."""
         delivery = self._at.get()
         if delivery is not None:
@@ -139,7 +139,7 @@ class MeteredTable(RelayedTable):
 class MeteredQueue:
     """Receives and deletions are metered by whoever delivers: on Lambda they are not the engine's."""
 
-    def __init__(self, queue: Queue, parts: Parts) -> None:
+    def __init__(self, queue: MessageQueue, parts: Parts) -> None:
         self._queue = queue
         self._parts = parts
         self.max_delay = queue.max_delay

@@ -27,8 +27,8 @@ from detent_infra import executor
 from detent_infra.engine import Engine
 from detent_infra.ids import new_id
 from detent_infra.memory import MemoryQueue, memory_backend
-from detent_infra.ops.cost.facts import ERROR_BYTES, Attempt, Facts, How
-from detent_infra.ops.cost.metered import RUN, Delivery, Parts, metered
+from detent_infra.ops.cost.facts import ERROR_BYTES, AttemptFacts, Facts, How
+from detent_infra.ops.cost.metered import RUN, MeteredDelivery, Parts, metered
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.payloads import INLINE_LIMIT
 from detent_infra.ports import Received, Timing
@@ -145,7 +145,7 @@ class _Stage:
         if begins > self._clock():
             await queue.extend(received.receipt, (begins - self._clock()) / 1000 + self._plain.timing.visibility)
             await self._clock.until(begins)
-        delivery = Delivery(path)
+        delivery = MeteredDelivery(path)
         self.parts.begin(delivery)
         share = self.parts.shares.get(received.body, 1.0) if received.count == 1 else 1.0
         usage = self.parts.here
@@ -205,7 +205,7 @@ class _Script:
     def knows(self, workflow: str, step: str) -> bool:  # noqa: ARG002
         return True
 
-    def next_attempt(self, path: str) -> Attempt | None:
+    def next_attempt(self, path: str) -> AttemptFacts | None:
         record = self._facts.records.get(path)
         attempts = self._facts.attempts(record) if record is not None else []
         return attempts[self.tried[path]] if self.tried[path] < len(attempts) else None
@@ -239,7 +239,7 @@ class _Script:
             case _:
                 assert_never(past.how)
 
-    def _end(self, record: StepRecord, past: Attempt) -> executor.Outcome:
+    def _end(self, record: StepRecord, past: AttemptFacts) -> executor.Outcome:
         if record.status is StepStatus.COMPLETED:
             output = record.output or NULL
             text = output.text if output.ref is None else self._facts.texts.get(output.ref, LARGE)
@@ -251,7 +251,7 @@ class _Script:
             raise _Died
         return executor.Failed(replace(record.error, retryable=False))
 
-    def _lasts(self, past: Attempt, record: StepRecord) -> float:
+    def _lasts(self, past: AttemptFacts, record: StepRecord) -> float:
         """Seconds that the body takes. One that was short ends when the records say, and so before or after others."""
         first, lease = self._timing.first_heartbeat, self._timing.lease
         lasted = (past.ended - past.started) / 1000
@@ -270,7 +270,7 @@ class _Script:
                 left = (self._facts.arrived(record) - self._clock.exact) / 1000
                 return min(max(left, 0.0), first - A_MOMENT)
 
-    def _bill(self, past: Attempt, delivery: Delivery) -> None:
+    def _bill(self, past: AttemptFacts, delivery: MeteredDelivery) -> None:
         """Lambda's time. A delivery is billed a millisecond at least."""
         usage, until = self._parts.of(delivery.path), delivery.bodies_until
         least = 1 if until is None else 0
@@ -288,7 +288,7 @@ def _without_limits(definition: Definition) -> Definition:
     return definition.model_copy(update={"steps": steps})
 
 
-def _error_of(past: Attempt, retry_after: float) -> ErrorInfo:
+def _error_of(past: AttemptFacts, retry_after: float) -> ErrorInfo:
     error = ErrorInfo(past.error, past.message, retry_after=retry_after)
     rest = ERROR_BYTES - item_size({"error": error.to_json()})
     return replace(error, trace="x" * max(0, rest))

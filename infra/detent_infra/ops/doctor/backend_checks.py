@@ -20,7 +20,7 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
 from detent_infra.connect import connect, is_there, sqlite_file
-from detent_infra.ops.doctor.findings import Check, failed
+from detent_infra.ops.doctor.findings import Finding, failed
 from detent_infra.ports import Backend, LogQuery
 from detent_infra.sqlite import integrity
 
@@ -34,7 +34,7 @@ PROBE_KEPT = 86_400
 """Seconds after which a probe that could not be taken back expires by itself."""
 
 
-async def check_backend(url: str) -> AsyncIterator[Check]:
+async def check_backend(url: str) -> AsyncIterator[Finding]:
     """The checks of the backend at the URL, each as it is done."""
     file = sqlite_file(url)
     if file is not None and not is_there(file):
@@ -57,45 +57,45 @@ async def check_backend(url: str) -> AsyncIterator[Check]:
         backend.close()
 
 
-def _absent(file: Path) -> Check:
+def _absent(file: Path) -> Finding:
     nearest = next(parent for parent in file.parents if is_there(parent))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        return Check(
+        return Finding(
             "database", "fail", f"{file} does not exist, and {nearest} is not writable.", "Choose another path."
         )
-    return Check("database", "ok", f"{file} does not exist yet; the first run or worker makes it.")
+    return Finding("database", "ok", f"{file} does not exist yet; the first run or worker makes it.")
 
 
-def _file_checks(file: Path) -> Iterator[Check]:
+def _file_checks(file: Path) -> Iterator[Finding]:
     size = sum(part.stat().st_size for part in (file, file.with_name(file.name + "-wal")) if part.exists())
     connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)
     try:
         (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     except sqlite3.Error as error:
-        yield Check("database", "fail", f"{file} cannot be read: {error}.", "Check the file and its owner.")
+        yield Finding("database", "fail", f"{file} cannot be read: {error}.", "Check the file and its owner.")
         return
     finally:
         connection.close()
     if mode == "wal":
-        yield Check("database", "ok", f"{file}, {_size(size)}, write-ahead log")
+        yield Finding("database", "ok", f"{file}, {_size(size)}, write-ahead log")
     else:
-        yield Check("database", "fail", f"{file} has journal mode {mode}.", "Put it on a local disk.")
+        yield Finding("database", "fail", f"{file} has journal mode {mode}.", "Put it on a local disk.")
     yield _integrity(file)
     free = shutil.disk_usage(file.parent).free
     if free < LITTLE_DISK:
-        yield Check("disk", "warn", f"{_size(free)} free", "Free some space: a full disk stops every run.")
+        yield Finding("disk", "warn", f"{_size(free)} free", "Free some space: a full disk stops every run.")
     else:
-        yield Check("disk", "ok", f"{_size(free)} free")
+        yield Finding("disk", "ok", f"{_size(free)} free")
 
 
-def _integrity(file: Path) -> Check:
+def _integrity(file: Path) -> Finding:
     begun = time.monotonic()
     try:
         if integrity.check(file):
-            return Check("integrity", "ok", f"read through in {_since(begun)}, no damage found")
+            return Finding("integrity", "ok", f"read through in {_since(begun)}, no damage found")
     except DetentError as error:
         return failed("integrity", error)
-    return Check(
+    return Finding(
         "integrity",
         "skip",
         f"A file of more than {_size(integrity.READ_THROUGH)} is not read through here: it takes long.",
@@ -104,11 +104,11 @@ def _integrity(file: Path) -> Check:
     )
 
 
-async def _round_trips(backend: Backend) -> AsyncIterator[Check]:
+async def _round_trips(backend: Backend) -> AsyncIterator[Finding]:
     reached = time.monotonic()
     try:
         await backend.table.get(keys.run_key("detent doctor"))
-        yield Check("table", "ok", f"answers in {_since(reached)}")
+        yield Finding("table", "ok", f"answers in {_since(reached)}")
         yield await _write(backend)
     except DetentError as error:
         yield failed("table", error)
@@ -122,7 +122,7 @@ async def _round_trips(backend: Backend) -> AsyncIterator[Check]:
         yield failed("queue", error)
 
 
-async def _write(backend: Backend) -> Check:
+async def _write(backend: Backend) -> Finding:
     """Puts an entry, reads it back, and deletes it."""
     key = keys.data_key("detent doctor", backend.ids())
     begun = time.monotonic()
@@ -132,13 +132,13 @@ async def _write(backend: Backend) -> Check:
     finally:
         await backend.table.write(Delete(key))
     if stored is None or stored.get("probe") != 1:
-        return Check(
+        return Finding(
             "table write", "fail", "What was written was not read back.", "Check the table: is it another one?"
         )
-    return Check("table write", "ok", f"written, read and deleted in {_since(begun)}")
+    return Finding("table write", "ok", f"written, read and deleted in {_since(begun)}")
 
 
-async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Check:
+async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Finding:
     """Reads what cannot be there: that nothing is found shows that reading works."""
     begun = time.monotonic()
     try:
@@ -149,13 +149,13 @@ async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Check:
     except CorruptRecord:
         pass
     except ConfigurationError as error:
-        return Check(port, "warn", error.message, error.advice)
+        return Finding(port, "warn", error.message, error.advice)
     except DetentError as error:
         return failed(port, error)
-    return Check(port, "ok", f"answer in {_since(begun)}")
+    return Finding(port, "ok", f"answer in {_since(begun)}")
 
 
-async def _probe_queue(backend: Backend) -> AsyncIterator[Check]:
+async def _probe_queue(backend: Backend) -> AsyncIterator[Finding]:
     """Sends a message about a run that has ended, which whoever receives it acknowledges, and takes it back.
 
     Workers get a head start, so that a message which is gone shows one that works.
@@ -175,21 +175,21 @@ async def _probe_queue(backend: Backend) -> AsyncIterator[Check]:
         # A function that starts slowly may look for the run later than this; then it has to be there.
         await backend.table.write(Delete(keys.run_key(probe.run_id)))
     if taken:
-        yield Check("queue", "ok", f"sent in {sent}, received and deleted")
-        yield Check(
+        yield Finding("queue", "ok", f"sent in {sent}, received and deleted")
+        yield Finding(
             "worker",
             "warn",
             "No worker took a message while we waited.",
             "Start one: `detent worker`, or `detent dev`.",
         )
     elif others:
-        yield Check("queue", "ok", f"sent in {sent}")
-        yield Check(
+        yield Finding("queue", "ok", f"sent in {sent}")
+        yield Finding(
             "worker", "warn", "Messages are waiting, and no worker took them while we looked.", "Start one, or more."
         )
     else:
-        yield Check("queue", "ok", f"sent in {sent}")
-        yield Check("worker", "ok", "a worker took our message")
+        yield Finding("queue", "ok", f"sent in {sent}")
+        yield Finding("worker", "ok", "a worker took our message")
 
 
 async def _take_back(backend: Backend, body: str) -> tuple[bool, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from detent_infra.aws.resources import Clients
-from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.doctor.findings import Finding
 from detent_infra.ops.doctor.queue_checks import over_account
 from detent_infra.ops.packaging.reading import mapping_at
 from detent_infra.ops.stack.facts import Unread
@@ -15,7 +15,7 @@ WORKER = "MaximumConcurrency"
 """The template's parameter that limits the worker. The limits of the other functions are written out there."""
 
 
-def judge_capacity(clients: Clients, template: Mapping[str, object], given: Mapping[str, str]) -> Iterator[Check]:
+def judge_capacity(clients: Clients, template: Mapping[str, object], given: Mapping[str, str]) -> Iterator[Finding]:
     """What `detent doctor --stack` will find, before the stack is there. Nothing if the account may not be looked at.
 
     `given`: the values of parameters, where they are not the template's defaults.

@@ -11,7 +11,7 @@ Severity = Literal["ok", "warn", "fail", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Finding:
     """A finding. `skip`: the thing could not be read, for the reason given.
 
     Unless all is well, `fix` says what to do, and `command` is what does it, or shows more.
@@ -24,6 +24,6 @@ class Check:
     command: str = ""
 
 
-def failed(name: str, error: DetentError) -> Check:
+def failed(name: str, error: DetentError) -> Finding:
     """The finding that something cannot be done because of the error."""
-    return Check(name, "fail", error.message, error.advice)
+    return Finding(name, "fail", error.message, error.advice)

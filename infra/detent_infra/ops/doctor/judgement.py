@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.doctor.findings import Finding
 from detent_infra.ops.stack.facts import Fact, StackFacts, Unread
 
 T = TypeVar("T")
@@ -18,25 +18,25 @@ REVERT = (
 )
 
 
-def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Check]]) -> Iterator[Check]:
+def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Finding]]) -> Iterator[Finding]:
     """What is judged of the fact; a `fail` if there is no such thing any more, a `skip` if it could not be read."""
     if isinstance(fact, Unread) and fact.gone:
-        yield Check(name, "fail", fact.why, REVERT)
+        yield Finding(name, "fail", fact.why, REVERT)
     elif isinstance(fact, Unread):
-        yield Check(name, "skip", fact.why, fact.fix)
+        yield Finding(name, "skip", fact.why, fact.fix)
     else:
         yield from judged(fact)
 
 
-def skipped(name: str, *needed: Fact[object]) -> Iterator[Check]:
+def skipped(name: str, *needed: Fact[object]) -> Iterator[Finding]:
     """A `skip` for each of the facts that could not be read, once. What is gone is told as a fault by its own check."""
     for fact in dict.fromkeys(each for each in needed if isinstance(each, Unread)):
-        yield Check(name, "skip", fact.why, fact.fix)
+        yield Finding(name, "skip", fact.why, fact.fix)
 
 
-def or_well(name: str, findings: Iterable[Check], said: str) -> Iterator[Check]:
+def or_well(name: str, findings: Iterable[Finding], said: str) -> Iterator[Finding]:
     """The findings; an `ok` if there is none."""
-    yield from list(findings) or [Check(name, "ok", said)]
+    yield from list(findings) or [Finding(name, "ok", said)]
 
 
 def aws(facts: StackFacts, arguments: str) -> str:

@@ -57,7 +57,7 @@ RULE = "TickMinute"
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class StackResource:
     """A resource of the stack."""
 
     logical: str
@@ -107,7 +107,7 @@ class Gone(Exception):
 class Look:
     """One look at each thing. Raises what boto3 raises."""
 
-    def __init__(self, clients: Clients, names: Resources, resources: list[Listed], clock: Clock) -> None:
+    def __init__(self, clients: Clients, names: Resources, resources: list[StackResource], clock: Clock) -> None:
         self._clients = clients
         self._names = names
         self._resources = resources
@@ -336,7 +336,7 @@ class Look:
             "Logs": f"arn:{partition}:logs:{region}:{account}:log-group:{self._names.log_group}:*",
         }
 
-    def _of(self, kind: str) -> list[Listed]:
+    def _of(self, kind: str) -> list[StackResource]:
         return [each for each in self._resources if each.kind == kind and each.physical]
 
     def _peak(

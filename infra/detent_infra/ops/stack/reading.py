@@ -16,7 +16,7 @@ from detent_infra.clock import wall_clock
 from detent_infra.connect import connect, parse_aws
 from detent_infra.engine.definitions import Definitions
 from detent_infra.ops.stack.facts import Fact, MappingFacts, StackFacts, StepTimeout, Unread
-from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, Listed, Look, attempt
+from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, Look, StackResource, attempt
 from detent_infra.ops.stack.permissions import NEEDED
 from detent_infra.ports import Clock
 
@@ -144,10 +144,10 @@ def _trigger_source(mappings: Fact[tuple[MappingFacts, ...]]) -> str | None:
     return next((each.source for each in mappings if each.function == "QueueTrigger" and ":sqs:" in each.source), None)
 
 
-def _resources(stack: str, clients: Clients) -> list[Listed]:
+def _resources(stack: str, clients: Clients) -> list[StackResource]:
     pages = clients.cloudformation.get_paginator("list_stack_resources").paginate(StackName=stack)
     return [
-        Listed(each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", ""))
+        StackResource(each["LogicalResourceId"], each["ResourceType"], each.get("PhysicalResourceId", ""))
         for page in pages
         for each in page["StackResourceSummaries"]
         if not each.get("ResourceStatus", "").startswith("DELETE_COMPLETE")

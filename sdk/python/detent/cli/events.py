@@ -63,7 +63,7 @@ class Feed:
         return True
 
 
-class Watched:
+class FeedExecutor:
     """An executor that tells the feed what it does."""
 
     def __init__(self, inner: Executor, feed: Feed) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from detent_infra.ops.doctor.findings import Check
+from detent_infra.ops.doctor.findings import Finding
 
 from detent.cli.output import clean, console, one_line, write_json
 
@@ -14,14 +14,14 @@ _MARGIN, _LEAST = 20, 20
 """Columns before what is said, and that it has however narrow the terminal is."""
 
 
-class Report:
+class FindingsReport:
     """Collects findings, and tells each at once unless they are wanted as JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._found: list[Check] = []
+        self._found: list[Finding] = []
 
-    def add(self, check: Check) -> None:
+    def add(self, check: Finding) -> None:
         self._found.append(check)
         if not self._as_json:
             _print(check)
@@ -34,7 +34,7 @@ class Report:
         return 2 if failed else 0
 
 
-def _print(check: Check) -> None:
+def _print(check: Finding) -> None:
     from rich.text import Text
 
     out, style = console(), _STYLES[check.verdict]

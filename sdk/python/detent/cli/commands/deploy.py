@@ -17,7 +17,7 @@ import typer
 from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ids import new_id
-from detent_infra.ops.deployer import Change, ChangeSet, Deployer, Event
+from detent_infra.ops.deployer import ChangeSet, Deployer, ResourceChange, StackEvent
 from detent_infra.ops.doctor.capacity import judge_capacity
 from detent_infra.ops.loss import judge_changes, judge_runs, lost, told
 from detent_infra.ops.packaging import LOCK, MB, build, read_project, read_target, write_lock
@@ -63,11 +63,11 @@ def deploy(
     Shows what will change, and asks. Needs `detent[deploy]`, and no other tool.
     """
 
-    _deploy(Options(app), Wanted(stack, region, parameter or [], yes=yes, strand=strand), as_json=json)
+    _deploy(Options(app), DeployOptions(stack, region, parameter or [], yes=yes, strand=strand), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DeployOptions:
     """The command's options as given. `strand`: deploy although live runs are left behind by it."""
 
     stack: str | None = None
@@ -78,7 +78,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Destination:
     """Where to. `url` is the backend's."""
 
     stack: str
@@ -92,7 +92,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Deployment:
     """What is to be deployed, found out before anything is made."""
 
     app: App
@@ -105,7 +105,7 @@ class Plan:
     """Parameters that the template has."""
 
 
-def _deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
+def _deploy(options: Options, wanted: DeployOptions, *, as_json: bool) -> None:
     """Deploys the project in the current directory.
 
     Raises `WrongState` if that would leave live runs behind, `ConfigurationError` for whatever is not set up or
@@ -149,7 +149,7 @@ def _deploy(options: Options, wanted: Wanted, *, as_json: bool) -> None:
 # ---- before ---------------------------------------------------------------------------------------------------
 
 
-def _plan(options: Options, wanted: Wanted, root: Path) -> Plan:
+def _plan(options: Options, wanted: DeployOptions, root: Path) -> Deployment:
     app = load_app(options)
     name = app_name(options)
     assert name is not None, "load_app found it"
@@ -165,10 +165,10 @@ def _plan(options: Options, wanted: Wanted, root: Path) -> Plan:
         raise InputError(
             f"{TEMPLATE} has no parameter {', '.join(unknown)}.", advice=f"It has {', '.join(sorted(declared))}."
         )
-    return Plan(app, name.value, root, config, parameters, declared)
+    return Deployment(app, name.value, root, config, parameters, declared)
 
 
-def _place(wanted: Wanted, config: SamConfig) -> Place:
+def _place(wanted: DeployOptions, config: SamConfig) -> Destination:
     given = wanted.stack or config.stack
     if given is None:
         raise ConfigurationError(
@@ -176,10 +176,10 @@ def _place(wanted: Wanted, config: SamConfig) -> Place:
             advice="Pass --stack NAME, or write stack_name under [default.global.parameters] in samconfig.toml.",
         )
     stack, region, endpoint = parse_aws(given if "://" in given else f"aws://{given}")
-    return Place(stack, wanted.region or region or config.region, endpoint)
+    return Destination(stack, wanted.region or region or config.region, endpoint)
 
 
-def _look_ahead(plan: Plan, place: Place, wanted: Wanted) -> str:
+def _look_ahead(plan: Deployment, place: Destination, wanted: DeployOptions) -> str:
     async def look() -> Outlook:
         with closing(connect(place.url)) as backend:
             return await outlook(Lifecycle(backend), plan.app.definitions())
@@ -194,7 +194,7 @@ def _prepared(
     progress: Progress,
     deployer: Deployer,
     clients: Clients,
-    plan: Plan,
+    plan: Deployment,
     stack: str,
     *,
     kept: Sequence[str],
@@ -243,13 +243,15 @@ def _uploaded(deployer: Deployer, root: Path, bucket: str, stack: str, label: st
     return sent
 
 
-def _counted(changes: Sequence[Change]) -> str:
+def _counted(changes: Sequence[ResourceChange]) -> str:
     words = {"Add": "added", "Modify": "modified", "Remove": "removed", "Import": "imported"}
     counts = {action: sum(1 for each in changes if each.action == action) for action in words}
     return ", ".join(f"{count} {words[action]}" for action, count in counts.items() if count)
 
 
-def _agreed(progress: Progress, deployer: Deployer, change_set: ChangeSet, place: Place, wanted: Wanted) -> None:
+def _agreed(
+    progress: Progress, deployer: Deployer, change_set: ChangeSet, place: Destination, wanted: DeployOptions
+) -> None:
     """Shows the change, and asks. Raises `WrongState` if it loses what holds runs, `InputError` if the answer is no."""
     gone = lost(change_set)
     for each in change_set.changes:
@@ -287,7 +289,7 @@ def _executed(progress: Progress, deployer: Deployer, change_set: ChangeSet) -> 
         phase.told = f"{len(began)} resources"
 
 
-def _show(progress: Progress, event: Event, began: dict[str, float]) -> None:
+def _show(progress: Progress, event: StackEvent, began: dict[str, float]) -> None:
     now = time.monotonic()
     if event.kind == "AWS::CloudFormation::Stack":
         return
@@ -311,8 +313,8 @@ async def _register(url: str, app: App) -> Outlook:
 
 def _tell(
     progress: Progress,
-    plan: Plan,
-    place: Place,
+    plan: Deployment,
+    place: Destination,
     change_set: ChangeSet | None,
     outputs: Mapping[str, str],
     left: Outlook,

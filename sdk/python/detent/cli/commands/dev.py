@@ -27,7 +27,7 @@ from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent
 from detent.app import App
-from detent.cli.events import Feed, Watched, watch_runs
+from detent.cli.events import Feed, FeedExecutor, watch_runs
 from detent.cli.options import AppName, Concurrency, Grace, Url
 from detent.cli.output import clean, console, one_line
 from detent.cli.project import Options, app_name, load_app, must_be_shared
@@ -126,7 +126,7 @@ async def _serve(app: App, options: Options, before: Snapshot, parent: int, conc
     changed.add_done_callback(lambda _: stop.event.set())
     watching = asyncio.create_task(watch_runs(client, feed, every))
     try:
-        await work(app, Watched(app.executor, feed), stop.event, concurrency=concurrency, grace=grace)
+        await work(app, FeedExecutor(app.executor, feed), stop.event, concurrency=concurrency, grace=grace)
     finally:
         watching.cancel()
         changed.cancel()

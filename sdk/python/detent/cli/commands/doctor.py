@@ -11,10 +11,10 @@ from typing import Annotated
 import typer
 from detent_infra.connect import shown
 from detent_infra.ops.doctor.backend_checks import check_backend
-from detent_infra.ops.doctor.findings import Check, failed
+from detent_infra.ops.doctor.findings import Finding, failed
 from detent_state_machine.errors import DetentError
 
-from detent.cli.findings import Report
+from detent.cli.findings import FindingsReport
 from detent.cli.options import AppName, AsJson, Url
 from detent.cli.project import Options, app_name, find_app, place
 
@@ -48,14 +48,14 @@ def _examine(options: Options, *, as_json: bool) -> int:
 
 
 async def _examine_app(options: Options, *, as_json: bool) -> int:
-    report = Report(as_json=as_json)
+    report = FindingsReport(as_json=as_json)
     async for check in _checks(options):
         report.add(check)
     return report.close()
 
 
-async def _checks(options: Options) -> AsyncIterator[Check]:
-    yield Check(
+async def _checks(options: Options) -> AsyncIterator[Finding]:
+    yield Finding(
         "detent", "ok", f"detent {version('detent')} on Python {platform.python_version()}, {platform.system()}"
     )
     for check in _app_checks(options):
@@ -63,16 +63,16 @@ async def _checks(options: Options) -> AsyncIterator[Check]:
     try:
         chosen = place(options)
     except DetentError:
-        yield Check(
+        yield Finding(
             "backend", "fail", "Which one is meant is not known without the app.", "Fix the app, or pass --url."
         )
         return
-    yield Check("url", "ok", f"{shown(chosen.value)} (from {chosen.source})")
+    yield Finding("url", "ok", f"{shown(chosen.value)} (from {chosen.source})")
     async for check in check_backend(chosen.value):
         yield check
 
 
-def _app_checks(options: Options) -> Iterator[Check]:
+def _app_checks(options: Options) -> Iterator[Finding]:
     try:
         chosen = app_name(options)
         app = find_app(options)
@@ -80,20 +80,20 @@ def _app_checks(options: Options) -> Iterator[Check]:
         yield failed("app", error)
         return
     if chosen is None or app is None:
-        yield Check(
+        yield Finding(
             "app", "warn", "No app is named.", "Pass --app module:attribute, or set DETENT_APP, to check it as well."
         )
         return
-    yield Check("app", "ok", f"{chosen.value} (from {chosen.source}), named {app.name!r}")
+    yield Finding("app", "ok", f"{chosen.value} (from {chosen.source}), named {app.name!r}")
     if not app.workflows:
-        yield Check("workflows", "fail", "The app declares none.", "Import the modules that declare them beside it.")
+        yield Finding("workflows", "fail", "The app declares none.", "Import the modules that declare them beside it.")
     for name, workflow in app.workflows.items():
         try:
             definition = workflow.definition
         except DetentError as error:
             yield failed("workflows", error)
         else:
-            yield Check("workflows", "ok", f"{name}: {len(definition.steps)} steps, version {definition.version}")
+            yield Finding("workflows", "ok", f"{name}: {len(definition.steps)} steps, version {definition.version}")
 
 
 def _examine_stack(stack: str, *, as_json: bool) -> int:
@@ -104,7 +104,7 @@ def _examine_stack(stack: str, *, as_json: bool) -> int:
     from detent_infra.ops.doctor.stack_checks import judge
     from detent_infra.ops.stack.reading import read_stack_at
 
-    report = Report(as_json=as_json)
+    report = FindingsReport(as_json=as_json)
     for check in judge(read_stack_at(stack if "://" in stack else f"aws://{stack}")):
         report.add(check)
     return report.close()

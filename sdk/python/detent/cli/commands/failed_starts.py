@@ -82,7 +82,7 @@ class _Record(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailedStart:
     """A failed start. `key` is that of each try of it: if one got as far as a run, it is that run."""
 
     id: str
@@ -99,7 +99,7 @@ class Failed:
 class Told:
     """What is said of one. `error`: why it was not started."""
 
-    failed: Failed
+    failed: FailedStart
     run_id: str | None = None
     error: str | None = None
 
@@ -181,18 +181,18 @@ async def _take(source: Source, limit: int) -> AsyncGenerator[Arrived, None]:
             yield one
 
 
-def _read(message: SourceMessage) -> Failed:
+def _read(message: SourceMessage) -> FailedStart:
     try:
         record = _Record.model_validate_json(message.body)
     except ValidationError:
-        return Failed(message.queue_id, message.sent, "This is no record of Lambda's.", None, None)
+        return FailedStart(message.queue_id, message.sent, "This is no record of Lambda's.", None, None)
     try:
         event = _Event.model_validate(record.event)
     except ValidationError:
-        return Failed(message.queue_id, message.sent, record.why, None, None)
+        return FailedStart(message.queue_id, message.sent, record.why, None, None)
     # As the start function does, so that a try that got as far as the table is gone on with.
     key = event.key or f"invocation-{record.request.id or message.queue_id}"
-    return Failed(message.queue_id, message.sent, record.why, event, key)
+    return FailedStart(message.queue_id, message.sent, record.why, event, key)
 
 
 def _tell(told: Sequence[Told], *, as_json: bool) -> None:

@@ -78,12 +78,12 @@ def logs(
     With --json, one JSON object per line.
     """
 
-    wanted = Wanted(run, workflow, step, level, filter, since, until, children, limit, timeout)
+    wanted = LogOptions(run, workflow, step, level, filter, since, until, children, limit, timeout)
     show_logs(Options(app, url), wanted, follow=follow, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LogOptions:
     """Which lines, as written on the command line."""
 
     run: str | None
@@ -98,7 +98,7 @@ class Wanted:
     timeout: int | None
 
 
-def show_logs(options: Options, wanted: Wanted, *, follow: bool, as_json: bool) -> None:
+def show_logs(options: Options, wanted: LogOptions, *, follow: bool, as_json: bool) -> None:
     if wanted.run is not None and wanted.workflow is not None:
         raise InputError("A run has one workflow: --workflow does not go with RUN.", advice="Leave one of them out.")
     if wanted.run is None and wanted.children:
@@ -167,7 +167,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-async def _show(options: Options, wanted: Wanted, query: LogQuery, *, follow: bool, as_json: bool) -> None:
+async def _show(options: Options, wanted: LogOptions, query: LogQuery, *, follow: bool, as_json: bool) -> None:
     out, err = console(), console(stderr=True)
     async with opened(options) as client:
         runs = [] if wanted.run is None else await _runs(client, await run_id_of(client, wanted.run), wanted.children)
@@ -241,7 +241,7 @@ async def _runs(client: Client, run_id: str, children: bool) -> list[RunRecord]:
     return await LogReader(client.lifecycle).family(run_id) if children else [await client.lifecycle.get(run_id)]
 
 
-async def _check_names(client: Client, wanted: Wanted, runs: Sequence[RunRecord]) -> None:
+async def _check_names(client: Client, wanted: LogOptions, runs: Sequence[RunRecord]) -> None:
     """A wrong name is told, not shown as an empty log."""
     if wanted.workflow is not None:
         await client.lifecycle.definitions.newest(wanted.workflow)
@@ -261,7 +261,7 @@ def _say_cut(err: Console, shown: int, last: int | None) -> None:
     )
 
 
-def _say_none(err: Console, wanted: Wanted, runs: Sequence[RunRecord], *, follow: bool) -> None:
+def _say_none(err: Console, wanted: LogOptions, runs: Sequence[RunRecord], *, follow: bool) -> None:
     narrowed = (wanted.pattern, wanted.since, wanted.until, wanted.step, wanted.level, wanted.workflow)
     why = "matches" if any(narrowed) else "was written"
     when = "" if runs or wanted.since else " in the last 10 minutes; look further back with --since"

@@ -59,12 +59,12 @@ def package(
             )
         _lock(python_version, upgrade=upgrade, as_json=json)
     else:
-        wanted = Wanted(out or "build/lambda", python_version, architecture, bytecode, compile_with)
+        wanted = PackageOptions(out or "build/lambda", python_version, architecture, bytecode, compile_with)
         _package(Options(app), wanted, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PackageOptions:
     """The command's options as given; None leaves it to template.yaml."""
 
     out: str
@@ -74,7 +74,7 @@ class Wanted:
     compiler: str | None
 
 
-def _package(options: Options, wanted: Wanted, *, as_json: bool) -> None:
+def _package(options: Options, wanted: PackageOptions, *, as_json: bool) -> None:
     """Makes the folder. Raises `ConfigurationError`, `InputError`, and then leaves everything as it was."""
     root = Path.cwd()
     project = read_project(root)

@@ -45,11 +45,11 @@ def run(
     With --follow, the exit code is 1 if the run fails or is cancelled.
     """
 
-    start(Options(app, url), Request(workflow, input, key, metadata or []), follow=follow, here=here, as_json=json)
+    start(Options(app, url), RunOptions(workflow, input, key, metadata or []), follow=follow, here=here, as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunOptions:
     """What to start, as written on the command line."""
 
     workflow: str
@@ -58,7 +58,7 @@ class Request:
     metadata: Sequence[str]
 
 
-def start(options: Options, request: Request, *, follow: bool, here: bool, as_json: bool) -> None:
+def start(options: Options, request: RunOptions, *, follow: bool, here: bool, as_json: bool) -> None:
     """Starts a run and prints its id, or follows it to its end. Raises `RunError` if it ends without a result."""
     text = None if request.input is None else arguments.json_text(request.input)
     metadata = arguments.metadata(request.metadata)
@@ -83,7 +83,7 @@ def start(options: Options, request: Request, *, follow: bool, here: bool, as_js
     asyncio.run(work())
 
 
-async def _start_by_name(client: Client, request: Request, text: str | None, metadata: dict[str, str]) -> str:
+async def _start_by_name(client: Client, request: RunOptions, text: str | None, metadata: dict[str, str]) -> str:
     """Starts the newest registered workflow of the name."""
     definition = await client.lifecycle.definitions.newest(request.workflow)
     if text is None and definition.takes_input:

@@ -53,7 +53,7 @@ def show(run: Run, app: AppName = None, url: Url = None, json: AsJson = False) -
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class RunDetails:
     """A run with all that belongs to it; payloads as JSON texts."""
 
     run: RunRecord
@@ -73,7 +73,7 @@ def show_run(options: Options, given: str, *, as_json: bool) -> None:
         _print(report, options)
 
 
-async def _read(options: Options, given: str, *, outputs: bool) -> Report:
+async def _read(options: Options, given: str, *, outputs: bool) -> RunDetails:
     async with opened(options) as client:
         lifecycle = client.lifecycle
         run = await lifecycle.get(await run_id_of(client, given))
@@ -85,13 +85,13 @@ async def _read(options: Options, given: str, *, outputs: bool) -> Report:
             if record is not None and (text := await lifecycle.output(record.output)) is not None:
                 texts[path] = text
         output = await lifecycle.result(run.run_id) if run.status is RunStatus.COMPLETED else None
-        return Report(run, steps, handlers, await lifecycle.output(run.input) or "null", output, texts)
+        return RunDetails(run, steps, handlers, await lifecycle.output(run.input) or "null", output, texts)
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------------
 
 
-def _json(report: Report) -> dict[str, object]:
+def _json(report: RunDetails) -> dict[str, object]:
     run = report.run
     return {
         **run_json(run),
@@ -130,7 +130,7 @@ def _error_json(error: ErrorInfo | None) -> dict[str, object] | None:
 # ---- for people -----------------------------------------------------------------------------------------------
 
 
-def _print(report: Report, options: Options) -> None:
+def _print(report: RunDetails, options: Options) -> None:
     out = console()
     out.width = min(out.width, MAX_WIDTH)
     now = int(time.time() * 1000)
@@ -144,7 +144,7 @@ def _print(report: Report, options: Options) -> None:
     _print_next(out, report.run, options)
 
 
-def _print_head(out: Console, report: Report, now: int) -> None:
+def _print_head(out: Console, report: RunDetails, now: int) -> None:
     from rich.text import Text
 
     run = report.run

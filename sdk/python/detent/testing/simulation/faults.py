@@ -18,7 +18,7 @@ from typing import Never, TypeAlias, TypeVar
 
 from detent_infra.engine.patience import PAUSES
 from detent_infra.memory import MemoryQueue
-from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, Queue, Received, Table
+from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, MessageQueue, Received, Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.sources.embedded import EmbeddedSource
 from detent_state_machine.errors import CorruptRecord, Unavailable
@@ -354,6 +354,6 @@ def message_in(body: str) -> Message | None:
         return None
 
 
-def _visible(queue: Queue) -> VisibleQueue:
+def _visible(queue: MessageQueue) -> VisibleQueue:
     assert isinstance(queue, VisibleQueue), "a simulation runs on its own memory backend"
     return queue

@@ -15,7 +15,7 @@ TICK = 0.002
 """Seconds by which two readings of a clock of whole milliseconds may be off."""
 
 
-class Watched:
+class ObservedExecutor:
     """An executor that tells the invariants of each body, and runs none on a dead machine."""
 
     def __init__(

@@ -32,7 +32,7 @@ from detent.testing.harness import WorkerCrashed, on_the_spot
 from detent.testing.simulation.faults import MAX_CALLS, Gate, Machine, Plan, RandomPlan, Rates, VisibleQueue
 from detent.testing.simulation.invariants import MAX_SKEW, Invariants, ObservedTable, Violation, records_of
 from detent.testing.simulation.invocations import Invocations
-from detent.testing.simulation.watched import Watched
+from detent.testing.simulation.watched import ObservedExecutor
 
 _T = TypeVar("_T")
 
@@ -311,7 +311,7 @@ class Simulation:
     def engine_on(self, machine: Machine) -> Engine:
         """The engine of the deployed code on a machine."""
         app = self.apps[self._deployed]
-        executor = Watched(app.executor.with_sync(on_the_spot), machine, self.invariants, self.report)
+        executor = ObservedExecutor(app.executor.with_sync(on_the_spot), machine, self.invariants, self.report)
         return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
     async def _life(self, worker: Worker | Invocations, stop: asyncio.Event) -> None:
