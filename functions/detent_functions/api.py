@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 
+from detent_infra.runs.as_json import error_json, run_json
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.records import RunRecord
 from pydantic import JsonValue
@@ -64,17 +65,10 @@ def _json(status: HTTPStatus, value: JsonValue) -> Reply:
 
 
 def _shown(run: RunRecord) -> JsonValue:
-    """The run as clients see it: no trace of an error, and times in milliseconds since the epoch."""
-    error = run.error
+    """The run as clients see it, without the trace of its error."""
     return {
-        "run_id": run.run_id,
-        "workflow": run.workflow,
-        "version": run.version,
-        "status": run.status.value,
-        "created": run.created,
-        "ended": run.ended,
-        "key": run.key,
-        "metadata": dict(run.metadata),
+        **run_json(run),
+        "retry_of": run.retry_of,
         "failed_step": run.failed_step,
-        "error": None if error is None else {"type": error.type, "message": error.message},
+        "error": error_json(run.error, trace=False),
     }

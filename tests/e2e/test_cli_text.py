@@ -9,7 +9,8 @@ import pytest
 from detent.cli import arguments
 from detent.cli.events import LINES_PER_SECOND, Feed
 from detent.cli.follow import on_the_way, worth_showing
-from detent.cli.output import age, clean, duration, iso, shortened
+from detent.cli.output import age, clean, duration, shortened
+from detent_infra.runs.as_json import iso
 from detent_state_machine.errors import InputError
 from detent_state_machine.records import NULL, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus

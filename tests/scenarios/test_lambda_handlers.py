@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -20,6 +21,7 @@ from detent_functions.runtime import runtime
 from detent_functions.settings import from_environment
 from detent_infra.ports import Table
 from detent_infra.relay import RelayedTable, TableCall
+from detent_infra.runs.as_json import run_json
 from detent_infra.runs.lifecycle import Lifecycle, NewRun
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.messages import Drive, encode
@@ -286,6 +288,16 @@ def test_one_key_is_one_run_and_refuses_another_input(stack: Deployed) -> None:
     assert (status, problem["error"]) == (409, "KeyConflict")
     run = stack.http("GET", f"/runs/{first[1]['run_id']}")[1]
     assert (run["key"], run["metadata"]) == ("A-17", {"tenant": "t1"})
+
+
+def test_a_run_over_http_is_what_json_shows_of_it_everywhere(stack: Deployed) -> None:
+    run_id = stack.start()
+    assert stack.poll(worker.handler) == {"batchItemFailures": []}
+    here = runtime()
+    record = here.run(Lifecycle(here.backend).get(run_id))
+    run = stack.http("GET", f"/runs/{run_id}")[1]
+    assert run == {**run_json(record), "retry_of": None, "failed_step": None, "error": None}
+    assert datetime.fromisoformat(str(run["created"])) <= datetime.fromisoformat(str(run["ended"])) <= datetime.now(UTC)
 
 
 def test_a_body_may_come_in_base64(stack: Deployed) -> None:

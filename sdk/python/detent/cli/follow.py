@@ -14,6 +14,7 @@ from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
+from detent_infra.runs.as_json import iso
 from detent_infra.runs.lifecycle import in_order
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import RunError
@@ -21,7 +22,7 @@ from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.changes import Changes, StepChange, stopped
-from detent.cli.output import console, duration, iso, mark, name, one_line, symbol, write_json, write_line
+from detent.cli.output import console, duration, mark, name, one_line, symbol, write_json, write_line
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
 

@@ -160,16 +160,3 @@ def local_time(milliseconds: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 def clock_time(milliseconds: int) -> str:
     """Time of day with milliseconds."""
     return f"{local_time(milliseconds, '%H:%M:%S')}.{milliseconds % 1000:03}"
-
-
-def iso(time: int | datetime | None) -> str | None:
-    """ISO 8601 in UTC with milliseconds, as `--json` shows times. A number is in milliseconds since the epoch."""
-    if time is None:
-        return None
-    moment = datetime.fromtimestamp(time / 1000, UTC) if isinstance(time, int) else time
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def seconds(milliseconds: int | None) -> float | None:
-    """As `--json` shows durations."""
-    return None if milliseconds is None else milliseconds / 1000

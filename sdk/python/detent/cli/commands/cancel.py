@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from detent_infra.runs.as_json import run_json
 from detent_state_machine.records import RunRecord
 
-from detent.cli.commands.runs import run_json
 from detent.cli.options import AppName, AsJson, Run, Url
 from detent.cli.output import write_json, write_line
 from detent.cli.project import Options, opened, run_id_of

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 from detent_infra.ports import DeadLetter
+from detent_infra.runs.as_json import iso
 from detent_state_machine.envelopes import texts
 
 from detent.app import App
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import age, console, iso, name, one_line, write_json, write_line
+from detent.cli.output import age, console, name, one_line, write_json, write_line
 from detent.cli.project import Options, find_app
 from detent.cli.queues import must_listen, source_of
 

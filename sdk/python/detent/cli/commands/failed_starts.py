@@ -16,13 +16,14 @@ from typing import Annotated
 import typer
 from detent_infra.connect import parse_aws, shown
 from detent_infra.ports import Arrived, Source
+from detent_infra.runs.as_json import iso
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_state_machine.envelopes import SourceMessage
 from detent_state_machine.errors import ConfigurationError, DetentError, InputError
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import age, console, iso, name, one_line, write_json
+from detent.cli.output import age, console, name, one_line, write_json
 from detent.cli.project import Options, opened, place
 
 HIDDEN = 120.0

@@ -15,6 +15,7 @@ import typer
 from detent_infra.logs.lines import known_level, level_name
 from detent_infra.logs.reader import LogReader
 from detent_infra.ports import LogLine, LogPage, LogQuery
+from detent_infra.runs.as_json import iso
 from detent_state_machine import filter_pattern
 from detent_state_machine.errors import InputError, Unavailable, UnknownStep
 from detent_state_machine.records import RunRecord
@@ -22,7 +23,7 @@ from detent_state_machine.suggest import did_you_mean
 
 from detent.cli import arguments
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import clock_time, console, indented, iso, local_time, name, write_json
+from detent.cli.output import clock_time, console, indented, local_time, name, write_json
 from detent.cli.project import Options, opened, run_id_of
 from detent.client import Client
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
+from detent_infra.runs.as_json import run_json
 from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
 from detent.cli.options import AppName, AsJson, Metadata, Url
-from detent.cli.output import age, console, duration, iso, mark, name, seconds, symbol, write_json
+from detent.cli.output import age, console, duration, mark, name, symbol, write_json
 from detent.cli.project import Options, must_be_whole, opened
 
 MORE = 5
@@ -65,21 +66,6 @@ def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
             console(stderr=True).print(more, style="bright_black", soft_wrap=True)
     else:
         _print_none(options, wanted)
-
-
-def run_json(run: RunRecord) -> dict[str, object]:
-    """A run as `--json` lists it."""
-    return {
-        "run_id": run.run_id,
-        "workflow": run.workflow,
-        "version": run.version,
-        "status": run.status.value,
-        "created": iso(run.created),
-        "ended": iso(run.ended),
-        "duration": seconds(None if run.ended is None else run.ended - run.created),
-        "key": run.key,
-        "metadata": dict(run.metadata),
-    }
 
 
 async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]:

@@ -9,12 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detent_infra.runs.as_json import error_json, run_json, step_json
 from detent_infra.runs.lifecycle import in_order
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli import waterfall
-from detent.cli.commands.runs import run_json
 from detent.cli.follow import on_the_way
 from detent.cli.options import AppName, AsJson, Run, Url
 from detent.cli.output import (
@@ -24,12 +24,10 @@ from detent.cli.output import (
     console,
     duration,
     indented,
-    iso,
     local_time,
     mark,
     name,
     one_line,
-    seconds,
     shortened,
     symbol,
     write_json,
@@ -99,32 +97,9 @@ def _json(report: RunDetails) -> dict[str, object]:
         "input": json.loads(report.input),
         "output": None if report.output is None else json.loads(report.output),
         "failed_step": run.failed_step,
-        "error": _error_json(run.error),
-        "steps": [_step_json(path, record, report.outputs.get(path)) for path, record in report.steps],
+        "error": error_json(run.error, trace=True),
+        "steps": [step_json(path, record, report.outputs.get(path)) for path, record in report.steps],
     }
-
-
-def _step_json(path: str, record: StepRecord | None, output: str | None) -> dict[str, object]:
-    """A step that has not started has null everywhere but in `step`."""
-    return {
-        "step": path,
-        "status": None if record is None else record.status.value,
-        "attempt": None if record is None else record.attempt,
-        "started": None if record is None else iso(record.started),
-        "ended": None if record is None else iso(record.ended),
-        "duration": None if record is None or record.ended is None else seconds(record.ended - record.started),
-        "due": None if record is None or record.status is not StepStatus.RETRYING else iso(record.due),
-        "output": None if output is None else json.loads(output),
-        "error": None if record is None else _error_json(record.error),
-        "past_attempts": [
-            {"started": iso(past.started), "ended": iso(past.ended), "error": past.error}
-            for past in (() if record is None else record.history)
-        ],
-    }
-
-
-def _error_json(error: ErrorInfo | None) -> dict[str, object] | None:
-    return None if error is None else {"type": error.type, "message": error.message, "trace": error.trace}
 
 
 # ---- for people -----------------------------------------------------------------------------------------------
