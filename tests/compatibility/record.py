@@ -24,8 +24,9 @@ from detent.testing import WorkerCrashed
 from detent.testing.harness import PlannedErrors, on_the_spot
 from detent_infra.engine import Engine, Origin, Telling
 from detent_infra.memory import memory_backend
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
+from detent_infra.runs.start import NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.messages import Drive, encode
 

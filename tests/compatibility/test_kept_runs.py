@@ -14,8 +14,8 @@ from detent import KeyConflict, RunCancelled, RunFailed
 from detent.testing import Harness
 from detent_infra.ops.stranding import Outlook, outlook
 from detent_infra.ports import Timing
-from detent_infra.runs.lifecycle import NewRun
 from detent_infra.runs.reaper import reap
+from detent_infra.runs.start import NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import Definition
 from detent_state_machine.graph import graph_of

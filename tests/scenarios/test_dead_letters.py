@@ -14,7 +14,8 @@ from detent import (
 from detent.testing import Harness
 from detent_infra.engine import Engine
 from detent_infra.memory import memory_backend
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_infra.worker import Worker
 from detent_state_machine.messages import Drive, encode
 

@@ -22,7 +22,8 @@ from detent_functions.settings import from_environment
 from detent_infra.ports import Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.runs.as_json import run_json
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.messages import Drive, encode
 

@@ -12,7 +12,8 @@ import pytest
 from detent_functions import dead_letters, queue_trigger, tick, worker
 from detent_functions.batches import SqsEvent
 from detent_functions.runtime import runtime
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode

@@ -15,7 +15,8 @@ import pytest
 from detent import App, Client, Context, Delete, Failure, NonRetryable, Put, Queue, RunStatus, Update
 from detent_infra.aws import Resources
 from detent_infra.engine import Engine
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_state_machine.messages import Drive, encode
 
 from tests.support.aws_stack import REGION, Call, answering, named_stack, recorded_calls

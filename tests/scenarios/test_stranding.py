@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from detent import App, Failure, Retry
 from detent.testing import Harness
 from detent_infra.ops.stranding import Outlook, missing_steps, outlook
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_state_machine.definition import Definition
 from detent_state_machine.keys import SHARDS
 

@@ -23,7 +23,7 @@ from detent import (
 )
 from detent.testing import Harness
 from detent_infra.ports import Backend
-from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.start import NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine import keys
 from detent_state_machine.errors import CorruptRecord, DetentError, PayloadTooLarge

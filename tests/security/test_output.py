@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pytest
 from detent_infra.connect import connect, shown
 from detent_infra.ports import Backend, LogLine
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_infra.sqlite import sqlite_backend
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import ConfigurationError

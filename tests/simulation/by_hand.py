@@ -15,7 +15,8 @@ from detent.testing import WorkerCrashed
 from detent.testing.simulation.faults import Call, Fault, Machine, message_in
 from detent.testing.simulation.world import Simulation
 from detent_infra.ports import Received, Timing
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 from detent_state_machine.errors import Unavailable
 from detent_state_machine.graph import START
 from detent_state_machine.keys import data_key

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from detent import Retry
 from detent.testing.simulation.world import Simulation
-from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.start import NewRun
 from detent_state_machine.status import Delivery
 
 from tests.simulation.workloads import FOREVER, Drawn, Workload

@@ -15,7 +15,7 @@ from detent.testing.simulation.faults import Fault, FixedPlan, Plan, RandomPlan,
 from detent.testing.simulation.invariants import Violation
 from detent.testing.simulation.shrinking import MAX_SECONDS, fewer_faults
 from detent.testing.simulation.world import Simulation
-from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.start import NewRun
 from detent_state_machine.keys import RUN, data_key, step_key
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery

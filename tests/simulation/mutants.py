@@ -282,9 +282,9 @@ MUTANTS = (
     ),
     Mutant(
         "a start of a run that exists sends its message again",
-        "infra/detent_infra/runs/lifecycle.py",
-        "        await self._send([start])",
-        "        await self._send([start] if start.fresh else [])",
+        "infra/detent_infra/runs/start.py",
+        "    await send(backend, [start])",
+        "    await send(backend, [start] if start.fresh else [])",
         (
             "h11_a_start_that_was_stored_but_not_sent_is_sent_by_the_next_try",
             "h11_a_second_start_with_one_key_sends_what_the_first_one_could_not",

@@ -12,7 +12,7 @@ import pytest
 from detent import Retry, RunStatus
 from detent.testing.simulation.faults import Fault
 from detent_infra.ports import Timing
-from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.start import NewRun
 from detent_state_machine.messages import Start, encode
 from detent_state_machine.status import Delivery
 

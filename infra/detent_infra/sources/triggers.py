@@ -25,7 +25,8 @@ from detent_state_machine.triggers import RunRequest, Trigger, request_of
 
 from detent_infra.ports import Arrived, Source
 from detent_infra.redelivery import HIDDEN, leave
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.start import NewRun
 
 log = logging.getLogger("detent")
 

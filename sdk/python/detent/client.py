@@ -12,7 +12,9 @@ from typing import Any, Generic, TypeVar, cast, overload
 from detent_infra.connect import connect
 from detent_infra.logs.reader import LogReader
 from detent_infra.ports import Backend, LogQuery
-from detent_infra.runs.lifecycle import Lifecycle, NewRun, in_order
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.read import in_order
+from detent_infra.runs.start import NewRun
 from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
 from detent_state_machine.durations import Seconds

@@ -19,7 +19,8 @@ from detent_infra.logs.reader import BEFORE
 from detent_infra.ops.cost.facts import Facts
 from detent_infra.pages import pages
 from detent_infra.ports import Blobs, LogQuery, Logs
-from detent_infra.runs.lifecycle import Lifecycle, unknown_run
+from detent_infra.runs.lifecycle import Lifecycle
+from detent_infra.runs.read import unknown_run
 
 LOG_PAGES = 10
 """Pages of a log that are looked at. A longer log is counted as if it ended there."""

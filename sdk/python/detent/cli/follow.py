@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from detent_infra.runs.as_json import iso
-from detent_infra.runs.lifecycle import in_order
+from detent_infra.runs.read import in_order
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import RunError
 from detent_state_machine.records import RunRecord, StepRecord

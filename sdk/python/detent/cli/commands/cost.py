@@ -14,7 +14,7 @@ from detent_infra.ops.cost.metered import RUN
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.ops.cost.prices import MILLION, US_EAST_1, Architecture, Cost, cost_of
 from detent_infra.ops.cost.reading import read_facts
-from detent_infra.runs.lifecycle import in_order
+from detent_infra.runs.read import in_order
 from detent_state_machine.errors import InputError, UnknownRun
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus

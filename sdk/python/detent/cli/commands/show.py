@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detent_infra.runs.as_json import error_json, run_json, step_json
-from detent_infra.runs.lifecycle import in_order
+from detent_infra.runs.read import in_order
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from detent_infra.runs.lifecycle import NewRun
+from detent_infra.runs.start import NewRun
 from detent_state_machine.status import RunStatus
 
 from detent.app import App

@@ -15,8 +15,9 @@ from detent_infra.engine import Engine
 from detent_infra.ids import keyed_id
 from detent_infra.memory import MemoryBlobs, MemoryLogs, Store, memory_backend
 from detent_infra.ports import Timing
-from detent_infra.runs.lifecycle import Lifecycle, NewRun
+from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
+from detent_infra.runs.start import NewRun
 from detent_infra.sources.embedded import EmbeddedSource
 from detent_infra.virtual_time import VirtualLoop
 from detent_infra.worker import Worker
