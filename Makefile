@@ -24,7 +24,7 @@ DURABLE_TESTING_VERSION := 1.4.0
 DURABLE := .venv-durable/.durable-$(DURABLE_SDK_VERSION)-$(DURABLE_TESTING_VERSION)
 SOURCES := sdk/python state_machine infra functions tests examples $(patsubst %/__main__.py,%,$(wildcard bench/__main__.py))
 
-.PHONY: help demo report package lock test check lint types imports template ministack sam localstack durable kills bench bench-cost simulate mutants clean
+.PHONY: help demo report package lock docs stand-in test check lint types imports template ministack sam localstack durable kills bench bench-cost simulate mutants clean
 .SUFFIXES:
 .NOTPARALLEL:
 
@@ -78,6 +78,26 @@ ministack: $(DEV) ## The AWS stand-in that tests talk to over the wire, in a vir
 	@$(MAKE) --no-print-directory $(MINISTACK) || { \
 		echo "ministack could not be installed: the tests that need a server are skipped (and fail where CI is set)"; \
 		exit $(if $(filter ministack,$(MAKECMDGOALS)),1,0); }
+
+stand-in: ## Start a stand-in for AWS on this machine: eval "$$(make --silent stand-in)" points commands to it
+	@$(MAKE) --no-print-directory $(RUNTIME) $(MINISTACK) >&2
+	@BIND_HOST=127.0.0.1 GATEWAY_PORT=4566 LAMBDA_EXECUTOR=local \
+		nohup .venv-ministack/bin/ministack > .venv-ministack/ministack.log 2>&1 & \
+		$(PY) -c "$$STAND_IN_ANSWERS" || { echo "no answer: see .venv-ministack/ministack.log" >&2; exit 1; }; \
+		echo "export AWS_ENDPOINT_URL=http://127.0.0.1:4566 AWS_DEFAULT_REGION=us-east-1" \
+		"AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test STAND_IN=$$!"
+
+define STAND_IN_ANSWERS
+import socket, sys, time
+for _ in range(600):
+    try:
+        socket.create_connection(("127.0.0.1", 4566), 1).close()
+        sys.exit(0)
+    except OSError:
+        time.sleep(0.1)
+sys.exit(1)
+endef
+export STAND_IN_ANSWERS
 
 sam: $(DEV) ## The SAM CLI, in a virtual environment of its own
 	@$(MAKE) --no-print-directory $(SAM) || { \

@@ -19,6 +19,8 @@ FORMAT = 1
 MAX_HISTORY = 10
 """Attempts kept on a step record. Older ones are dropped, so that no item grows with its retries."""
 MAX_MESSAGE = 1_000
+NEW_ERRORS, MAX_NEW_ERROR, MAX_OLDER_ERROR = 3, 600, 120
+"""How many of the kept attempts count as new, and the characters kept of the error of a new and of an older one."""
 MAX_TRACE = 4_000
 
 INDEXED = ("ipk", "isk", "workflow", "version", "status", "created", "ended", "metadata", "key")
@@ -205,7 +207,9 @@ def payload_attributes(name: str, payload: Payload) -> dict[str, Value]:
 
 
 def history_json(history: tuple[PastAttempt, ...]) -> str:
-    rows = [[past.started, past.ended, _cut(past.error, 200)] for past in history[-MAX_HISTORY:]]
+    kept = history[-MAX_HISTORY:]
+    limits = [MAX_OLDER_ERROR] * (len(kept) - NEW_ERRORS) + [MAX_NEW_ERROR] * min(len(kept), NEW_ERRORS)
+    rows = [[past.started, past.ended, _cut(past.error, limit)] for past, limit in zip(kept, limits, strict=True)]
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -46,7 +46,7 @@ def test_dev_says_which_queue_starts_which_workflow_and_how_to_send_to_it(projec
     with project.background("dev") as dev:
         dev.says("Listening to queue inbox, which starts orders: `detent send inbox JSON`.")
         project.call("send", "inbox", ORDER)
-        dev.says("orders run completed")
+        dev.says("run completed")
 
 
 def test_what_was_refused_is_shown_with_its_reason_and_can_be_moved_back(project: Project) -> None:

@@ -37,12 +37,12 @@ def test_durations_are_said_in_the_unit_that_fits(milliseconds: int, said: str) 
 
 def test_ages_are_said_in_one_unit() -> None:
     assert [age(seconds * 1000) for seconds in (-5, 59, 60, 7199, 86_399, 864_000)] == [
-        "0s",
-        "59s",
-        "1m",
-        "1h",
-        "23h",
-        "10d",
+        "0 s",
+        "59 s",
+        "1 min",
+        "1 h",
+        "23 h",
+        "10 d",
     ]
 
 

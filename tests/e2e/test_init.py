@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from platform import machine
 from typing import Any
 
 import pytest
@@ -221,3 +222,14 @@ def test_the_template_alone_can_be_had_again(project: Path, monkeypatch: pytest.
     assert everything(project) == before
     monkeypatch.chdir(project.parent)
     called(capsys, "init", "--template").refused("No app is named")
+
+
+def test_a_project_for_this_machine_has_its_python_and_its_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(capsys, "init", "refunds", "--for-this-machine").code == 0
+    template = (tmp_path / "refunds/template.yaml").read_text()
+    assert set(re.findall(r"Runtime: (\S+)", template)) == {f"python{sys.version_info[0]}.{sys.version_info[1]}"}
+    processor = {"aarch64": "arm64", "arm64": "arm64"}.get(machine().lower(), "x86_64")
+    assert set(re.findall(r"Architectures: \[(\w+)\]", template)) == {processor}

@@ -115,12 +115,12 @@ def of_runs(printed: list[str]) -> list[LogLine]:
 def test_the_log_of_a_run_reads_as_a_story(stack: Deployed, capsys: pytest.CaptureFixture[str]) -> None:
     lines = of_runs(drive(stack, capsys, input=1))
     assert [
-        (line.path, line.attempt, line.level, re.sub(r"\d+(\.\d)? m?s", "a while", line.message)) for line in lines
+        (line.path, line.attempt, line.level, re.sub(r"\d+(\.\d+)? m?s", "a while", line.message)) for line in lines
     ] == [
         ("", 0, "INFO", "run started"),
         ("speak", 1, "INFO", "by the context"),
         ("speak", 1, "WARN", "by logging"),
-        ("speak", 1, "WARN", "attempt 1 failed, next in a while: ConnectionError: no line"),
+        ("speak", 1, "WARN", "attempt 1 failed, again in a while: ConnectionError: no line"),
         ("speak", 2, "INFO", "attempt 2 began"),
         ("speak", 2, "INFO", "by the context"),
         ("speak", 2, "WARN", "by logging"),

@@ -13,7 +13,8 @@ from detent_state_machine.records import ErrorInfo, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.writes import Update
 
-from detent_infra.engine.session import Session, spoken
+from detent_infra.durations import duration
+from detent_infra.engine.session import Session
 from detent_infra.ports import Conflict
 
 
@@ -149,7 +150,7 @@ class Propagation:
         # A refusal says that it has ended already: by this very write, repeated, or by a cancel or failure before.
         with contextlib.suppress(Conflict):
             await session.backend.table.write(write)
-            took = session.backend.clock() - session.run.created
+            took = int(str(write.set["ended"])) - session.run.created
             status = str(write.set["status"]).lower()
             level = "INFO" if status == "completed" else "ERROR"
-            session.tell(level, f"run_{status}", f"run {status} in {spoken(took)}", duration_ms=took)
+            session.tell(level, f"run_{status}", f"run {status} in {duration(took)}", duration_ms=took)

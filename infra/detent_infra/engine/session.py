@@ -45,6 +45,8 @@ class Telling:
     at_once: Callable[[LogLine], None] | None = None
     """Takes each line when it is written, from any thread, where that costs nothing. None: `Logs.append` takes them
     together, with each heartbeat and when the delivery is done."""
+    watch: Callable[[LogLine], None] | None = None
+    """Is shown every line as it is written, from any thread, those below `level` too."""
 
 
 @dataclass
@@ -124,15 +126,16 @@ class Session:
     def add(self, line: LogLine) -> None:
         """Takes a line, from any thread, and says where it comes from."""
         from_here = self.telling.origin
-        self._take(
-            replace(
-                line,
-                workflow=self.run.workflow,
-                worker=from_here.worker,
-                request_id=from_here.request_id,
-                trace_id=from_here.trace_id,
-            )
+        complete = replace(
+            line,
+            workflow=self.run.workflow,
+            worker=from_here.worker,
+            request_id=from_here.request_id,
+            trace_id=from_here.trace_id,
         )
+        if self.telling.watch is not None:
+            self.telling.watch(complete)
+        self._take(complete)
 
     def _take(self, line: LogLine) -> None:
         take = self.telling.at_once
@@ -147,12 +150,17 @@ class Session:
         self, level: str, what: str, message: str, path: str = "", attempt: int = 0, **fields: str | int | float
     ) -> None:
         """A line of the engine's own. `what` is its name in queries, `fields` what can be counted or averaged."""
-        if rank(level) < rank(self.telling.level):
+        watch, wanted = self.telling.watch, rank(level) >= rank(self.telling.level)
+        if watch is None and not wanted:
             return
         run, origin, now = self.run, self.telling.origin, self.backend.clock()
         more = json.dumps(fields) if fields else "{}"
         here = (run.workflow, origin.worker, origin.request_id, origin.trace_id)
-        self._take(LogLine(now, level, message, run.run_id, path, attempt, more, *here, what))
+        line = LogLine(now, level, message, run.run_id, path, attempt, more, *here, what)
+        if watch is not None:
+            watch(line)
+        if wanted:
+            self._take(line)
 
     def tell_error(
         self, level: str, what: str, message: str, path: str, attempt: int, error: ErrorInfo, **fields: int
@@ -174,8 +182,3 @@ class Session:
             await self.backend.logs.append(lines)
         except DetentError as error:
             log.warning("%d log lines of run %s are lost: %s", len(lines), self.run_id, error)
-
-
-def spoken(milliseconds: int) -> str:
-    """A duration as the log says it."""
-    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"

@@ -20,11 +20,12 @@ from detent_state_machine.writes import Item, Update, Write
 from pydantic import JsonValue
 
 from detent_infra import payloads
+from detent_infra.durations import duration
 from detent_infra.engine import body
 from detent_infra.engine.body import LeaseLost, RunOver
 from detent_infra.engine.patience import insist
 from detent_infra.engine.propagate import later, send
-from detent_infra.engine.session import Session, spoken
+from detent_infra.engine.session import Session
 from detent_infra.executor import Attempt, Completed, Control, Executor, Failed, Failure
 from detent_infra.ports import Backend, Conflict
 
@@ -309,7 +310,7 @@ class Steps:
                 return self._too_late(session, me, attempt)
             item = conflict.item
         took = ended - started
-        said = f"completed in {spoken(took)}"
+        said = f"completed in {duration(took)}"
         session.tell("INFO", "step_completed", said, me.path, attempt, duration_ms=took)
         return self._committed(session, me, item)
 
@@ -344,7 +345,7 @@ class Steps:
             item = conflict.item
         took = ended - started
         if isinstance(verdict, retry.Again):
-            said = f"attempt {attempt} failed, next in {verdict.delay:.1f} s"
+            said = f"attempt {attempt} failed, again in {duration(due - ended)}"
             session.tell_error("WARN", "step_retrying", said, me.path, attempt, error, duration_ms=took)
             await send(session, [me.path], delay=verdict.delay)
             return HandedOver()

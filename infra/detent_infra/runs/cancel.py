@@ -10,8 +10,8 @@ from detent_state_machine.errors import DetentError, WrongState
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
 
+from detent_infra.durations import duration
 from detent_infra.engine.definitions import Definitions
-from detent_infra.engine.session import spoken
 from detent_infra.ports import Backend, Conflict, LogLine
 
 log = logging.getLogger("detent")
@@ -38,7 +38,7 @@ async def _tell(backend: Backend, run: RunRecord, now: int) -> None:
     line = LogLine(
         now,
         "INFO",
-        f"run cancelled after {spoken(took)}",
+        f"run cancelled after {duration(took)}",
         run.run_id,
         fields=json.dumps({"duration_ms": took}),
         workflow=run.workflow,

@@ -11,8 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from detent_infra.connect import connect
-from detent_infra.engine import Engine
-from detent_infra.executor import Executor
+from detent_infra.engine import Engine, Telling
 from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
 from detent_infra.sources.triggers import Subscription
@@ -175,7 +174,7 @@ class App:
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: Seconds = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
-        await work_with(self, self.executor, stop, concurrency=concurrency, grace=grace)
+        await work_with(self, telling(), stop, concurrency=concurrency, grace=grace)
 
     async def _work_until_signal(self, concurrency: int, grace: Seconds) -> None:
         stop = asyncio.Event()
@@ -193,10 +192,10 @@ class App:
         return declared.body if declared else None
 
 
-async def work_with(app: App, executor: Executor, stop: asyncio.Event, *, concurrency: int, grace: Seconds) -> None:
-    """`App.work`, with this executor around the app's own."""
+async def work_with(app: App, telling: Telling, stop: asyncio.Event, *, concurrency: int, grace: Seconds) -> None:
+    """`App.work`, writing lines so."""
     concurrency, grace = whole("run_worker", "concurrency", concurrency), seconds("run_worker", "grace", grace)
-    engine = Engine(app.backend, executor, telling=telling())
+    engine = Engine(app.backend, app.executor, telling=telling)
     worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
     with forward_standard_logging():
         await worker.run(stop)

@@ -79,7 +79,7 @@ class StepInfo:
     due: datetime | None = None
     """When the next attempt begins, while the step is RETRYING."""
     error: ErrorInfo | None = None
-    """The newest error, also of a step that completed after it."""
+    """The newest error; None once the step has completed."""
     failed_attempts: tuple[FailedAttempt, ...] = ()
     """The newest ten of them, in order."""
     commits: int = 0

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import typer
 from detent_state_machine.errors import DetentError, RunError
 
-from detent.cli.output import ReaderGone, one_line
+from detent.cli.output import ReaderGone, indented, one_line
 
 __all__ = ["main"]
 
@@ -53,13 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except RunError as error:
-        return _say(str(error), RUN_FAILED)
+        return _say(indented(str(error)), RUN_FAILED)  # what a step raised keeps its lines
     except DetentError as error:
-        return _say(str(error), WRONG)
+        return _say(one_line(str(error)), WRONG)
     except Exception as error:
         if not isinstance(error, _UsageError):
             raise
-        return _say(f"{error.format_message().rstrip('.')}. Try `{_asked(error)} --help`.", WRONG)
+        return _say(one_line(f"{error.format_message().rstrip('.')}. Try `{_asked(error)} --help`."), WRONG)
     return result if isinstance(result, int) else 0
 
 
@@ -71,7 +71,7 @@ def _commands_in(given: Sequence[str]) -> list[str]:
 def _say(message: str, code: int) -> int:
     with contextlib.suppress(BrokenPipeError):
         _flush()
-        print(f"detent: {one_line(message)}", file=sys.stderr, flush=True)
+        print(f"detent: {message}", file=sys.stderr, flush=True)
     return code
 
 

@@ -1,20 +1,19 @@
-"""What `detent dev` shows: steps as they run, what they log, and runs as they start and end."""
+"""What `detent dev` shows: the lines of `run --follow` for every run, and between them what steps log."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any
 
-from detent_infra.executor import Attempt, Completed, Executor, Failed, Outcome
 from detent_infra.ports import LogLine
-from detent_state_machine.definition import Definition
 from detent_state_machine.errors import Unavailable
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli.commands.logs import STYLES, fields_of
+from detent.cli.follow import attempt_text, ended_text, started_text
 from detent.cli.output import duration, local_time, mark, name, one_line, symbol
 from detent.client import Client
 
@@ -22,14 +21,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LONG_STEP = 1.0
-"""Seconds after which a step is shown as running; a shorter one is only shown when it ends."""
+"""Seconds after which a step is said to have begun; a shorter one is only shown when it ends."""
 LINES_PER_SECOND = 50
 """More than anybody reads. What is beyond is counted."""
 WATCHED_RUNS = 100
+SHORT_ID = 6
+"""Characters of a run's id in front of its lines, from its end. The line that it started has all of it."""
 
 
 class Feed:
-    """Prints events one below the other, at most `LINES_PER_SECOND`."""
+    """Prints events one below the other, at most `LINES_PER_SECOND`. A line is never cut."""
 
     def __init__(self, out: Console) -> None:
         self.out = out
@@ -37,19 +38,19 @@ class Feed:
         self._printed = 0
         self._dropped = 0
 
-    def event(self, status: str, run_id: str, what: str, more: str = "", style: str | None = None) -> None:
-        """A line with the mark of the status, what it happened to, and more about it."""
+    def event(self, status: str, run_id: str, what: str, more: str = "", style: str = "", at: int = 0) -> None:
+        """A line with the mark of the status, what it happened to, and more about it. `at` is when; 0: now."""
         from rich.text import Text
 
         now = int(time.time() * 1000)
         if not self._admit(now // 1000):
             return
         shown = mark(status)
-        id = name(run_id if self.out.width >= 90 else run_id[-6:])
-        text = Text.assemble((f"{local_time(now, '%H:%M:%S')} {id} ", "bright_black"))
+        head = f"{local_time(at or now, '%H:%M:%S')} {name(run_id[-SHORT_ID:])}".rstrip()
+        text = Text.assemble((f"{head} ", "bright_black"))
         text.append(f"{symbol(shown, self.out)} ", shown.style).append(name(what))
-        text.append(f" {one_line(more)}" if more else "", "bright_black" if style is None else style)
-        self.out.print(text, no_wrap=True, overflow="ellipsis", crop=True)
+        text.append(f" {one_line(more)}" if more else "", style)
+        self.out.print(text, soft_wrap=True)
 
     def _admit(self, second: int) -> bool:
         if second != self._second:
@@ -63,83 +64,93 @@ class Feed:
         return True
 
 
-class FeedExecutor:
-    """An executor that tells the feed what it does."""
+class RunWatch:
+    """Tells the feed of every line of the log as it is written, and of runs that others work on."""
 
-    def __init__(self, inner: Executor, feed: Feed) -> None:
-        self._inner = inner
+    def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._loop = asyncio.get_running_loop()
+        self._begun: dict[tuple[str, str], asyncio.TimerHandle] = {}
+        self._told: dict[tuple[str, RunStatus], None] = {}
 
-    def definitions(self) -> Mapping[str, Definition]:
-        return self._inner.definitions()
+    def line(self, line: LogLine) -> None:
+        """From any thread: synchronous bodies log from threads of their own."""
+        self._loop.call_soon_threadsafe(self._take, line)
 
-    def knows(self, workflow: str, step: str) -> bool:
-        return self._inner.knows(workflow, step)
+    async def runs(self, client: Client, every: float) -> None:
+        """Looks for runs that start and end, each `every` seconds, until it is cancelled."""
+        known: dict[str, RunStatus] | None = None
+        while True:
+            try:
+                found = await client.lifecycle.list(limit=WATCHED_RUNS)
+            except Unavailable as error:
+                self._feed.event(StepStatus.RETRYING, "", "the backend does not answer", str(error))
+            else:
+                for run in reversed(found) if known is not None else ():
+                    if (known or {}).get(run.run_id) is not run.status:
+                        self._tell_run(run)
+                known = {run.run_id: run.status for run in found}
+            await asyncio.sleep(every)
 
-    async def execute(self, attempt: Attempt) -> Outcome:
-        what = f"{attempt.workflow}/{attempt.path}"
-        nth = f"attempt {attempt.number}" if attempt.number > 1 else ""
-        attempt.control.log = self._listen(attempt.control.log, what)
-        started = time.monotonic()
-        long = asyncio.get_running_loop().call_later(
-            LONG_STEP, self._feed.event, StepStatus.RUNNING, attempt.run_id, what, f"running {nth}".rstrip()
-        )
-        try:
-            outcome = await self._inner.execute(attempt)
-        except asyncio.CancelledError:
-            self._feed.event(StepStatus.CANCELLED, attempt.run_id, what, "stopped")
-            raise
-        finally:
-            long.cancel()
-        took = duration(int((time.monotonic() - started) * 1000))
-        match outcome:
-            case Completed():
-                self._feed.event(StepStatus.COMPLETED, attempt.run_id, what, f"{took} {nth}".rstrip())
-            case Failed(error):
-                of = f"attempt {attempt.number} of {attempt.step.retry.attempts}"
-                self._feed.event(
-                    StepStatus.FAILED, attempt.run_id, what, f"{took} {of}: {error.type}: {error.message}", "red"
-                )
-            case _:
-                assert_never(outcome)
-        return outcome
+    def _tell_run(self, run: RunRecord) -> None:
+        if run.ended is not None:
+            said = ended_text(run.status, run.ended - run.created)
+        else:
+            said = "run fails: its handlers run" if run.status is RunStatus.FAILING else started_text(run)
+        self._run_event(run.run_id, run.status, said, run.ended or 0)
 
-    def _listen(self, log: Callable[[LogLine], None], what: str) -> Callable[[LogLine], None]:
-        loop = asyncio.get_running_loop()
+    def _run_event(self, run_id: str, status: RunStatus, said: str, at: int) -> None:
+        """Once, whether the log says so first or the list of runs."""
+        if (run_id, status) in self._told:
+            return
+        self._told[run_id, status] = None
+        if len(self._told) > 10 * WATCHED_RUNS:
+            del self._told[next(iter(self._told))]
+        self._feed.event(status, run_id, said, at=at)
 
-        def listen(line: LogLine) -> None:
-            log(line)
+    def _take(self, line: LogLine) -> None:
+        if not line.engine:
             fields = "".join(f" {field}={value}" for field, value in fields_of(line).items())
             style = STYLES.get(line.level.upper(), "")
-            # Synchronous bodies log from threads of their own.
-            loop.call_soon_threadsafe(self._feed.event, "", line.run_id, what, f"{line.message}{fields}", style)
-
-        return listen
-
-
-async def watch_runs(client: Client, feed: Feed, every: float) -> None:
-    """Tells the feed of runs that start and end, looking each `every` seconds. Runs until it is cancelled."""
-    known: dict[str, RunStatus] | None = None
-    while True:
-        try:
-            runs = await client.lifecycle.list(limit=WATCHED_RUNS)
-        except Unavailable as error:
-            feed.event(StepStatus.RETRYING, "", "the backend does not answer", str(error))
+            self._feed.event("", line.run_id, line.path, f"{line.message}{fields}", style, line.time)
+        elif line.path:
+            self._step(line)
         else:
-            for run in reversed(runs) if known is not None else ():
-                before = (known or {}).get(run.run_id)
-                if before is not run.status:
-                    _tell(feed, run, new=before is None)
-            known = {run.run_id: run.status for run in runs}
-        await asyncio.sleep(every)
+            self._run(line)
 
+    def _run(self, line: LogLine) -> None:
+        match line.engine:
+            case "run_started":
+                said = f"run {line.run_id} of {line.workflow} started{line.message.removeprefix('run started')}"
+                self._run_event(line.run_id, RunStatus.RUNNING, said, line.time)
+            case "run_failing":
+                self._run_event(line.run_id, RunStatus.FAILING, line.message, line.time)
+            case "run_completed":
+                self._run_event(line.run_id, RunStatus.COMPLETED, line.message, line.time)
+            case "run_failed":
+                self._run_event(line.run_id, RunStatus.FAILED, line.message, line.time)
+            case _:
+                self._feed.event("", line.run_id, line.message, at=line.time)
 
-def _tell(feed: Feed, run: RunRecord, *, new: bool) -> None:
-    what = f"{run.workflow} run"
-    if run.ended is not None:
-        took = duration(run.ended - run.created)
-        feed.event(run.status, run.run_id, what, f"{run.status.lower()} in {took}", mark(run.status).style)
-    elif new:
-        feed.event(run.status, run.run_id, what, "started", "")
-    else:
-        feed.event(run.status, run.run_id, what, run.status.lower(), mark(run.status).style)
+    def _step(self, line: LogLine) -> None:
+        step, nth = (line.run_id, line.path), attempt_text(line.attempt)
+        if (begun := self._begun.pop(step, None)) is not None:
+            begun.cancel()
+        match line.engine:
+            case "step_started":
+                self._begun[step] = self._loop.call_later(
+                    LONG_STEP, self._feed.event, StepStatus.RUNNING, line.run_id, line.path, f"began{nth}"
+                )
+                return
+            case "step_completed":
+                took: Any = json.loads(line.fields).get("duration_ms", 0)
+                status, said = StepStatus.COMPLETED, f"{duration(int(took))}{nth}"
+            case "step_skipped":
+                status, said = StepStatus.SKIPPED, line.message
+            case "step_cancelled":
+                status, said = StepStatus.CANCELLED, line.message
+            case "step_failed":
+                status, said = StepStatus.FAILED, f"failed{nth}: {line.message.partition(': ')[2]}"
+            case _:
+                status, said = StepStatus.RETRYING, line.message
+        self._feed.event(status, line.run_id, line.path, said, at=line.time)

@@ -11,6 +11,7 @@ import json
 import shlex
 import time
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
@@ -25,6 +26,7 @@ from detent.changes import Changes, StepChange, stopped
 from detent.cli.output import console, duration, mark, name, one_line, symbol, write_json, write_line
 from detent.cli.project import Options
 from detent.client import FOLLOW_EVERY, Client
+from detent.info import moment
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -141,9 +143,22 @@ def _no_worker(url: str, options: Options) -> str:
     )
 
 
+def started_text(run: RunRecord) -> str:
+    again = "" if run.retry_of is None else f", a retry of {run.retry_of}"
+    return f"run {run.run_id} of {run.workflow} started{again}"
+
+
+def ended_text(status: RunStatus, took: int) -> str:
+    return f"run {status.lower()} in {duration(took)}"
+
+
+def attempt_text(attempt: int) -> str:
+    return f", attempt {attempt}" if attempt > 1 else ""
+
+
 def change_text(change: StepChange) -> str:
     """What is said behind the step's name."""
-    attempt = f", attempt {change.attempt}" if change.attempt > 1 else ""
+    attempt = attempt_text(change.attempt)
     match change.status:
         case StepStatus.COMPLETED:
             return "earlier" if change.took is None else f"{duration(change.took)}{attempt}"
@@ -179,11 +194,20 @@ class Lines:
 
     def update(self, run: RunRecord, rows: Rows) -> None:
         if not self._begun:
-            self._err.print(f"run {run.run_id}", soft_wrap=True)
+            self._say(moment(run.created), RunStatus.RUNNING, name(started_text(run)))
             self._begun = True
         for change in self._changes.of(run, rows):
-            head = f"{change.time.astimezone():%H:%M:%S} {symbol(mark(change.status), self._err)}"
-            self._err.print(f"{head} {name(change.path)} {change_text(change)}", soft_wrap=True)
+            self._say(change.time, change.status, f"{name(change.path)} {change_text(change)}")
+        if run.ended is not None:
+            self._say(moment(run.ended), run.status, ended_text(run.status, run.ended - run.created))
+
+    def _say(self, time: datetime, status: str, said: str) -> None:
+        from rich.text import Text
+
+        shown = mark(status)
+        line = Text.assemble((f"{time.astimezone():%H:%M:%S} ", "bright_black"))
+        line.append(f"{symbol(shown, self._err)} ", shown.style).append(said)
+        self._err.print(line, soft_wrap=True)
 
     def no_worker(self, url: str) -> None:
         self._err.print(_no_worker(url, self._options), style="yellow", soft_wrap=True)
@@ -216,16 +240,15 @@ class JsonLines(Lines):
             write_json(changed, lines=True)
 
 
-class Live:
-    """The steps in place, with what each is doing."""
+class Live(Lines):
+    """The same lines, and under them, while the run lives, the steps at work and the next to come."""
 
     def __init__(self, err: Console, options: Options) -> None:
         from rich.live import Live as RichLive
 
-        self._err = err
-        self._options = options
+        super().__init__(err, options)
         self._hint = ""
-        self._live = RichLive(console=err, auto_refresh=False, vertical_overflow="crop")
+        self._live = RichLive(console=err, auto_refresh=False, vertical_overflow="crop", transient=True)
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -239,6 +262,9 @@ class Live:
     def update(self, run: RunRecord, rows: Rows) -> None:
         if _moving(rows):
             self._hint = ""
+        if not run.status.live:
+            self._live.update(self._picture(run, rows))  # nothing is left to draw under the last lines
+        super().update(run, rows)
         self._live.update(self._picture(run, rows), refresh=True)
 
     def no_worker(self, url: str) -> None:
@@ -248,22 +274,21 @@ class Live:
         from rich.console import Group
         from rich.text import Text
 
+        if not run.status.live:
+            return Group()
         err, now = self._err, int(time.time() * 1000)
+        ahead = [(path, record) for path, record in rows if record is None or not record.status.terminal]
         shown = mark(run.status)
-        done = sum(record is not None and record.status.terminal for _, record in rows)
-        of = sum(record is not None for _, record in rows) if not run.status.live else len(rows)
-        took = duration((run.ended or now) - run.created)
         head = Text.assemble(
             (f"{symbol(shown, err)} {run.status.lower()}", shown.style),
-            f" {name(run.workflow)} {done}/{of} {took} ",
-            (run.run_id, "bright_black"),
+            f" {name(run.workflow)} {len(rows) - len(ahead)}/{len(rows)} {duration(now - run.created)}",
         )
         parts: list[RenderableType] = [head]
         room = max(3, err.height - 5 - (3 if self._hint else 0))
-        for path, record in worth_showing(rows, room):
+        for path, record in worth_showing(ahead, room):
             parts.append(self._row(path, record, now))
-        if len(rows) > room:
-            parts.append(Text(f"  … {len(rows) - room} more steps", "bright_black"))
+        if len(ahead) > room:
+            parts.append(Text(f"  … {len(ahead) - room} more steps", "bright_black"))
         if self._hint:
             parts.append(Text(self._hint, "yellow"))
         return Group(*parts)
@@ -299,24 +324,16 @@ def worth_showing(rows: Rows, room: int) -> Rows:
 
 
 def _step_text(record: StepRecord, on: Console, now: int) -> Text:
-    """Mark, name, and what is to be said about the step as it is."""
+    """Mark, name, and what is to be said about a step that has begun and not ended."""
     from rich.text import Text
 
     shown = mark(record.status)
     text = Text.assemble((f"{symbol(shown, on)} ", shown.style), name(record.path))
-    attempt = f", attempt {record.attempt}" if record.attempt > 1 else ""
-    match record.status:
-        case StepStatus.COMPLETED:
-            text.append(f" {duration((record.ended or now) - record.started)}{attempt}", "bright_black")
-        case StepStatus.RUNNING:
-            text.append(f" {duration(now - record.started)}{attempt}", shown.style)
-        case StepStatus.RETRYING:
-            wait = f"again in {duration(record.due - now)}" if record.due > now else "due"
-            text.append(
-                " begins again" if stopped(record) else f" attempt {record.attempt} failed, {wait}", shown.style
-            )
-        case StepStatus.FAILED | StepStatus.SKIPPED | StepStatus.CANCELLED:
-            text.append(f" {record.status.lower()}{attempt}", shown.style)
-    if record.error is not None and record.status in (StepStatus.RETRYING, StepStatus.FAILED) and not stopped(record):
-        text.append(f": {name(record.error.type)}: {one_line(record.error.message)}", "bright_black")
+    if record.status is StepStatus.RUNNING:
+        text.append(f" {duration(now - record.started)}{attempt_text(record.attempt)}", shown.style)
+    elif stopped(record):
+        text.append(" begins again", shown.style)
+    else:
+        wait = f"again in {duration(record.due - now)}" if record.due > now else "due"
+        text.append(f" attempt {record.attempt} failed, {wait}", shown.style)
     return text

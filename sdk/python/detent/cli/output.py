@@ -6,9 +6,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from detent_infra import durations
 from detent_state_machine.status import RunStatus, StepStatus
 
 if TYPE_CHECKING:
@@ -98,6 +100,13 @@ def ascii_only(on: Console) -> bool:
     return not on.encoding.lower().startswith("utf")
 
 
+def say_left_out(columns: Sequence[str]) -> None:
+    """Says on standard error which columns a narrow terminal has no room for: none is left out without a word."""
+    if columns:
+        said = f"Too narrow for {', '.join(columns)}: use a wider terminal, or --json."
+        console(stderr=True).print(said, style="bright_black", soft_wrap=True)
+
+
 # ---- text -----------------------------------------------------------------------------------------------------
 
 
@@ -131,26 +140,16 @@ def shortened(text: str, limit: int) -> str:
 
 def duration(took: int | timedelta) -> str:
     """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`. A number is in milliseconds."""
-    milliseconds = took if isinstance(took, int) else took // timedelta(milliseconds=1)
-    if milliseconds < 1000:
-        return f"{max(0, milliseconds)} ms"
-    if milliseconds < 60_000:  # cut, not rounded: 59.99 s are not 60.0 s
-        return f"{milliseconds // 10 / 100:.2f} s" if milliseconds < 10_000 else f"{milliseconds // 100 / 10:.1f} s"
-    whole = milliseconds // 1000
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
+    return durations.duration(took if isinstance(took, int) else took // timedelta(milliseconds=1))
 
 
 def age(milliseconds: int) -> str:
-    """In one unit: `12s`, `5m`, `3h`, `2d`."""
+    """In one unit: `12 s`, `5 min`, `3 h`, `2 d`."""
     seconds = max(0, milliseconds) // 1000
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def local_time(milliseconds: int, form: str = "%Y-%m-%d %H:%M:%S") -> str:

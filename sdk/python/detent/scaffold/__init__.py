@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from platform import machine
 
 from detent_infra.ops.packaging.origin import requirement
 from detent_state_machine.errors import InputError
@@ -57,16 +58,20 @@ def names_of(given: str) -> Names:
     return Names(dashed, package, dashed)
 
 
-def platform(app: str) -> str:
-    """detent's template.yaml, to serve this app."""
+def platform(app: str, *, for_this_machine: bool = False) -> str:
+    """detent's template.yaml, to serve this app; if so wanted, with this machine's Python and processor."""
     text = (_SHIPPED if _SHIPPED.is_file() else _OF_CHECKOUT).read_text(encoding="utf-8")
+    if for_this_machine:
+        architecture = "arm64" if machine().lower() in ("arm64", "aarch64") else "x86_64"
+        text = re.sub(r"Runtime: python[\d.]+", f"Runtime: python{sys.version_info[0]}.{sys.version_info[1]}", text)
+        text = re.sub(r"Architectures: \[\w+\]", f"Architectures: [{architecture}]", text)
     made, found = re.subn(re.escape(_DEFAULT_APP), f"Default: {app}", text)
     assert found == 1, "template.yaml names its app once"
     upgrade = "After an upgrade: `detent init --template > template.yaml`."
     return f"# The platform of detent {version('detent')}. {upgrade}\n{made}"
 
 
-def files(names: Names) -> Mapping[str, str]:
+def files(names: Names, *, for_this_machine: bool = False) -> Mapping[str, str]:
     """What a new project consists of, by path."""
     fill = {
         "@package@": names.package,
@@ -84,4 +89,4 @@ def files(names: Names) -> Mapping[str, str]:
         for path in sorted(_PROJECT.rglob("*.in"))
     }
     made = {re.sub(r"^package/", f"{names.package}/", path): text for path, text in made.items()}
-    return {**made, "template.yaml": platform(names.app)}
+    return {**made, "template.yaml": platform(names.app, for_this_machine=for_this_machine)}

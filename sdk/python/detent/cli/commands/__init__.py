@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Collection, Mapping
-from typing import Annotated, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Annotated, NamedTuple, Protocol
 
 import typer
+from typer.core import TyperGroup
 
 __all__ = ["COMMANDS", "CommandLine", "command_line", "function_of"]
 
@@ -61,6 +63,7 @@ def function_of(name: str) -> Callable[..., None]:
 def command_line(load: Collection[str]) -> typer.Typer:
     """The command line, in which the commands `load` are complete. The others have a name and a line of help."""
     program = typer.Typer(
+        cls=_Commands,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -73,6 +76,22 @@ def command_line(load: Collection[str]) -> typer.Typer:
         else:
             program.command(name, help=help, hidden=hidden)(_not_loaded)
     return program
+
+
+class _Formatter(Protocol):
+    """What writes a help page. The class lives in click, or, in newer versions of typer, inside typer."""
+
+    def section(self, name: str, /) -> AbstractContextManager[None]: ...
+    def write_dl(self, rows: list[tuple[str, str]], /) -> None: ...
+
+
+class _Commands(TyperGroup):
+    """Lists the commands with their whole description: it goes on under itself where the terminal is narrow."""
+
+    def format_commands(self, ctx: object, formatter: _Formatter) -> None:  # noqa: ARG002 - typer's signature
+        rows = [(name, command.help) for name, command in COMMANDS.items() if not command.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
 
 def detent(

@@ -20,7 +20,7 @@ from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
 
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import console, name, write_json
+from detent.cli.output import console, name, say_left_out, write_json
 from detent.cli.project import Options, opened, run_id_of
 from detent.client import Client
 
@@ -233,6 +233,7 @@ def _print_steps(out: Console, answer: Answer) -> None:
         cells += [f"{dollars * MILLION:,.2f}", share]
         table.add_row(Text(label, "" if label else "bright_black"), *cells)
     out.print(table)
+    say_left_out([*(() if units else ("WRITE UNITS", "READ UNITS")), *(() if times else ("LAMBDA", "what was used"))])
 
 
 def _rows(answer: Answer) -> list[tuple[str, Usage]]:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, TypeAlias
@@ -27,12 +28,13 @@ from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent
 from detent.app import App
-from detent.cli.events import Feed, FeedExecutor, watch_runs
+from detent.cli.events import Feed, RunWatch
 from detent.cli.options import AppName, Concurrency, Grace, Url
 from detent.cli.output import clean, console, one_line
 from detent.cli.project import Options, app_name, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
 from detent.client import Client
+from detent.logs import telling
 from detent.settings import DEFAULT_URL
 
 CHANGED = 75
@@ -124,9 +126,10 @@ async def _serve(app: App, options: Options, before: Snapshot, parent: int, conc
     every = RUNS_EVERY_REMOTE if app.url.startswith("aws://") else RUNS_EVERY
     changed = asyncio.create_task(_changed(before, parent))
     changed.add_done_callback(lambda _: stop.event.set())
-    watching = asyncio.create_task(watch_runs(client, feed, every))
+    watch = RunWatch(feed)
+    watching = asyncio.create_task(watch.runs(client, every))
     try:
-        await work(app, FeedExecutor(app.executor, feed), stop.event, concurrency=concurrency, grace=grace)
+        await work(app, replace(telling(), watch=watch.line), stop.event, concurrency=concurrency, grace=grace)
     finally:
         watching.cancel()
         changed.cancel()

@@ -12,7 +12,7 @@ from detent_state_machine.definition import Definition
 from detent_state_machine.errors import InputError
 
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import ascii_only, console, one_line, write_json, write_line
+from detent.cli.output import ascii_only, console, one_line, say_left_out, write_json, write_line
 from detent.cli.output import name as named
 from detent.cli.project import Options, find_app, opened, unknown_workflow
 
@@ -77,6 +77,7 @@ def list_workflows(options: Options, *, as_json: bool) -> None:
             cells.append(Text(definition.version, "bright_black"))
         table.add_row(*cells, Text(one_line(definition.description)))
     out.print(table)
+    say_left_out([] if out.width >= 60 else ["VERSION"])
 
 
 def _listed(definition: Definition) -> dict[str, object]:

@@ -27,6 +27,13 @@ def init(
     template: Annotated[
         bool, typer.Option("--template", help="Print the platform's template.yaml for this app, and write nothing.")
     ] = False,
+    for_this_machine: Annotated[
+        bool,
+        typer.Option(
+            "--for-this-machine",
+            help="Write this machine's Python and processor into template.yaml: for a stand-in for AWS that runs here.",
+        ),
+    ] = False,
     app: AppName = None,
     json: AsJson = False,
 ) -> None:
@@ -34,15 +41,15 @@ def init(
     from pathlib import Path
 
     if template:
-        print_template(Options(app))
+        print_template(Options(app), for_this_machine=for_this_machine)
     else:
-        make_project(Path(folder), name, as_json=json)
+        make_project(Path(folder), name, for_this_machine=for_this_machine, as_json=json)
 
 
-def make_project(folder: Path, name: str | None, *, as_json: bool) -> None:
+def make_project(folder: Path, name: str | None, *, for_this_machine: bool = False, as_json: bool) -> None:
     """Writes the project. Raises `InputError`, and then nothing was written or changed."""
     names = names_of(name if name is not None else folder.absolute().name)
-    wanted = files(names)
+    wanted = files(names, for_this_machine=for_this_machine)
     _must_be_free(folder, wanted)
     _write(folder, wanted)
     if as_json:
@@ -59,14 +66,14 @@ def make_project(folder: Path, name: str | None, *, as_json: bool) -> None:
         _tell(folder, names, wanted)
 
 
-def print_template(options: Options) -> None:
+def print_template(options: Options, *, for_this_machine: bool = False) -> None:
     """The platform's template for the app that is configured here."""
     app = app_name(options)
     if app is None:
         raise ConfigurationError(
             "No app is named, and the template has to name one.", advice="Run this in your project, or pass --app."
         )
-    write_line(platform(app.value).rstrip("\n"))
+    write_line(platform(app.value, for_this_machine=for_this_machine).rstrip("\n"))
 
 
 def _must_be_free(folder: Path, wanted: Mapping[str, str]) -> None:

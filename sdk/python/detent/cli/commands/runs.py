@@ -14,7 +14,7 @@ from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
 from detent.cli.options import AppName, AsJson, Metadata, Url
-from detent.cli.output import age, console, duration, mark, name, symbol, write_json
+from detent.cli.output import age, console, duration, mark, name, say_left_out, symbol, write_json
 from detent.cli.project import Options, must_be_whole, opened
 
 MORE = 5
@@ -117,6 +117,8 @@ def _print_table(runs: Sequence[RunRecord]) -> None:
             cells.append(Text(_notes(run), "bright_black"))
         table.add_row(*cells)
     out.print(table)
+    noted = not notes and any(_notes(run) for run in runs)
+    say_left_out([*(() if took else ("TOOK",)), *(("KEY, METADATA",) if noted else ())])
 
 
 def _notes(run: RunRecord) -> str:

@@ -190,7 +190,7 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
 def _trace(error: ErrorInfo) -> list[str]:
     """The trace without the error itself, which is said already, and without carets, which do not survive folding."""
     lines = clean(error.trace).rstrip().splitlines()
-    named = [at for at, line in enumerate(lines) if line.startswith(error.type)]
+    named = [at for at, line in enumerate(lines) if line.partition(":")[0].rpartition(".")[2] == error.type]
     if named:
         del lines[named[-1] : named[-1] + max(1, len(error.message.splitlines()))]
     return [line for line in lines if line.strip(" ~^")]

@@ -14,6 +14,7 @@ from detent.cli.options import AppName, Concurrency, Grace, Url
 from detent.cli.output import clean, console
 from detent.cli.project import Options, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
+from detent.logs import telling
 
 
 def worker(
@@ -48,5 +49,5 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
         f"{f', listening to {listening}' if listening else ''}. Ctrl-C stops it.",
         soft_wrap=True,
     )
-    await work(app, app.executor, stop.event, concurrency=concurrency, grace=grace)
+    await work(app, telling(), stop.event, concurrency=concurrency, grace=grace)
     return 128 + signal.SIGINT if stop.interrupted else 0
