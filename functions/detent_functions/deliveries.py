@@ -8,8 +8,8 @@ from typing import NamedTuple
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
 from detent_infra.ports import MessageQueue
-from detent_infra.redelivery import HIDDEN, leave
-from detent_state_machine.errors import DetentError, RecordError
+from detent_infra.redelivery import HIDDEN, drive, leave
+from detent_state_machine.errors import RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
 from detent_functions.batches import RESERVE_MS, BatchRecord, BatchResponse, answer, read, records_of
@@ -77,21 +77,16 @@ async def _one(batch: Batch, record: BatchRecord, deadline: int) -> bool:
     if received is None:
         log.error("message kept: its record is not one of SQS", extra=about)
         return False
-    about |= _names(received.body)
-    try:
-        if received.count > 1:
-            # The queue hides a message for longer than a function can run. One that came back may be the one that
-            # kills its worker: let it come back sooner, as its lease does. (A first delivery need not pay for this.)
-            await batch.queue.extend(received.receipt, batch.engine.backend.timing.visibility)
-        if await batch.engine.handle(received, dead=batch.dead, deadline=deadline, origin=batch.origin):
-            return True
-        log.warning("message kept: its work is not done", extra=about)
-    except DetentError as error:
-        log.warning("message kept: %s", error, extra=about)
-    except Exception:  # noqa: BLE001 - one message must not fail the others of its batch
-        log.exception("message kept", extra=about)
-    await leave(batch.queue, received.receipt, HIDDEN.pause(received.count), about)
-    return False
+    return await drive(
+        batch.engine,
+        batch.queue,
+        received,
+        dead=batch.dead,
+        deadline=deadline,
+        origin=batch.origin,
+        sooner=True,
+        about=about | _names(received.body),
+    )
 
 
 def _names(body: str) -> dict[str, str]:

@@ -1,4 +1,7 @@
-"""Messages that are left for another delivery: each time that one comes back in vain, it stays away for longer."""
+"""Drives a message, and deletes it or leaves it for another delivery: the one way of workers, functions and tests.
+
+Each time that a message comes back in vain, it stays away for longer.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,57 @@ from collections.abc import Mapping
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import DetentError
 
-from detent_infra.ports import MessageQueue, Source
+from detent_infra.engine import Engine, Origin
+from detent_infra.ports import MessageQueue, Received, Source
 
 log = logging.getLogger("detent")
 
 HIDDEN = Backoff(first=10.0, longest=900.0)
 """How long a message stays hidden, by its deliveries. Five deliveries so outlast an outage of two and a half minutes,
 ten one of 50."""
+
+
+async def drive(
+    engine: Engine,
+    queue: MessageQueue,
+    received: Received,
+    *,
+    dead: bool = False,
+    deadline: int | None = None,
+    origin: Origin | None = None,
+    sooner: bool = False,
+    pauses: Backoff = HIDDEN,
+    about: Mapping[str, str] | None = None,
+) -> bool:
+    """Whether the message is done with, and so to be deleted (`acknowledge`, or by the event source mapping).
+
+    `dead`, `deadline` and `origin` as in `Engine.handle`. `sooner`: the queue hides a message for longer than a lease,
+    as a function's does. `about` names the message in the log. Raises nothing but what ends the process or the task.
+    """
+    try:
+        if sooner and received.count > 1:
+            # It may be the one that kills its worker: let it come back when its lease ends, and not only when the queue
+            # stops hiding it. (A first delivery need not pay for this.)
+            await queue.extend(received.receipt, engine.backend.timing.visibility)
+        if await engine.handle(received, dead=dead, deadline=deadline, origin=origin):
+            return True
+        if not sooner:
+            return False  # It comes back when its lease ends.
+        log.warning("message kept: its work is not done", extra=about)
+    except DetentError as error:
+        log.warning("message kept: %s", error, extra=about)
+    except Exception:  # one message must not fail the others
+        log.exception("message kept", extra=about)
+    await leave(queue, received.receipt, pauses.pause(received.count), about)
+    return False
+
+
+async def acknowledge(queue: MessageQueue | Source, receipt: str, about: Mapping[str, str] | None = None) -> None:
+    """Deletes a message that is done with, best effort: one that comes again is harmless. Raises no `DetentError`."""
+    try:
+        await queue.delete(receipt)
+    except DetentError as error:
+        log.warning("a message comes again, though it is done with: %s", error, extra=about)
 
 
 async def leave(

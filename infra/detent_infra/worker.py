@@ -18,7 +18,7 @@ from detent_state_machine.errors import ConfigurationError, DetentError, Unavail
 
 from detent_infra.engine import Engine
 from detent_infra.ports import Arrived, MessageQueue, Received, Source
-from detent_infra.redelivery import leave
+from detent_infra.redelivery import acknowledge, drive
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
 from detent_infra.sources.triggers import Subscription, Triggers, Verdict, queues
@@ -128,15 +128,12 @@ class Worker:
                 log.error("the queue %r starts nothing at the moment: %s", source.name, error)
                 await asyncio.sleep(REAP_EVERY * (0.5 + self._jitter() / 2))
             except Exception:
-                log.exception("messages of the queue %r left for another delivery", source.name)
+                log.exception("messages of the queue %r kept", source.name)
                 await asyncio.sleep(1.0)
 
     async def _settled(self, source: Source, arrived: Arrived, _: Verdict, handled: bool) -> None:
         if handled:
-            try:
-                await source.delete(arrived.receipt)
-            except Unavailable as error:
-                log.warning("message %s comes again, though it is done with: %s", arrived.message.id, error)
+            await acknowledge(source, arrived.receipt, {"message_id": arrived.message.id})
 
     async def _next(self, queue: MessageQueue, limit: int) -> list[Received]:
         """The next messages."""
@@ -162,16 +159,9 @@ class Worker:
 
     async def _handle(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         try:
-            if await self.engine.handle(message, dead=dead):
-                await queue.delete(message.receipt)
-            self.handled += 1
-        except DetentError as error:
-            # The message was not acknowledged; it comes back sooner than its visibility says, but not at once.
-            log.warning("message left for another delivery: %s", error)
-            await leave(queue, message.receipt, RETURNS.pause(message.count))
-        except Exception:
-            log.exception("message left for another delivery")
-            await leave(queue, message.receipt, RETURNS.pause(message.count))
+            if await drive(self.engine, queue, message, dead=dead, pauses=RETURNS):
+                await acknowledge(queue, message.receipt)
+                self.handled += 1
         finally:
             self._slots.release()
 

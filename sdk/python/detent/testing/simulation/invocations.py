@@ -8,7 +8,7 @@ from collections.abc import Callable
 from detent_infra.engine import Engine
 from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.ports import Received
-from detent_infra.redelivery import HIDDEN, leave
+from detent_infra.redelivery import drive
 from detent_infra.worker import BATCH, RECEIVE_WAIT
 
 from detent.testing.simulation.faults import Machine
@@ -44,7 +44,10 @@ class Invocations:
         margin = TIME_MARGIN / 1000
         deadline = self._machine.backend.clock() + int(seconds * 1000)
         self._machine.gate.note(self._machine, f"INVOCATION of {seconds:.1f} s with {len(received)} messages")
-        tasks = {asyncio.ensure_future(self._one(message, deadline)): message for message in received}
+        tasks = {
+            asyncio.ensure_future(drive(self._engine, self._queue, message, deadline=deadline, sooner=True)): message
+            for message in received
+        }
         try:
             _, late = await asyncio.wait(tasks, timeout=seconds - margin)
             if late and self._machine.stands_still:
@@ -64,15 +67,3 @@ class Invocations:
         for task, message in tasks.items():
             if task not in late and task.result():
                 await self._queue.delete(message.receipt)
-
-    async def _one(self, message: Received, deadline: int) -> bool:
-        """Whether the message is done with."""
-        try:
-            if message.count > 1:
-                await self._queue.extend(message.receipt, self._machine.backend.timing.visibility)
-            if await self._engine.handle(message, deadline=deadline):
-                return True
-        except Exception:  # noqa: BLE001, S110 - one message must not fail the others of its batch
-            pass
-        await leave(self._queue, message.receipt, HIDDEN.pause(message.count))
-        return False
