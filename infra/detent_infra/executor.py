@@ -13,7 +13,7 @@ from detent_state_machine.records import ErrorInfo
 from detent_state_machine.writes import Write
 
 from detent_infra import forks
-from detent_infra.ports import LogLine
+from detent_infra.ports import Backend, LogLine
 
 if TYPE_CHECKING:
     from detent_infra.sources.triggers import Subscription
@@ -39,6 +39,12 @@ class Control:
     deadline: int
     """When the attempt times out, in milliseconds since the epoch."""
     cancelled: bool = False
+    backend: Backend | None = None
+    """What the body runs on, which code in it uses."""
+    home: str = ""
+    """The URL that the body's app calls its own, wherever it runs."""
+    in_test: bool = False
+    """Whether code in the body may use no other backend."""
     process: int = field(default_factory=forks.generation)
     """Which of the processes that forked from one another runs the body."""
     said: bool = False

@@ -15,7 +15,10 @@ import itertools
 import os
 import threading
 from functools import cached_property
+from typing import TypeVar
 from weakref import WeakValueDictionary
+
+_T = TypeVar("_T")
 
 
 class Forkable:
@@ -52,15 +55,15 @@ def abandon(what: object) -> None:
     _abandoned.append(what)
 
 
-def renew_locks(kind: type) -> None:
-    """Makes the locks anew that Python 3.11 has in the `cached_property` attributes of a class."""
-    for attribute in vars(kind).values():
-        if isinstance(attribute, cached_property) and hasattr(attribute, "lock"):
-            attribute.lock = threading.RLock()
+def unlocked_in_children(kind: type[_T]) -> type[_T]:
+    """Decorates a class with `cached_property` attributes: in Python 3.11 each has a lock, which a thread may hold."""
+    _kinds.append(kind)
+    return kind
 
 
 _numbers = itertools.count()
 _known: WeakValueDictionary[int, Forkable] = WeakValueDictionary()
+_kinds: list[type] = []
 _abandoned: list[object] = []
 _generation = 0
 _process = os.getpid()
@@ -91,6 +94,9 @@ def _in_child() -> None:
     _generation += 1
     _process = os.getpid()
     _forking = threading.Lock()
+    for attribute in (attribute for kind in _kinds for attribute in vars(kind).values()):
+        if isinstance(attribute, cached_property) and hasattr(attribute, "lock"):
+            attribute.lock = threading.RLock()
     for each in _all():
         each.in_child()
     _prepared.clear()

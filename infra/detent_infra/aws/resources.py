@@ -67,6 +67,7 @@ class _Session(Protocol):
     ) -> object: ...
 
 
+@forks.unlocked_in_children
 class Clients(forks.Forkable):
     """One client per service, made when it is first used: a Lambda that stores no large payload never loads S3.
 
@@ -87,7 +88,6 @@ class Clients(forks.Forkable):
         for name in made:
             del self.__dict__[name]
         self._session, self._lock = self._given, threading.Lock()
-        forks.renew_locks(Clients)
 
     @cached_property
     def dynamodb(self) -> DynamoDBClient:

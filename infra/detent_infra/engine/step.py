@@ -246,7 +246,7 @@ class Steps:
             idempotency_key=f"{session.run.origin or session.run_id}/{me.path}",
             input=text,
             outputs=outputs,
-            control=Control(session.add, self.backend.clock, deadline),
+            control=Control(session.add, self.backend.clock, deadline, backend=self.backend),
             metadata=session.run.metadata,
             failure=_failure(session) if step.scope == "on_failure" else None,
             version=session.graph.definition.version,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from detent_infra.connect import connect
+from detent_infra import forks
 from detent_infra.engine import Engine, Telling
 from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
@@ -22,6 +23,7 @@ from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import ConfigurationError, DefinitionError
 from detent_state_machine.triggers import Queue
 
+from detent.ambient import backend_for, open_url
 from detent.client import Client
 from detent.logs import telling
 from detent.options import backend_url, seconds, whole, written
@@ -33,6 +35,7 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+@forks.unlocked_in_children
 class App:
     """Workflows that live on one backend.
 
@@ -45,6 +48,8 @@ class App:
             raise ConfigurationError(f"`App({written(name)})`: an app's name is text.", advice='Write `App("shop")`.')
         self.name = name
         self.url = backend_url("App", url)
+        self._has_url = url is not None
+        self._stand_in: Backend | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}
 
     @property
@@ -140,10 +145,23 @@ class App:
             raise DefinitionError(f"App {self.name!r} has two workflows named {workflow.name!r}.", advice="Rename one.")
         self._workflows[workflow.name] = workflow
 
-    @cached_property
+    @property
     def backend(self) -> Backend:
-        """The opened backend. Raises `ConfigurationError`."""
-        return connect(self.url)
+        """The opened backend: in the body of a step the one that it runs on. Raises `ConfigurationError`."""
+        return backend_for(self.url if self._has_url else None, lambda: self._stand_in or self._opened)
+
+    @cached_property
+    def _opened(self) -> Backend:
+        return open_url(self.url)
+
+    @contextmanager
+    def _on(self, backend: Backend) -> Generator[None]:
+        """While it is open, the app lives on this backend, whatever its URL says: a test's."""
+        before, self._stand_in = self._stand_in, backend
+        try:
+            yield
+        finally:
+            self._stand_in = before
 
     @cached_property
     def client(self) -> Client:
@@ -153,7 +171,7 @@ class App:
     @cached_property
     def executor(self) -> Runner:
         """Runs this app's steps; what workers and Lambda handlers drive."""
-        return Runner(self.definitions, self._body)
+        return Runner(self.definitions, self._body, home=lambda: self.url)
 
     @property
     def subscriptions(self) -> list[Subscription]:

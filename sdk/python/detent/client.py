@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar, cast, overload
 
-from detent_infra.connect import connect
+from detent_infra import forks
+from detent_infra.executor import running
 from detent_infra.logs.reader import LogReader
 from detent_infra.ports import Backend, LogQuery
 from detent_infra.runs.lifecycle import Lifecycle
@@ -25,6 +26,7 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item
 
 from detent import portal
+from detent.ambient import backend_for, open_url
 from detent.changes import Changes, StepChange
 from detent.info import LogEntry, RunInfo, RunPage, StepInfo, log_entry, run_info, step_info
 from detent.json_values import Json
@@ -159,19 +161,35 @@ class RunHandle(Generic[_Out]):
         return self.id
 
 
+@forks.unlocked_in_children
 class Client:
     """Runs of one backend. Needs no workflow code: workflows are started by name, with input as JSON values.
 
-    `url` as in `App`. The connection is opened at the first call.
+    `url` as in `App`. The connection is opened at the first call. Without a `url`, code in the body of a step reaches
+    the backend that the body runs on.
     """
 
     def __init__(self, url: str | None = None, *, backend: Callable[[], Backend] | None = None) -> None:
         self.url = backend_url("Client", url)
-        self._open = backend or (lambda: connect(self.url))
+        self._backend = backend or (lambda: backend_for(url, lambda: self._opened))
+        self._last: Lifecycle | None = None
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """The runs of the backend that is meant here; see `ambient`."""
+        backend = self._backend()
+        if self._last is None or self._last.backend is not backend:
+            self._last = Lifecycle(backend)
+        return self._last
 
     @cached_property
-    def lifecycle(self) -> Lifecycle:
-        return Lifecycle(self._open())
+    def _opened(self) -> Backend:
+        return open_url(self.url)
+
+    def _bound(self) -> Client:
+        """A client of the backend that is meant here, for what may be used elsewhere later."""
+        backend = self._backend()
+        return self if running.get() is None else Client(backend.url, backend=lambda: backend)
 
     # ---- start --------------------------------------------------------------------------------------------
 
@@ -256,10 +274,10 @@ class Client:
         if isinstance(workflow, str):
             text = _ANYTHING.write(value, f"The input of workflow {workflow!r}")
             run_id = await self.lifecycle.start_by_name(workflow, text, key=key, metadata=metadata)
-            return RunHandle(self, run_id, _ANYTHING)
+            return RunHandle(self._bound(), run_id, _ANYTHING)
         definition = _definition(workflow)
         new = NewRun(_input(workflow, value), key, metadata)
-        return RunHandle(self, await self.lifecycle.start(definition, new), workflow.output_json)
+        return RunHandle(self._bound(), await self.lifecycle.start(definition, new), workflow.output_json)
 
     def start_many(
         self,
@@ -287,14 +305,14 @@ class Client:
         for each in new:
             check_start(each.key, metadata)
         started = await self.lifecycle.start_many(definition, new)
-        return [RunHandle(self, run_id, workflow.output_json) for run_id in started]
+        return [RunHandle(self._bound(), run_id, workflow.output_json) for run_id in started]
 
     # ---- look ---------------------------------------------------------------------------------------------
 
     def handle(self, run_id: str) -> RunHandle[Any]:
         """A handle on a run by its id, or by a part of it. Nothing is looked up before the handle is used."""
         check_text("handle", "run_id", run_id)
-        return RunHandle(self, run_id, _ANYTHING)
+        return RunHandle(self if running.get() is None else self._bound(), run_id, _ANYTHING)
 
     def get(self, run_id: str) -> RunInfo:
         """The run as it is at this moment. Raises `UnknownRun`, and `InputError` for a part of several ids.
@@ -447,7 +465,7 @@ class Client:
 
     async def aretry(self, run_id: str) -> RunHandle[Any]:
         check_text("retry", "run_id", run_id)
-        return RunHandle(self, await self.lifecycle.retry(await self.lifecycle.whole_id(run_id)), _ANYTHING)
+        return RunHandle(self._bound(), await self.lifecycle.retry(await self.lifecycle.whole_id(run_id)), _ANYTHING)
 
 
 _ANYTHING: Json[object] = Json(UNANNOTATED)

@@ -84,10 +84,13 @@ class Runner:
         definitions: Callable[[], Mapping[str, Definition]],
         body: Callable[[str, str], Body | None],
         run_sync: RunSync = threads.run,
+        *,
+        home: Callable[[], str] = str,
     ) -> None:
         self._definitions = definitions
         self._body = body
         self._run_sync = run_sync
+        self._home = home  # the URL that the app calls its own
 
     def definitions(self) -> Mapping[str, Definition]:
         return self._definitions()
@@ -97,12 +100,13 @@ class Runner:
 
     def with_sync(self, run_sync: RunSync) -> Runner:
         """The same steps, synchronous bodies run otherwise."""
-        return Runner(self._definitions, self._body, run_sync)
+        return Runner(self._definitions, self._body, run_sync, home=self._home)
 
     async def execute(self, attempt: Attempt) -> Outcome:
         body = self._body(attempt.workflow, attempt.path)
         assert body is not None, "the engine asks `knows` first"
         context = Context(attempt)
+        attempt.control.home = self._home()
         try:
             outcome = await self._outcome(body, attempt, context)
             if not await _still_cancelled():

@@ -220,6 +220,8 @@ class Harness(AbstractContextManager["Harness"]):
         self._loop.set_exception_handler(_quiet_about_crashes)
         self._logging = forward_standard_logging()
         self._logging.__enter__()
+        self._app_here = self.app._on(self.backend)
+        self._app_here.__enter__()
         self.start_worker()
         return self
 
@@ -229,6 +231,7 @@ class Harness(AbstractContextManager["Harness"]):
         try:
             self.stop_worker()
         finally:
+            self._app_here.__exit__(None, None, None)
             self._logging.__exit__(None, None, None)
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
@@ -282,6 +285,7 @@ class PlannedErrors:
     async def execute(self, attempt: Attempt) -> Outcome:
         planned = self.planned[attempt.path]
         if not planned:
+            attempt.control.in_test = True
             return await self._executor.execute(attempt)
         error = planned.pop(0)
         if isinstance(error, WorkerCrashed):
