@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Annotated, Any, Literal, Self, cast, get_args, get_origin
@@ -13,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from pydantic.fields import FieldInfo
 
 from detent_state_machine.errors import CorruptRecord, NewerRecord
+from detent_state_machine.formats import Since as Since
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.when import Condition
 
-FORMAT = 1
+FORMAT = 2
 """The newest feature that this version reads and writes."""
 MAX_STEPS = 1000
 MAX_NAME = 128
@@ -27,21 +27,6 @@ DEFAULT_RETENTION_DAYS = 30
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
 JsonSchema = dict[str, JsonValue]
-
-
-@dataclass(frozen=True, slots=True)
-class Since:
-    """`Annotated[…, Since(2)] = default`: the field came with format 2, and older workers do not know it.
-
-    A definition needs a worker of that format only where the field does not have its default. `values`: formats of
-    single values that came later than the field.
-    """
-
-    format: int
-    values: Mapping[str, int] | None = None
-
-    def needed_by(self, value: object) -> int:
-        return (self.values or {}).get(value, self.format) if isinstance(value, str) else self.format
 
 
 class Parent(BaseModel):
@@ -78,7 +63,7 @@ class Definition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     """The newest feature that the definition uses. It is worked out; what is given counts only where it is read."""
     name: Name
     steps: Annotated[tuple[StepDefinition, ...], Field(min_length=1, max_length=MAX_STEPS)]

@@ -2,22 +2,43 @@
 
 A definition stores conditions, any SDK writes them, and any worker evaluates them the same way. A field that is
 not there, or an output of a skipped step, has the value null. Ordering against null is false.
+
+A condition means what Python means by it. Where JSON alone does not show that (it has dates and decimals as text),
+the condition says how a value is read, and then Python compares; elsewhere JSON values are compared as they are.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
-from typing import Annotated, Literal, TypeAlias, assert_never, cast
+from functools import cache
+from operator import eq, ge, gt, le, lt, ne
+from typing import Annotated, Any, Final, Literal, TypeAlias, assert_never, cast
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from detent_state_machine.errors import InputError
+from detent_state_machine.formats import Since
 
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""How JSON has the floats that it has no numbers for."""
+
 Scalar: TypeAlias = str | int | float | bool | None
+Read: TypeAlias = Literal["decimal", "date", "time", "datetime", "timedelta", "json", "object"]
+"""As what a JSON value is read: `json` as Python reads JSON, `object` as one that is true unless it is null."""
+
+_TYPES: Final[Mapping[str, type]] = {
+    "decimal": Decimal,
+    "date": date,
+    "time": time,
+    "datetime": datetime,
+    "timedelta": timedelta,
+}
+_OPERATORS: Final = {"==": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 class _Node(BaseModel):
@@ -31,6 +52,16 @@ class Ref(_Node):
     kind: Literal["ref"] = "ref"
     step: str | None
     path: tuple[str | int, ...] = ()
+    read: Annotated[Read | None, Since(2)] = None
+    """None: as JSON; a text that is a number is one beside a number."""
+
+
+class Constant(_Node):
+    """A value that is written out, of a type that JSON has as text."""
+
+    kind: Literal["constant"] = "constant"
+    type: Annotated[Read, Since(2)]
+    value: str | int | float
 
 
 class Compare(_Node):
@@ -39,7 +70,7 @@ class Compare(_Node):
     kind: Literal["compare"] = "compare"
     op: Literal["==", "!=", "<", "<=", ">", ">="]
     left: Ref
-    right: Ref | Scalar
+    right: Ref | Constant | Scalar
 
 
 class Truthy(_Node):
@@ -74,10 +105,18 @@ def evaluate(condition: Condition, lookup: Lookup) -> bool:
     """Whether the condition holds. Raises `InputError` where two values cannot be put in order."""
     match condition:
         case Compare(op=op, left=left, right=right):
+            if (
+                isinstance(right, Constant)
+                or left.read is not None
+                or (isinstance(right, Ref) and right.read is not None)
+            ):
+                return _compare_read(op, left, right, lookup)
             other = _value(right, lookup) if isinstance(right, Ref) else right
             return _compare(op, _value(left, lookup), other, left)
+        case Truthy(ref=Ref(read="object") as ref):
+            return _value(ref, lookup) is not None
         case Truthy(ref=ref):
-            return bool(_value(ref, lookup))
+            return bool(_read(ref, _value(ref, lookup), ref.read))
         case Not(part=part):
             return not evaluate(part, lookup)
         case All(parts=parts):
@@ -110,7 +149,13 @@ def describe(condition: Condition) -> str:
     """The condition in one line, as drawings and errors show it."""
     match condition:
         case Compare(op=op, left=left, right=right):
-            shown = name_of(right) if isinstance(right, Ref) else repr(right)
+            match right:
+                case Ref():
+                    shown = name_of(right)
+                case Constant(value=value):
+                    shown = str(value)
+                case _:
+                    shown = repr(right)
             return f"{name_of(left)} {op} {shown}"
         case Truthy(ref=ref):
             return name_of(ref)
@@ -141,6 +186,49 @@ def _value(ref: Ref, lookup: Lookup) -> JsonValue:
     return value
 
 
+def read(value: JsonValue, read_as: Read) -> object:
+    """The Python value that the JSON value stands for. Raises `ValueError` if it stands for none."""
+    if value is None or read_as in ("json", "object") or (read_as == "decimal" and isinstance(value, int | float)):
+        return value
+    return _adapter(read_as).validate_python(value)
+
+
+@cache
+def _adapter(read_as: str) -> TypeAdapter[Any]:
+    return TypeAdapter(_TYPES[read_as])
+
+
+def _read(ref: Ref, value: JsonValue, read_as: Read | None) -> object:
+    try:
+        return value if read_as is None else read(value, read_as)
+    except ValueError:
+        raise InputError(
+            f"The condition on {name_of(ref)} cannot read {value!r} as a {read_as}.",
+            advice="Let the value's JSON be what its type says.",
+        ) from None
+
+
+def _compare_read(op: str, left: Ref, right: Ref | Constant | Scalar, lookup: Lookup) -> bool:
+    """As Python compares what the JSON stands for. A value of an unknown type is read as the other one is."""
+    one: object
+    other: object
+    if isinstance(right, Constant):
+        other = _read(left, right.value, right.type)
+        one = _read(left, _value(left, lookup), left.read or right.type)
+    else:
+        one = _read(left, _value(left, lookup), left.read)
+        other = _read(right, _value(right, lookup), right.read) if isinstance(right, Ref) else right
+    if op not in ("==", "!=") and (one is None or other is None):
+        return False
+    try:
+        return bool(_OPERATORS[op](cast("Any", one), cast("Any", other)))
+    except (TypeError, ArithmeticError) as error:
+        raise InputError(
+            f"The condition on {name_of(left)} cannot order {one!r} and {other!r}: {error}.",
+            advice="Give both times an offset, or neither; compare values of one type.",
+        ) from None
+
+
 def _compare(op: str, left: JsonValue, right: JsonValue, ref: Ref) -> bool:
     numbers = _numbers(left, right)
     if op in ("==", "!="):
@@ -162,6 +250,8 @@ def _compare(op: str, left: JsonValue, right: JsonValue, ref: Ref) -> bool:
             advice="Compare numbers with numbers and strings with strings.",
         )
     low, high = cast("tuple[Decimal, Decimal]", pair)
+    if numbers and any(number.is_nan() for number in numbers):
+        return False
     match op:
         case "<":
             return low < high
@@ -184,6 +274,8 @@ def _number(value: JsonValue) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     written = str(value)
+    if written in _NOT_FINITE:
+        return Decimal(written)
     if not _NUMBER.fullmatch(written):  # Decimal alone also reads " 1", "1_000" and digits of other scripts
         return None
     try:

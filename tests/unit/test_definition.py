@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import pytest
 from detent import App, CorruptRecord, NewerRecord, Retry, Workflow, not_
 from detent_state_machine.definition import (
+    FORMAT,
     Definition,
     Parent,
     Since,
@@ -87,7 +88,7 @@ def test_any_change_of_the_declaration_is_another_version() -> None:
         two_steps(when=condition > 0),
         two_steps(when=condition >= 0),
         two_steps(when=condition > 0.5),
-        two_steps(when=condition == "0"),
+        two_steps(when=condition == 0),
         two_steps(when=not_(condition > 0)),
         two_steps(flow(input=int, description="counts")),
         two_steps(flow(input=int, retention_days=31)),
@@ -203,8 +204,8 @@ def test_a_default_that_a_stored_definition_left_out_never_changes() -> None:
 class LaterStep(StepDefinition):
     """A step of a detent to come, with options that no worker of today knows."""
 
-    lanes: Annotated[int, Since(2)] = 0
-    colour: Annotated[str, Since(2, {"blue": 4})] = "none"
+    lanes: Annotated[int, Since(FORMAT + 1)] = 0
+    colour: Annotated[str, Since(FORMAT + 1, {"blue": FORMAT + 3})] = "none"
 
 
 def later(**options: Any) -> Definition:
@@ -219,7 +220,13 @@ def test_an_option_to_come_changes_the_version_of_nobody_who_does_not_use_it() -
 
 @pytest.mark.parametrize(
     ("options", "needed"),
-    [({}, 1), ({"lanes": 3}, 2), ({"colour": "red"}, 2), ({"colour": "blue"}, 4), ({"colour": "blue", "lanes": 1}, 4)],
+    [
+        ({}, 1),
+        ({"lanes": 3}, FORMAT + 1),
+        ({"colour": "red"}, FORMAT + 1),
+        ({"colour": "blue"}, FORMAT + 3),
+        ({"colour": "blue", "lanes": 1}, FORMAT + 3),
+    ],
 )
 def test_the_format_is_that_of_the_newest_feature_in_use(options: dict[str, Any], needed: int) -> None:
     definition = later(**options)
@@ -227,7 +234,7 @@ def test_the_format_is_that_of_the_newest_feature_in_use(options: dict[str, Any]
     if needed == 1:
         assert Definition.from_json(definition.to_json()).version == definition.version
     else:
-        with pytest.raises(NewerRecord, match=rf"format {needed}; this worker reads up to 1.*steps\.1\."):
+        with pytest.raises(NewerRecord, match=rf"format {needed}; this worker reads up to {FORMAT}.*steps\.1\."):
             Definition.from_json(definition.to_json())
 
 
@@ -247,7 +254,7 @@ def test_a_changed_copy_has_a_version_of_its_own() -> None:
     assert Definition.from_json(changed.to_json()) == changed
     assert read.model_copy().version == read.version
     newer = read.model_copy(update={"steps": (LaterStep(name="one", lanes=3),)})
-    assert json.loads(newer.to_json())["format"] == 2
+    assert json.loads(newer.to_json())["format"] == FORMAT + 1
 
 
 def test_a_definition_survives_json_as_it_is() -> None:
@@ -273,7 +280,7 @@ def test_the_json_schema_of_a_definition_describes_it() -> None:
     text = json.dumps(schema)
     assert schema["title"] == "Definition"
     assert {"format", "name", "steps", "description", "input_schema", "retention_days"} == set(schema["properties"])
-    assert schema["properties"]["format"]["const"] == 1
+    assert schema["properties"]["format"]["enum"] == [1, FORMAT]
     references = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', text))
     assert references == set(schema["$defs"])  # no reference leads nowhere, and nothing lies about unused
     assert {"StepDefinition", "Parent", "Retry", "Compare", "Not"} <= references
@@ -320,15 +327,17 @@ def test_a_definition_is_valid_by_its_schema_and_a_broken_one_is_not() -> None:
     schema = Definition.model_json_schema()
     whole = json.loads(declared().to_json())
     assert holds(schema, schema, whole)
-    assert not holds(schema, schema, {**whole, "format": 2})
+    assert not holds(schema, schema, {**whole, "format": FORMAT + 1})
     assert not holds(schema, schema, {**whole, "surprise": 1})
     assert not holds(schema, schema, {name: part for name, part in whole.items() if name != "steps"})
     assert not holds(schema, schema, {**whole, "steps": [{"name": 5}]})
 
 
 def test_a_newer_format_is_refused_with_what_to_do() -> None:
-    newer = json.dumps({**json.loads(declared().to_json()), "format": 2, "invented_later": True})
-    with pytest.raises(NewerRecord, match=r"format 2; this worker reads up to 1.*Upgrade this worker") as refused:
+    newer = json.dumps({**json.loads(declared().to_json()), "format": FORMAT + 1, "invented_later": True})
+    with pytest.raises(
+        NewerRecord, match=rf"format {FORMAT + 1}; this worker reads up to {FORMAT}.*Upgrade this worker"
+    ) as refused:
         Definition.from_json(newer)
     assert "It does not know 'invented_later'." in str(refused.value)
     assert "The runs of this definition wait for it" in str(refused.value)

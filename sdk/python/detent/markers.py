@@ -6,26 +6,41 @@ Type checkers see the value's own type, so `held: Reservation = reserve.output` 
 
 from __future__ import annotations
 
-import math
-from enum import Enum
-from typing import Literal, NoReturn, TypeAlias, cast
+from typing import NoReturn, cast
 
+from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.errors import DefinitionError
-from detent_state_machine.when import All, Compare, Condition, Either, Not, Ref, Scalar, Truthy, describe
+from detent_state_machine.when import All, Compare, Condition, Either, Not, Ref, Truthy, describe
 from detent_state_machine.when import name_of as shown
 
-_Op: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">="]
+from detent.condition_types import (
+    COMPARED,
+    UNSUPPORTED,
+    Op,
+    Side,
+    check_comparison,
+    kinds_of,
+    literal,
+    part_of,
+    read_as,
+    refusing,
+    truth_of,
+)
+from detent.options import written
 
 
+@refusing(UNSUPPORTED)
 class Marker:
     """A value of a run: its input or a step's output, or a part of it by attribute or index."""
 
-    __slots__ = ("_detent_ref", "_detent_workflow")
+    __slots__ = ("_detent_annotation", "_detent_ref", "_detent_workflow")
     __hash__ = object.__hash__
 
-    def __init__(self, ref: Ref, workflow: str) -> None:
+    def __init__(self, ref: Ref, workflow: str, annotation: object = UNANNOTATED) -> None:
+        """`annotation` is the type of the value; `UNANNOTATED` if nobody says it."""
         self._detent_ref = ref
         self._detent_workflow = workflow
+        self._detent_annotation = annotation
 
     def __getattr__(self, name: str) -> Marker:
         if name.startswith("__"):
@@ -33,8 +48,12 @@ class Marker:
         return self[name]
 
     def __getitem__(self, part: str | int) -> Marker:
-        ref = self._detent_ref
-        return Marker(Ref(step=ref.step, path=(*ref.path, part)), self._detent_workflow)
+        if not isinstance(part, str | int) or isinstance(part, bool):
+            raise DefinitionError(
+                f"{self!r} has no part {part!r}.", advice="Take a field by its name, or an item by its place."
+            )
+        ref = Ref(step=self._detent_ref.step, path=(*self._detent_ref.path, part))
+        return Marker(ref, self._detent_workflow, part_of(self._detent_annotation, part))
 
     def __eq__(self, other: object) -> Check:  # type: ignore[override]
         return self._compare("==", other)
@@ -73,11 +92,23 @@ class Marker:
     def __repr__(self) -> str:
         return f"<{shown(self._detent_ref)} of workflow {self._detent_workflow!r}>"
 
-    def _compare(self, op: _Op, other: object) -> Check:
-        right = _ref_of(other, self._detent_workflow) if isinstance(other, Marker) else _literal(other)
-        return Check(Compare(op=op, left=self._detent_ref, right=right), self._detent_workflow)
+    def _compare(self, op: Op, other: object) -> Check:
+        kinds = kinds_of(self._detent_annotation)
+        left = Side(shown(self._detent_ref), kinds)
+        if isinstance(other, Marker):
+            ref = _ref_of(other, self._detent_workflow)
+            right = Side(shown(ref), kinds_of(other._detent_annotation))
+        elif isinstance(other, Check):
+            raise _no_value_yet()
+        else:
+            ref, right = None, literal(other, written(other), kinds)
+        check_comparison(op, left, right)
+        own = self._detent_ref.model_copy(update={"read": read_as(op, kinds, right.kinds)})
+        against = right.value if ref is None else ref.model_copy(update={"read": read_as(op, right.kinds, kinds)})
+        return Check(Compare(op=op, left=own, right=against), self._detent_workflow)
 
 
+@refusing({name: refused for name, refused in UNSUPPORTED.items() if name not in ("__str__", "__format__")} | COMPARED)
 class Check:
     """A condition on values of a run. Combine two with `&` and `|`, turn one around with `not_`."""
 
@@ -95,6 +126,9 @@ class Check:
 
     def __bool__(self) -> bool:
         raise _no_value_yet()
+
+    def __repr__(self) -> str:
+        return f"<condition {describe(self.condition)}>"
 
 
 def not_(condition: bool) -> bool:
@@ -130,10 +164,14 @@ def _check(value: object) -> Check:
     if isinstance(value, Check):
         return value
     if isinstance(value, Marker):
-        return Check(Truthy(ref=value._detent_ref), value._detent_workflow)
+        annotation, ref = value._detent_annotation, value._detent_ref
+        read = truth_of(kinds_of(annotation), shown(ref))
+        return Check(Truthy(ref=ref.model_copy(update={"read": read})), value._detent_workflow)
+    plain = " (`is`, `in` and `isinstance` give one at once: write `== None`, or `==` for each with |.)"
     raise DefinitionError(
         f"`when=` needs a condition on the workflow's input or a step's output, not {value!r}.",
-        advice="Write it as `when=orders.input.total > 0` or `when=check.output`.",
+        advice="Write it as `when=orders.input.total > 0` or `when=check.output`."
+        + (plain if isinstance(value, bool) else ""),
     )
 
 
@@ -143,17 +181,6 @@ def _ref_of(marker: Marker, workflow: str) -> Ref:
             f"{marker!r} is used in workflow {workflow!r}.", advice="Only values of the same workflow are known there."
         )
     return marker._detent_ref
-
-
-def _literal(value: object) -> Scalar:
-    if isinstance(value, Enum):
-        value = cast("object", value.value)  # as JSON has it
-    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise DefinitionError(
-        f"A condition compares with text, finite numbers, booleans or None, not with {value!r}.",
-        advice="Compare with its JSON form, e.g. a date as '2026-01-31', a decimal as '9.99'.",
-    )
 
 
 def _no_value_yet() -> DefinitionError:

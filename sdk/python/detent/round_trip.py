@@ -267,7 +267,7 @@ def _of_values(one: object, path: Step) -> Difference:
             "Convert it with `.astimezone(timezone.utc)`, and keep the zone's name beside it.",
         )
     if isinstance(one, dt.datetime | dt.time) and one.fold:
-        return Difference(where, "JSON does not keep its `fold`", "Convert it to UTC.")
+        return Difference(where, "JSON does not keep its `fold`", "Convert it to UTC, or set `fold=0`.")
     return Difference(where, f"it is another {type(one).__name__} when it is read", advice)
 
 

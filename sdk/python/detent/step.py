@@ -42,7 +42,7 @@ class Step(Generic[_P, _R, _O]):
     @property
     def output(self) -> _O:
         """Stands for what this step returns, as the default of another step's parameter, or in `when=`."""
-        return cast("_O", Marker(Ref(step=self.name), self.workflow))
+        return cast("_O", Marker(Ref(step=self.name), self.workflow, self.declared.returns))
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return self.function(*args, **kwargs)

@@ -82,7 +82,7 @@ class Workflow(Runnable[_In, _Out]):
     @property
     def input(self) -> _In:
         """Stands for the workflow's input in `when=`."""
-        return cast("_In", Marker(Ref(step=None), self.name))
+        return cast("_In", Marker(Ref(step=None), self.name, self._options["input_type"]))
 
     @property
     def definition(self) -> Definition:
