@@ -6,13 +6,16 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from detent_infra.ports import Backend, Conflict
 from detent_infra.sqlite import sqlite_backend
+from detent_infra.sqlite.session import SqliteSession
+from detent_infra.sqlite.table import SqliteTable
 from detent_state_machine.errors import (
     ConfigurationError,
     CorruptRecord,
@@ -264,3 +267,50 @@ def test_writes_go_on_after_a_batch_that_could_not_be_stored(file: Path, backend
         assert 0 < len(stored) < 1000, "the batch with the broken statement is refused, the next one is stored"
 
     asyncio.run(scenario())
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """Reads the file of a backend, and counts SQLite's instructions."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.steps = 0
+        connection.set_progress_handler(self._count, 1)
+
+    def _count(self) -> int:
+        self.steps += 1
+        return 0
+
+    def read(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+
+@pytest.mark.parametrize("forward", [True, False])
+@pytest.mark.parametrize("bounds", [{}, {"start": "live#0100"}, {"end": "live#1900"}])
+def test_the_last_page_of_an_index_costs_what_the_first_costs(
+    file: Path, forward: bool, bounds: dict[str, str]
+) -> None:
+    """Even where all the runs before it were created in the same millisecond."""
+
+    async def fill() -> None:
+        with closing(sqlite_backend(file)) as backend:
+            entries = [{"ipk": "runs#0#w", "isk": f"live#{n // 500 * 500:04}"} for n in range(2_000)]
+            puts = [Put(Key(f"run#{n:04}", "run"), entry) for n, entry in enumerate(entries)]
+            await asyncio.gather(*(backend.table.transact(puts[at : at + 100]) for at in range(0, len(puts), 100)))
+
+    asyncio.run(fill())
+    with closing(sqlite3.connect(file)) as connection:
+        counted = Counted(connection)
+        table = SqliteTable(lambda: cast("SqliteSession", counted))
+        costs: list[int] = []
+        after: str | None = None
+        while after is not None or not costs:
+            before = counted.steps
+            page = asyncio.run(table.query_index("runs#0#w", forward=forward, limit=50, after=after, **bounds))
+            costs.append(counted.steps - before)
+            after = page.next
+    assert len(costs) > 20
+    assert max(costs) <= 1.5 * costs[0]

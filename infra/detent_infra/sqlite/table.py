@@ -26,12 +26,14 @@ _DELETE = "DELETE FROM items WHERE pk = ? AND sk = ?"
 _FROM = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk LIMIT ?"
 _BEYOND = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk > ? AND sk < ? ORDER BY sk LIMIT ?"
 _BACK = "SELECT pk, sk, item FROM items WHERE pk = ? AND sk >= ? AND sk < ? ORDER BY sk DESC LIMIT ?"
+# One condition for each edge: of two for the same edge SQLite takes the first for its search, reads on from there, and
+# so reads all pages before this one again.
 _INDEX = """
-SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND isk >= ? AND isk < ? AND (isk, pk, sk) > (?, ?, ?)
+SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND (isk, pk, sk) > (?, ?, ?) AND isk < ?
 ORDER BY isk, pk, sk LIMIT ?
 """
 _INDEX_BACK = """
-SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND isk >= ? AND isk < ? AND (isk, pk, sk) < (?, ?, ?)
+SELECT pk, sk, item, isk FROM items WHERE ipk = ? AND (isk, pk, sk) < (?, ?, ?) AND isk >= ?
 ORDER BY isk DESC, pk DESC, sk DESC LIMIT ?
 """
 _LAST = b""
@@ -113,11 +115,13 @@ class SqliteTable:
     ) -> Page:
         if limit < 1:
             return Page(())
-        high = _LAST if end is None else end
-        edge = ("", "", "") if forward else (_LAST, _LAST, _LAST)
-        if after is not None:
-            edge = _edge(after)
-        rows = self._session().read(_INDEX if forward else _INDEX_BACK, (ipk, start, high, *edge, limit + 1))
+        cursor = None if after is None else _edge(after)
+        if forward:
+            low = (start, "", "") if cursor is None else max(cursor, (start, "", ""))
+            rows = self._session().read(_INDEX, (ipk, *low, _LAST if end is None else end, limit + 1))
+        else:
+            edges = [edge for edge in (cursor, None if end is None else (end, "", "")) if edge is not None]
+            rows = self._session().read(_INDEX_BACK, (ipk, *min(edges, default=(_LAST, "", "")), start, limit + 1))
         found = tuple((Key(pk, sk), _indexed(_decode(Key(pk, sk), text))) for pk, sk, text, _ in rows[:limit])
         if len(rows) <= limit:
             return Page(found)
