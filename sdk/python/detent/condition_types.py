@@ -43,14 +43,18 @@ def kinds_of(annotation: object) -> Kinds:
     if _is_subclass(annotation, RootModel):
         return frozenset({annotation})  # an object to Python, whatever its JSON is
     annotation = plain(annotation)
-    if any(annotation is one for one in (UNANNOTATED, Any, object)) or isinstance(annotation, TypeVar):
+    if _is_anything(annotation):
         return None
     if parts := members(annotation):
         found = [kinds_of(part) for part in parts]
         return None if None in found else frozenset[object]().union(*cast("list[frozenset[object]]", found))
     if get_origin(annotation) is Literal:
-        return frozenset[object]({_kind(type(get_args(annotation)[0]))})
+        return frozenset[object]({_kind(cast("object", type(get_args(annotation)[0])))})
     return frozenset[object]({_kind(annotation)})
+
+
+def _is_anything(annotation: object) -> bool:
+    return annotation in (UNANNOTATED, Any, object) or isinstance(annotation, TypeVar)
 
 
 def _is_subclass(kind: object, base: type) -> bool:

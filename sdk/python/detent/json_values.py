@@ -93,7 +93,7 @@ class Json(Generic[_T]):
             raise InputError(
                 f"{what} does not fit {name_of(self._annotation)}: {_problems(error)}.",
                 advice=OLDER if older() else SAME,
-            ) from error
+            ) from None  # the cause would show the value, which may be a secret
 
     def write(self, value: object, what: str) -> str:
         """The value as JSON text that is read back as the same value.
@@ -110,7 +110,7 @@ class Json(Generic[_T]):
             raise InputError(
                 f"{what} does not fit {name_of(self._annotation)}: {_problems(error)}.",
                 advice="Return what the annotation says, or change the annotation.",
-            ) from error
+            ) from None  # the cause would show the value, which may be a secret
         except RecursionError as error:
             raise self._unserializable(value, what, error) from error
         text = self._dumped(value, fitting, what)
@@ -132,13 +132,15 @@ class Json(Generic[_T]):
             back = self._adapter.validate_json(text)
         except ValidationError as error:
             if path := _unserializable(value, "$", 0, numbers=True):
-                raise self._changed(Difference(path, "it is not a finite number", FINITE), what) from error
+                raise self._changed(
+                    Difference(path, "it is not a finite number", FINITE), what
+                ) from None  # the cause would show the value, which may be a secret
             raise NotSerializable(
                 f"{what} would not be read back as {name_of(self._annotation)}: {_problems(error)}.",
                 path=_place(error.errors(include_url=False)[0]["loc"]),
                 advice="Let it fit its type: what is assigned later is not checked, and names, validators and "
                 "serializers must agree on what is written.",
-            ) from error
+            ) from None  # the cause would show the value, which may be a secret
         found = difference(value, back)
         if found is not None and fitting is not value:
             found = difference(value, back, forms=True) or difference(fitting, back)

@@ -10,7 +10,7 @@ import dataclasses
 import datetime as dt
 import math
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from decimal import Decimal
 from enum import Enum
@@ -30,6 +30,8 @@ ABSENT: Final = object()
 """Stands for a part that one of two values has not."""
 EXACT: Final[frozenset[type]] = frozenset({str, int, bool, NoneType, bytes, UUID, dt.date, dt.timedelta})
 """Values of these types differ exactly where Python says so."""
+QUICK: Final = EXACT | {float}
+"""Equal values of these types are the same, unless they are false: there are two zeros."""
 JSON_TYPES: Final[frozenset[type]] = frozenset({str, int, float, bool, NoneType, list, dict})
 """What JSON is read as without an annotation."""
 
@@ -54,8 +56,10 @@ def difference(given: object, back: object, *, forms: bool = False) -> Differenc
     With `forms`, a plain JSON value that stands for a richer one (a dictionary for a model, a text for a date) came
     back as that one.
     """
+    if type(given) is type(back) and _are_same_flat_models(given, back):
+        return None
     todo: list[Pair] = [(given, back, None)]
-    met: set[tuple[int, int]] = set()
+    met: dict[tuple[int, int], object] = {}
     while todo:
         one, other, path = todo.pop()
         if one is other:
@@ -73,13 +77,29 @@ def difference(given: object, back: object, *, forms: bool = False) -> Differenc
             first, second = cast("AbstractSet[object]", one), cast("AbstractSet[object]", other)
             if (found := _of_sets(first, second, path, forms)) is not None:
                 return found
-        elif not _has_parts(one):
+        elif not _has_parts(cast("Hashable", kind)):
             if not _same(one, other):
                 return _of_values(one, path)
         elif (id(one), id(other)) not in met:  # what is private may contain itself
-            met.add((id(one), id(other)))
+            met[id(one), id(other)] = one, other  # kept, so that no other object gets their ids
             todo.extend(reversed(list(_parts(one, other, path, forms))))
     return None
+
+
+def _are_same_flat_models(one: object, other: object) -> bool:
+    """A quick yes for the most frequent case: a model with fields of simple types and nothing else."""
+    cached, declared, is_model = _plan(cast("Hashable", type(one)))
+    if not is_model or cached or declared:
+        return False
+    left, right = cast("BaseModel", one), cast("BaseModel", other)
+    if left.__pydantic_private__ or left.__pydantic_extra__ or right.__pydantic_private__ or right.__pydantic_extra__:
+        return False
+    fields = right.__dict__
+    for name, value in left.__dict__.items():
+        came = fields.get(name, ABSENT)
+        if value is not came and not (type(value) is type(came) and type(value) in QUICK and value == came and value):
+            return False
+    return len(left.__dict__) == len(fields)
 
 
 def shown(path: Step) -> str:
@@ -103,12 +123,13 @@ def _is_form(one: object, other: object) -> bool:
     return plain and other is not ABSENT and type(other) not in JSON_TYPES
 
 
-def _has_parts(value: object) -> bool:
+@lru_cache(maxsize=1024)
+def _has_parts(kind: Hashable) -> bool:
     """Whether two of its kind are compared part by part, and not by their own `==`, which may leave parts out."""
-    kind = type(value)
-    if issubclass(kind, BaseModel | dict | list | tuple | deque) or dataclasses.is_dataclass(kind):
+    found = cast("type[object]", kind)
+    if issubclass(found, BaseModel | dict | list | tuple | deque) or dataclasses.is_dataclass(found):
         return True
-    return _is_itself_only(value) and hasattr(value, "__dict__") and not issubclass(kind, Enum | type)
+    return _is_itself_only(found) and found.__dictoffset__ != 0 and not issubclass(found, Enum | type)
 
 
 def _same(one: object, other: object) -> bool:
@@ -194,44 +215,40 @@ def _written(key: object, keys: dict[object, object]) -> object:
     return next((text for text in (_short(key), _short(key).lower()) if text in keys), ABSENT)
 
 
-def _state(value: object) -> dict[str, object]:
+def _state(value: object) -> Mapping[str, object]:
     """Everything that makes up an object: fields, extra and private attributes, whatever was set on it later."""
-    state: dict[str, object] = dict(getattr(value, "__dict__", {}))
-    kind = cast("Hashable", type(value))
-    for name in _cached(kind):
-        state.pop(name, None)
-    for name in _declared(kind):
-        state[name] = getattr(value, name, ABSENT)
-    if isinstance(value, BaseModel):
-        state.update(value.__pydantic_extra__ or {})
-        for name, private in (value.__pydantic_private__ or {}).items():
-            # A lock is equal to itself only: what matters is that there is one.
-            opaque = _is_itself_only(private) and not hasattr(private, "__dict__")
-            state[name] = type(private) if opaque else private
+    cached, declared, is_model = _plan(cast("Hashable", type(value)))
+    extra = value.__pydantic_extra__ if is_model else None  # type: ignore[attr-defined]
+    private = value.__pydantic_private__ if is_model else None  # type: ignore[attr-defined]
+    plain: Mapping[str, object] = getattr(value, "__dict__", {})
+    if not (cached or declared or extra or private):
+        return plain
+    state = {name: part for name, part in plain.items() if name not in cached}
+    state.update((name, getattr(value, name, ABSENT)) for name in declared)
+    state.update(cast("Mapping[str, object]", extra or {}))
+    for name, part in cast("Mapping[str, object]", private or {}).items():
+        # A lock is equal to itself only: what matters is that there is one.
+        opaque = _is_itself_only(type(part)) and not hasattr(part, "__dict__")
+        state[name] = type(part) if opaque else part
     return state
 
 
-def _is_itself_only(value: object) -> bool:
-    """Whether it is equal to no other object."""
-    return next(base for base in type(value).__mro__ if "__eq__" in vars(base)) is object
+def _is_itself_only(kind: type[object]) -> bool:
+    """Whether one of its kind is equal to no other object."""
+    return next(base for base in kind.__mro__ if "__eq__" in vars(base)) is object
 
 
 @lru_cache(maxsize=1024)
-def _cached(kind: Hashable) -> tuple[str, ...]:
-    """What is worked out from the rest when it is asked for."""
-    return tuple(
-        n
-        for base in cast("type", kind).__mro__
-        for n, found in vars(base).items()
-        if isinstance(found, cached_property)
+def _plan(kind: Hashable) -> tuple[frozenset[str], tuple[str, ...], bool]:
+    """Of a class: what is worked out from the rest when it is asked for; the fields of a dataclass, some of which may
+    be in slots, or held by the class; whether it is a model.
+    """
+    found = cast("type[object]", kind)
+    cached = frozenset(
+        n for base in found.__mro__ for n, part in vars(base).items() if isinstance(part, cached_property)
     )
-
-
-@lru_cache(maxsize=1024)
-def _declared(kind: Hashable) -> tuple[str, ...]:
-    """The fields of a dataclass, of which some may be in slots, and some unset so that the class holds them."""
-    found = cast("type", kind)
-    return tuple(field.name for field in dataclasses.fields(found)) if dataclasses.is_dataclass(found) else ()
+    fields = tuple(field.name for field in dataclasses.fields(found)) if dataclasses.is_dataclass(found) else ()
+    return cached, fields, issubclass(found, BaseModel)
 
 
 def _generic(model: BaseModel) -> type:
