@@ -387,6 +387,7 @@ def memory_backend(
         logs=MemoryLogs(store),
         clock=clock,
         ids=ids,
+        new_owner=ids,
         timing=timing or Timing(),
         source=source,
         sweep=sweep,

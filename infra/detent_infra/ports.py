@@ -15,6 +15,8 @@ from detent_state_machine.envelopes import Refusal, SourceMessage
 from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Write
 
+from detent_infra.ids import new_id
+
 if TYPE_CHECKING:
     import asyncio  # costs a command line that asks for help 80 ms
 
@@ -305,6 +307,10 @@ async def _nothing_to_sweep() -> None:
     """The store drops expired items by itself."""
 
 
+def _nobody_is_known_to_be_dead(_owner: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Backend:
     """One place where workflows live: the ports, bound to a URL."""
@@ -323,6 +329,10 @@ class Backend:
     close: Callable[[], None] = field(default=lambda: None)
     sweep: Callable[[], Coroutine[Any, Any, None]] = field(default=_nothing_to_sweep)
     """Drops what is past its `expires` (retention), where the store does not do it by itself."""
+    new_owner: Ids = new_id
+    """An owner token for who works now: unique, and naming the worker where its death can be seen."""
+    is_dead: Callable[[str], bool] = _nobody_is_known_to_be_dead
+    """Whether whoever made the owner token is known to be dead. Perhaps late, never early: a stopped worker is not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -314,3 +314,45 @@ def test_the_last_page_of_an_index_costs_what_the_first_costs(
             after = page.next
     assert len(costs) > 20
     assert max(costs) <= 1.5 * costs[0]
+
+
+# ---- a folder that is not there, and who is alone ---------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_reached_for_a_while_is_unavailable_and_the_backend_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "there"
+    with closing(sqlite_backend(folder / "detent.db")) as backend:
+
+        async def scenario() -> None:
+            await backend.table.write(Put(Key("p", "1"), {}))
+            away = folder.rename(tmp_path / "away")
+            folder.symlink_to(folder)  # a loop: neither there nor gone, as with EACCES, EIO and ESTALE
+            with pytest.raises(Unavailable, match="cannot be reached"):
+                await backend.table.write(Put(Key("p", "2"), {}))
+            folder.unlink()
+            away.rename(folder)
+            await backend.table.write(Put(Key("p", "3"), {}))
+            assert [key.sk for key, _ in (await backend.table.query("p")).items] == ["1", "3"]
+
+        asyncio.run(scenario())
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts what is put off."""
+
+    put_off = 0
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        self.put_off += 1
+        return super().call_later(delay, callback, *args, context=context)
+
+
+def test_who_is_alone_on_a_file_never_pauses_for_others(file: Path) -> None:
+    with closing(sqlite_backend(file)) as backend, asyncio.Runner(loop_factory=CountingLoop) as runner:
+
+        async def scenario() -> None:
+            for number in range(300):
+                await backend.table.write(Put(Key("p", f"{number}"), {}))
+
+        runner.run(scenario())
+        assert cast("CountingLoop", runner.get_loop()).put_off == 0

@@ -87,6 +87,7 @@ def aws_backend(
         logs=CloudWatchLogs(clients, log_calls, resources.log_group, clock=clock, ids=ids),
         clock=clock,
         ids=ids,
+        new_owner=ids,
         timing=timing or Timing(),
         source=source,
         close=close,

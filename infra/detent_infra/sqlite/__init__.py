@@ -19,6 +19,7 @@ from detent_infra.ports import Backend, Clock, Ids, Timing
 from detent_infra.sources.embedded import EmbeddedSource, dead_name, queue_name
 from detent_infra.sqlite.blobs import SqliteBlobs
 from detent_infra.sqlite.database import prepare
+from detent_infra.sqlite.liveness import Liveness
 from detent_infra.sqlite.logs import SqliteLogs
 from detent_infra.sqlite.queue import SqliteQueue, Wakes
 from detent_infra.sqlite.retention import sweep
@@ -49,14 +50,18 @@ def sqlite_backend(
     file = Path(path).absolute().resolve()
     prepare(file)
     sessions = Sessions(file)
-    session, wakes = sessions.current, Wakes.of(file)
+    session, wakes, liveness = sessions.current, Wakes.of(file), Liveness(file)
 
     def queue(name: str, dead: str | None = None) -> SqliteQueue:
-        return SqliteQueue(session, wakes, clock, name=name, dead=dead, max_receives=max_receives)
+        return SqliteQueue(session, wakes, clock, liveness, name=name, dead=dead, max_receives=max_receives)
 
     def source(name: str) -> EmbeddedSource:
         dead = queue_name(dead_name(name))
         return EmbeddedSource(name, queue(queue_name(name), dead), queue(dead), clock, ids)
+
+    def close() -> None:
+        sessions.close()
+        liveness.close()  # not before: whoever finds it free takes over what this one was at
 
     return Backend(
         url=url or f"sqlite:///{path}",
@@ -69,7 +74,9 @@ def sqlite_backend(
         ids=ids,
         timing=timing or SQLITE_TIMING,
         source=source,
-        close=sessions.close,
+        close=close,
+        new_owner=lambda: liveness.new_token(ids()),
+        is_dead=liveness.is_dead,
         sweep=lambda: asyncio.to_thread(sweep, file, clock),
     )
 

@@ -62,7 +62,7 @@ class SqliteBlobs:
             with opened(self._path, timeout=LOCK_LIMIT) as connection:
                 connection.execute(_PUT, (ref, self._clock(), data))
         except sqlite3.Error as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path, in_use=True) from error
         return ref
 
     def _get_large(self, ref: str) -> bytes:
@@ -70,7 +70,7 @@ class SqliteBlobs:
             with opened(self._path, timeout=LOCK_LIMIT) as connection:
                 return _checked(ref, connection.execute(_GET, (ref,)).fetchall())
         except sqlite3.Error as error:
-            raise translated(error, self._path) from error
+            raise translated(error, self._path, in_use=True) from error
 
 
 def _checked(ref: str, rows: list[tuple[bytes]]) -> bytes:

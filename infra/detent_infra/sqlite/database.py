@@ -30,7 +30,10 @@ REFUSED = Backoff(first=0.002, longest=0.02)
 RESTORE = "Stop all workers, then restore a backup or try `sqlite3 FILE .recover`."
 """What to do about a damaged file."""
 
-_SCHEMA = """
+_WORKERS = """
+CREATE TABLE IF NOT EXISTS workers (queue TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (queue, name)) WITHOUT ROWID
+"""
+_SCHEMA = f"""
 CREATE TABLE items (
     pk TEXT NOT NULL, sk TEXT NOT NULL, item TEXT NOT NULL, ipk TEXT, isk TEXT, expires INTEGER,
     PRIMARY KEY (pk, sk)
@@ -39,8 +42,9 @@ CREATE INDEX items_by_index ON items (ipk, isk, pk, sk) WHERE ipk IS NOT NULL;
 CREATE INDEX items_by_expiry ON items (expires) WHERE expires IS NOT NULL;
 CREATE TABLE messages (
     id INTEGER PRIMARY KEY AUTOINCREMENT, queue TEXT NOT NULL, body TEXT NOT NULL,
-    visible INTEGER NOT NULL, count INTEGER NOT NULL DEFAULT 0
+    visible INTEGER NOT NULL, count INTEGER NOT NULL DEFAULT 0, holder TEXT, held INTEGER
 );
+{_WORKERS};
 CREATE INDEX messages_by_visibility ON messages (queue, visible);
 CREATE TABLE blobs (ref TEXT PRIMARY KEY, fresh INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE INDEX blobs_by_age ON blobs (fresh, ref);
@@ -49,6 +53,8 @@ CREATE INDEX logs_by_run ON logs (run_id, seq);
 """
 # items: attributes are one JSON text; `ipk`, `isk` and `expires` repeat those of the item, to be searched.
 # messages: AUTOINCREMENT because a receipt names the id, and an id that comes back would revive stale receipts.
+# messages: `holder` names the worker that received it as its delivery number `held`; another number: somebody who did
+# not say, as a worker of an early detent. workers: who may hold messages of a queue.
 # blobs: `fresh` is when the blob was last put, or last found to be in use, in milliseconds.
 
 _T = TypeVar("_T")
@@ -181,20 +187,28 @@ def prepare(path: Path) -> None:
         raise translated(error, path) from error
 
 
+_OF_THE_FOLDER = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     """Whether another connection holds the lock."""
     return _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def translated(error: sqlite3.Error, path: Path) -> DetentError:
-    """What SQLite's error means to a caller."""
+def translated(error: sqlite3.Error, path: Path, *, in_use: bool = False) -> DetentError:
+    """What SQLite's error means to a caller. `in_use`: the file could be used before, so that it may be again."""
     said = f"The database {path} could not be used: {error}."
-    match _code(error):
+    code = _code(error)
+    if in_use and code in _OF_THE_FOLDER:
+        return Unavailable(said, advice="Its folder must be readable and writable; it is tried again.")
+    match code:
         case sqlite3.SQLITE_NOTADB:
             return ConfigurationError(
                 f"The file {path} is not a database.", advice="Choose another path; detent will not overwrite it."
             )
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH if (
+            not in_use
+        ):
             return ConfigurationError(
                 said,
                 advice="It must be a file in an existing directory, and both must be writable by this user.",
@@ -230,14 +244,33 @@ def _initialise(connection: sqlite3.Connection, path: Path) -> None:
             f"The database {path} cannot use a write-ahead log there.", advice="Choose a path on a local disk."
         )
     if version == SCHEMA_VERSION:
+        if not connection.execute("SELECT 1 FROM pragma_table_info('messages') WHERE name = 'holder'").fetchone():
+            _in_one(connection, _extend)
         return
+    _in_one(connection, _create)
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    if _pragma(connection, "user_version") == 0:  # nobody was faster
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _extend(connection: sqlite3.Connection) -> None:
+    """Adds what files of early versions lack, and what those versions pass over."""
+    columns = {name for (name,) in connection.execute("SELECT name FROM pragma_table_info('messages')")}
+    for name, kind in (("holder", "TEXT"), ("held", "INTEGER")):
+        if name not in columns:
+            connection.execute(f"ALTER TABLE messages ADD COLUMN {name} {kind}")
+    connection.execute(_WORKERS)
+
+
+def _in_one(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], None]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _pragma(connection, "user_version") == 0:  # nobody was faster
-            for statement in _SCHEMA.split(";"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        change(connection)
         connection.execute("COMMIT")
     except sqlite3.Error:
         if connection.in_transaction:

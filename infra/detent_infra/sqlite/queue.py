@@ -22,6 +22,7 @@ from detent_state_machine.errors import InputError
 
 from detent_infra import forks
 from detent_infra.ports import Clock, Received
+from detent_infra.sqlite.liveness import Liveness
 from detent_infra.sqlite.session import SqliteSession
 
 MAX_DELAY = 366 * 86_400.0
@@ -29,11 +30,21 @@ MAX_DELAY = 366 * 86_400.0
 QUICK_LOOK = 0.002
 SLOW_LOOK = 0.025
 """Seconds between two looks for other processes' messages: a tenth of the idle time, between these two."""
+LIVENESS_LOOK = 0.1
+"""Seconds between two looks at who has died."""
+HIDDEN_AT_MOST = 3_600_000
+"""Milliseconds. A worker hides a message for its lease; what is hidden for longer waits for its time."""
 
 _SEND = "INSERT INTO messages (queue, body, visible) VALUES (?, ?, ?)"
 _NEXT = "SELECT min(visible) FROM messages WHERE queue = ?"
 _VISIBLE = "SELECT id, body, count FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible LIMIT ?"
-_CLAIM = "UPDATE messages SET count = count + 1, visible = ? WHERE id = ?"
+_CLAIM = "UPDATE messages SET count = count + 1, visible = ?, holder = ?, held = count + 1 WHERE id = ?"
+_SIGN_IN = "INSERT OR IGNORE INTO workers (queue, name) VALUES (?, ?)"
+_WORKERS = "SELECT name FROM workers WHERE queue = ?"
+_FREE = """
+UPDATE messages SET visible = ? WHERE queue = ? AND visible > ? AND visible <= ? AND holder = ? AND held = count
+"""
+_SIGN_OUT = "DELETE FROM workers WHERE queue = ? AND name = ?"
 _EXTEND = "UPDATE messages SET visible = ? WHERE id = ? AND count = ?"
 _DELETE = "DELETE FROM messages WHERE id = ? AND count = ?"
 _BURY = "INSERT INTO messages (queue, body, visible) SELECT ?, body, ? FROM messages WHERE id = ?"
@@ -97,6 +108,7 @@ class SqliteQueue:
         session: Callable[[], SqliteSession],
         wakes: Wakes,
         clock: Clock,
+        liveness: Liveness,
         *,
         name: str,
         dead: str | None = None,
@@ -105,6 +117,9 @@ class SqliteQueue:
         self._session = session
         self._wakes = wakes
         self._clock = clock
+        self._liveness = liveness
+        self._signed_in: str | None = None
+        self._next_look = 0.0
         self._name = name
         self._dead = dead
         self._max_receives = max_receives
@@ -130,6 +145,9 @@ class SqliteQueue:
         with self._wakes.waiting() as woken:
             while True:
                 woken.clear()
+                if loop.time() >= self._next_look:
+                    await self._free_messages_of_the_dead(session)
+                    self._next_look = loop.time() + LIVENESS_LOOK
                 version = _version(session)  # before the look, so that no commit falls between the two
                 due: int | None = session.read(_NEXT, (self._name,))[0][0]
                 now = self._clock()
@@ -140,7 +158,9 @@ class SqliteQueue:
                 if loop.time() >= until:
                     return []
                 if due is None or due > now:
-                    ready = until if due is None else min(until, loop.time() + (due - now) / 1000)
+                    ready = min(until, self._next_look)
+                    if due is not None:
+                        ready = min(ready, loop.time() + (due - now) / 1000)
                     if await _news(session, version, woken, active, ready):
                         active = loop.time()
 
@@ -164,6 +184,21 @@ class SqliteQueue:
 
         await self._session().write(run, durable=False)
 
+    async def _free_messages_of_the_dead(self, session: SqliteSession) -> None:
+        """What a dead worker had received is visible at once, as it would be when its visibility ends."""
+        workers = session.read(_WORKERS, (self._name,))
+        dead = [name for (name,) in workers if self._liveness.is_dead(name)]
+        if not dead:
+            return
+
+        def run(connection: sqlite3.Connection) -> None:
+            now = self._clock()
+            for name in dead:
+                connection.execute(_FREE, (now, self._name, now, now + HIDDEN_AT_MOST, name))
+                connection.execute(_SIGN_OUT, (self._name, name))
+
+        await session.write(run, durable=False)
+
     async def _take(self, session: SqliteSession, limit: int, visibility: float) -> list[Received]:
         taken: list[Received] = []
 
@@ -177,6 +212,7 @@ class SqliteQueue:
 
         try:
             await session.write(run, durable=False)
+            self._signed_in = self._liveness.name
         except asyncio.CancelledError:
             # Whoever asked is gone and will work on nothing: the messages need not wait for their visibility to end.
             session.post(give_back)
@@ -185,6 +221,9 @@ class SqliteQueue:
 
     def _claim(self, connection: sqlite3.Connection, limit: int, visibility: float) -> list[Received]:
         """Takes visible messages. Two receivers cannot take the same one: this runs inside a write transaction."""
+        worker = self._liveness.name
+        if worker is not None and worker != self._signed_in:
+            connection.execute(_SIGN_IN, (self._name, worker))
         now = self._clock()
         hidden = now + _milliseconds(visibility)
         taken: list[Received] = []
@@ -198,7 +237,7 @@ class SqliteQueue:
                     connection.execute(_REMOVE, (id,))
                     buried += 1
                 else:
-                    connection.execute(_CLAIM, (hidden, id))
+                    connection.execute(_CLAIM, (hidden, worker, id))
                     taken.append(Received(body, f"{id}/{count + 1}", count + 1))
             if not buried:
                 break

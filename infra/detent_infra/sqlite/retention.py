@@ -57,7 +57,7 @@ def sweep(path: Path, clock: Clock) -> None:
         while turn(_give_back):
             pass
     except sqlite3.Error as error:
-        raise translated(error, path) from error
+        raise translated(error, path, in_use=True) from error
     finally:
         lender.close()
 

@@ -85,6 +85,10 @@ class _Connections:
             writer.close()
             raise
 
+    def version(self) -> object:
+        """Changes whenever another connection has committed."""
+        return self.writer.execute("PRAGMA data_version").fetchone()
+
     def close(self) -> None:
         self.writer.close()
         self.reader.close()
@@ -104,6 +108,7 @@ class SqliteSession:
         self._closed = False
         try:
             self._connections: _Connections | None = _Connections.open(path)
+            self._version = self._connections.version()
             self._file = _identity(path)
         except sqlite3.Error as error:
             raise translated(error, path) from error
@@ -111,7 +116,6 @@ class SqliteSession:
         self._busy = False  # a flush is scheduled, waits for a lock, or is being committed
         self._locked_since: float | None = None
         self._turn_began = self._last_commit = self._shared_until = 0.0
-        self._version: object = None
         self._durable = True  # what the writer is set to
         self.opened = 1
         """How often it has opened its connections."""
@@ -126,7 +130,7 @@ class SqliteSession:
             try:
                 return self._connected().reader.execute(sql, parameters).fetchall()
             except sqlite3.Error as error:
-                raise translated(error, self._path) from error
+                raise translated(error, self._path, in_use=True) from error
             except UnicodeEncodeError as error:
                 raise _not_text(error) from error
 
@@ -187,7 +191,7 @@ class SqliteSession:
         """The connections, under the lock."""
         if self._connections is None:
             self._connections = _Connections.open(self._path)
-            self._durable, self._version = True, None
+            self._durable, self._version = True, self._connections.version()
             self.opened += 1
         return self._connections
 
@@ -211,7 +215,7 @@ class SqliteSession:
             return False
         self._turn_began = now
         with self._lock, suppress(sqlite3.Error):  # a broken or closed file is the next flush's trouble
-            version = self._connected().writer.execute("PRAGMA data_version").fetchone()
+            version = self._connected().version()
             if version != self._version:  # another connection has committed
                 self._version = version
                 self._shared_until = now + SHARED
@@ -235,7 +239,7 @@ class SqliteSession:
                 ran = self._run(writer, batch)
             except sqlite3.Error as error:
                 self._roll_back()
-                self._finish(batch, translated(error, self._path))
+                self._finish(batch, translated(error, self._path, in_use=True))
                 return
             if ran is None:
                 self._loop.call_soon(self._flush)
@@ -269,7 +273,7 @@ class SqliteSession:
             since = self._locked_since = self._locked_since or now
             if not is_busy(error) or now - since > LOCK_LIMIT:
                 self._locked_since = None
-                raise translated(error, self._path) from error
+                raise translated(error, self._path, in_use=True) from error
             self._loop.call_later(random.uniform(*RETRY), self._flush)  # noqa: S311  # jitter, not a secret
             return
         self._locked_since = None
@@ -306,7 +310,7 @@ class SqliteSession:
             self._connected().writer.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            return translated(error, self._path)
+            return translated(error, self._path, in_use=True)
         return None
 
     def _committed(self, batch: list[_Pending], error: sqlite3.Error | None) -> None:
@@ -314,7 +318,7 @@ class SqliteSession:
         if error is not None:
             with self._lock:
                 self._roll_back()
-        self._finish(batch, None if error is None else translated(error, self._path))
+        self._finish(batch, None if error is None else translated(error, self._path, in_use=True))
 
     def _finish(self, batch: list[_Pending], error: DetentError | None) -> None:
         for pending in batch:
@@ -363,10 +367,16 @@ def _commit_loop(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file it is; None if it is gone. Raises `Unavailable` if that cannot be told now."""
     try:
         stat = os.stat(path)  # noqa: PTH116  # once per transaction: Path.stat costs three times as much
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise Unavailable(
+            f"The database {path} cannot be reached: {error.strerror}.",
+            advice="Its folder must be readable and writable; it is tried again.",
+        ) from error
     return stat.st_dev, stat.st_ino
 
 
