@@ -67,7 +67,7 @@ class Receipt(BaseModel):
 
 
 class InvalidOrder(NonRetryable):
-    """The line is no order; trying again would not make it one."""
+    """The line is not an order; trying again would not make it one."""
 
 
 class CardRefused(NonRetryable):

@@ -102,9 +102,9 @@ def read_request(event: UrlEvent) -> HttpRequest:
         case {"requestContext": {"http": {"method": str(method)}}, "rawPath": str(path)}:
             text = event.get("body") or ""
         case _:
-            raise RequestRefused(HTTPStatus.BAD_REQUEST, "The event is no HTTP request of a function URL.")
+            raise RequestRefused(HTTPStatus.BAD_REQUEST, "The event is not an HTTP request of a function URL.")
     if not isinstance(text, str):
-        raise RequestRefused(HTTPStatus.BAD_REQUEST, "The body is no text.")
+        raise RequestRefused(HTTPStatus.BAD_REQUEST, "The body is not text.")
     if len(text) > MAX_BODY * 4 // 3 + 4:
         raise _too_large()
     try:

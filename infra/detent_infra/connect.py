@@ -86,7 +86,7 @@ def parse_aws(url: str) -> tuple[str, str | None, str | None]:
     if "@" in parts.netloc:
         raise _refused("aws://…", "credentials do not belong in a URL; boto3 finds them (AWS_PROFILE, a role, …)")
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,127}", parts.netloc) is None:
-        raise _refused(url, f"{parts.netloc!r} is no name of a CloudFormation stack")
+        raise _refused(url, f"{parts.netloc!r} is not a name of a CloudFormation stack")
     if parts.path not in ("", "/") or parts.fragment:
         raise _refused(url, "nothing but options may follow the stack's name")
     given = dict(options)
@@ -96,7 +96,7 @@ def parse_aws(url: str) -> tuple[str, str | None, str | None]:
     if endpoint is not None and re.fullmatch(r"https?://[^/@\s]+/?", endpoint) is None:
         raise _refused(f"aws://{parts.netloc}", "an endpoint looks like http://localhost:4566")
     if "region" in given and re.fullmatch(r"[a-z0-9-]+", given["region"]) is None:
-        raise _refused(url, "what it gives is no name of a region")
+        raise _refused(url, "what it gives is not a name of a region")
     return parts.netloc, given.get("region"), endpoint
 
 

@@ -27,5 +27,5 @@ async def load(blobs: Blobs, payload: Payload) -> str:
         try:
             return (await blobs.get(payload.ref)).decode()
         except UnicodeDecodeError as error:
-            raise CorruptRecord(f"The payload {payload.ref} is no text.") from error
+            raise CorruptRecord(f"The payload {payload.ref} is not text.") from error
     return payload.text or "null"

@@ -186,7 +186,7 @@ def _check_step(workflow: str, step: DeclaredStep, by_name: Mapping[str, Declare
     for parent in edges(step):
         if parent not in by_name:
             raise DefinitionError(
-                f"{where} follows {parent!r}, which is no step of this workflow.",
+                f"{where} follows {parent!r}, which is not a step of this workflow.",
                 advice=did_you_mean(parent, by_name, f"It has: {', '.join(by_name)}."),
             )
         _check_scope(where, step, by_name[parent])
@@ -272,7 +272,7 @@ def _check_parameter(
         case Injected(what):
             if what == "failure" and step.scope != "on_failure":
                 raise DefinitionError(
-                    f"{where} takes a Failure, but it is no failure handler.", advice="Declare it with `on_failure`."
+                    f"{where} takes a Failure, but it is not a failure handler.", advice="Declare it with `on_failure`."
                 )
 
 

@@ -93,7 +93,7 @@ def _sections(definition: Definition) -> list[tuple[str, list[StepDefinition]]]:
 def mermaid(definition: Definition, statuses: Mapping[str, str] | None = None) -> str:
     """A Mermaid flowchart. A dotted edge does not skip its step when the step it comes from is skipped.
 
-    `statuses` by step name colour the steps; words that are no step status are ignored.
+    `statuses` by step name colour the steps; words that are not a step status are ignored.
     """
     ids = {step.name: f"s{index}" for index, step in enumerate(definition.steps)}
     lines = ["flowchart TD"]

@@ -47,7 +47,7 @@ JsonData: TypeAlias = object
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """An attribute that is no plain text. `kind` is its type as SQS names it: `Number`, `Binary`, `String.…`."""
+    """An attribute that is not plain text. `kind` is its type as SQS names it: `Number`, `Binary`, `String.…`."""
 
     kind: str
     value: str | bytes
@@ -235,7 +235,7 @@ def check_outgoing(body: str, id: str | None, attributes: Mapping[str, str]) -> 
     for name, value in attributes.items():
         if _ATTRIBUTE.fullmatch(name) is None or name.startswith(OWN) or not value:
             raise InputError(
-                f"{name!r} with {value[:40]!r} is no attribute of a message.",
+                f"{name!r} with {value[:40]!r} is not an attribute of a message.",
                 advice="A name has 1 to 256 letters, digits, dashes, dots and underscores, does not begin with "
                 f"{OWN!r}, and has a value.",
             )

@@ -44,7 +44,7 @@ def parse(pattern: str) -> Callable[[str], bool]:
     """The test of a log line's text that the pattern stands for.
 
     A test takes time linear in the line for terms, regular expressions and comparisons, and never raises. Raises
-    `InputError`, with the column and what was expected there, for what is no pattern.
+    `InputError`, with the column and what was expected there, for what is not a pattern.
     """
     if len(pattern) > MAX_PATTERN:
         raise InputError(f"The filter pattern has {len(pattern)} characters; CloudWatch allows {MAX_PATTERN}.")

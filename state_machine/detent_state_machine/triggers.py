@@ -110,7 +110,7 @@ def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
         )
     if _QUEUE_NAME.fullmatch(queue.name) is None:
         raise DefinitionError(
-            f"{where}: {queue.name!r} is no name of a queue.",
+            f"{where}: {queue.name!r} is not a name of a queue.",
             advice="Write the queue's name, not its URL or ARN: 1 to 80 letters, digits, dashes and underscores; "
             "a FIFO queue's ends in .fifo.",
         )
@@ -163,7 +163,7 @@ def _key(expression: Expression, content: Content) -> str:
         return found
     if isinstance(found, int) and not isinstance(found, bool):
         return _json(found)
-    what = "nothing" if found is None else f"{_kind(found)}, which is no text and no whole number,"
+    what = "nothing" if found is None else f"{_kind(found)}, which is neither text nor a whole number,"
     raise InputError(f"{expression.what} {expression.text!r} finds {what} in the message.")
 
 
@@ -237,7 +237,7 @@ def _compiled(text: object, what: str) -> ParsedResult:
         nodes = list(_walk({"type": "expression", "children": [compiled.parsed]}))
     except (exceptions.JMESPathError, RecursionError) as error:
         raise DefinitionError(
-            f"{what} {text!r} is no JMESPath expression: {_said(error)}.",
+            f"{what} {text!r} is not a JMESPath expression: {_said(error)}.",
             advice=f"{_QUOTING} See https://jmespath.org/tutorial.html.",
         ) from None
     for node in nodes:

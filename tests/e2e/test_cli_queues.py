@@ -79,7 +79,7 @@ def test_a_message_that_would_start_nothing_is_refused_before_anything_is_made(p
     project.call("send", "inbox", "{no").refused("not JSON")
     project.call("send", "other", ORDER).refused("No workflow of app 'shop' listens", "inbox")
     project.call("dead", "other").refused("listens to a queue 'other'", "inbox")
-    project.call("send", "inbox", ORDER, "--attribute", "shop").refused("--attribute 'shop' is no name with a value")
+    project.call("send", "inbox", ORDER, "--attribute", "shop").refused("--attribute 'shop' is not a name with a value")
     project.call("send", "inbox", ORDER, "--attribute", "detent-id=m").refused("'detent-id'")
     project.call("send", "inbox", ORDER, "--id", "").refused("A message's id has 1 to 100")
     assert project.call("runs").code == 2, "there is still no database"

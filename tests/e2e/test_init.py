@@ -153,7 +153,7 @@ def test_its_makefile_and_samconfig_name_what_is_there(project: Path) -> None:
 
 
 def test_its_readme_names_files_that_are_there_and_links_nowhere(project: Path) -> None:
-    """A page that does not exist yet, as that of a package before its release, is no place to send a newcomer to."""
+    """A page that does not exist yet, as that of a package before its release, is not a place to send a newcomer to."""
     readme = (project / "README.md").read_text()
     assert "://" not in readme.replace("aws://", "")
     assert "](" not in readme
@@ -204,7 +204,7 @@ def test_what_cannot_be_written_whole_is_taken_back(tmp_path: Path, capsys: Any)
 
 @pytest.mark.parametrize("name", ["3x", "class", "json", "tests", "detent", "Größe", "a/b", "", "x" * 80, "sh$op"])
 def test_a_name_that_no_package_can_have_is_refused(name: str, tmp_path: Path, capsys: Any) -> None:
-    called(capsys, "init", str(tmp_path / "new"), "--name", name).refused("is no name for a project")
+    called(capsys, "init", str(tmp_path / "new"), "--name", name).refused("is not a name for a project")
     assert list(tmp_path.iterdir()) == []
 
 

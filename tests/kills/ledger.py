@@ -68,5 +68,5 @@ class Entries:
                     found.done[run_id][path] += 1
                     found.at_work[int(pid)] -= 1
                 case _:
-                    raise ValueError(f"{line!r} is no line of a ledger")
+                    raise ValueError(f"{line!r} is not a line of a ledger")
         return found

@@ -105,7 +105,7 @@ def broken(record: Item, change: dict[str, Any]) -> Item:
 
 
 def refused(h: Faulty, key: Key, change: dict[str, Any]) -> DetentError:
-    """Breaks the record, and drives the next message against it: it must be refused, and kept. Then mends it."""
+    """Breaks the record, and drives the next message against it: it must be refused, and kept. Then fixes it."""
 
     async def scenario() -> DetentError:
         whole = await h.backend.table.get(key)

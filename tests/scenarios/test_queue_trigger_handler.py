@@ -162,7 +162,7 @@ def test_an_empty_batch_has_no_failures(inbox: Inbox) -> None:
     [
         ("hello", "greeting: The message is not JSON"),
         ("{}", "input 'name' finds nothing in the message"),
-        ('{"name":7}', "greeting: The input of workflow 'greeting' is no text."),
+        ('{"name":7}', "greeting: The input of workflow 'greeting' is not text."),
         (notification("hello"), "The message in the notification of SNS is not JSON"),
         ('{"Type":"SubscriptionConfirmation","MessageId":"n","TopicArn":"t","Message":"m"}', "finds nothing"),
     ],

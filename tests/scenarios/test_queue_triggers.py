@@ -194,7 +194,7 @@ def test_a_business_key_with_another_input_is_a_dead_letter_that_names_the_run(o
     assert len(h.runs(shop.orders)) == 1
 
 
-def test_a_message_that_one_workflow_refuses_starts_the_others_and_once_mended_only_the_one(
+def test_a_message_that_one_workflow_refuses_starts_the_others_and_once_fixed_only_the_one(
     opened: Open,
 ) -> None:
     shop = Shop()
@@ -204,8 +204,8 @@ def test_a_message_that_one_workflow_refuses_starts_the_others_and_once_mended_o
     def count(n: int) -> int:
         return n
 
-    mended = Shop()
-    lenient = mended.app.workflow("strict", input=int, on_queue=Queue("inbox", input="cents"))
+    fixed = Shop()
+    lenient = fixed.app.workflow("strict", input=int, on_queue=Queue("inbox", input="cents"))
     lenient.step(name="count")(lambda n: n)
 
     h = opened(shop)
@@ -214,12 +214,12 @@ def test_a_message_that_one_workflow_refuses_starts_the_others_and_once_mended_o
     assert letter.reason.startswith("strict: ")
     runs(h, shop.orders)
     h.stop_worker()
-    h.app = mended.app  # a deploy of mended code
+    h.app = fixed.app  # a deploy of fixed code
     h.start_worker()
     assert h.wait_for(h.backend.source("inbox").redrive(10)) == 1
     until_in(h, lambda: h.runs(lenient))
     assert until_in(h, lambda: empty(h))
-    assert (len(h.runs(mended.orders)), len(h.runs(lenient))) == (1, 1)
+    assert (len(h.runs(fixed.orders)), len(h.runs(lenient))) == (1, 1)
     assert h.dead_letters("inbox") == []
 
 
@@ -269,7 +269,7 @@ def test_a_message_for_code_that_is_not_deployed_is_kept_until_it_is() -> None:
 
 
 def test_a_model_that_raises_what_no_validator_may_keeps_the_message() -> None:
-    mended = False
+    fixed = False
 
     class Odd(BaseModel):
         id: str
@@ -277,7 +277,7 @@ def test_a_model_that_raises_what_no_validator_may_keeps_the_message() -> None:
         @field_validator("id")
         @classmethod
         def check(cls, value: str) -> str:
-            if not mended:
+            if not fixed:
                 raise RuntimeError("a bug")
             return value
 
@@ -292,13 +292,13 @@ def test_a_model_that_raises_what_no_validator_may_keeps_the_message() -> None:
         h.send("inbox", {"id": "A"})
         h.advance(5)
         assert (h.runs(odd), h.dead_letters("inbox")) == ([], [])
-        mended = True
+        fixed = True
         h.advance(60)
         assert [h.result(run) for run in h.runs(odd)] == ["A"]
 
 
 def test_a_worker_lets_no_message_of_a_fifo_queue_overtake_one_that_is_kept() -> None:
-    mended = False
+    fixed = False
 
     class Odd(BaseModel):
         n: int
@@ -306,7 +306,7 @@ def test_a_worker_lets_no_message_of_a_fifo_queue_overtake_one_that_is_kept() ->
         @field_validator("n")
         @classmethod
         def check(cls, n: int) -> int:
-            if n == 1 and not mended:
+            if n == 1 and not fixed:
                 raise RuntimeError("a bug")
             return n
 
@@ -324,7 +324,7 @@ def test_a_worker_lets_no_message_of_a_fifo_queue_overtake_one_that_is_kept() ->
         h.start_worker()
         h.advance(5)
         assert h.runs(odd) == []
-        mended = True
+        fixed = True
         h.advance(300)
         assert sorted(str(h.result(run)) for run in h.runs(odd)) == ["1", "2", "3"]
 
@@ -333,7 +333,7 @@ def test_a_worker_lets_no_message_of_a_fifo_queue_overtake_one_that_is_kept() ->
 
 
 def test_what_is_wrong_with_on_queue_is_said_where_it_is_declared() -> None:
-    with pytest.raises(DefinitionError, match="Workflow 'orders', on_queue: key 'a b' is no JMESPath expression"):
+    with pytest.raises(DefinitionError, match="Workflow 'orders', on_queue: key 'a b' is not a JMESPath expression"):
         App("shop").workflow("orders", on_queue=Queue("inbox", key="a b"))
 
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_started_stays_with_the_reason_and_holds_up_nothing(stack
     assert [each["key"] for each in told if each["run_id"]] == ["invocation-r-5"]
     errors = " ".join(each["error"] for each in told if each["run_id"] is None)
     assert "'nobody'" in errors
-    assert errors.count("It is no request to start a run.") == 2
+    assert errors.count("It is not a request to start a run.") == 2
     assert {each["message_id"] for each in command()} == {each["message_id"] for each in told if each["error"]}
     assert len(command("-n", "2")) == 2
 

@@ -1,4 +1,4 @@
-"""`detent doctor --stack` on a stack that is deployed: it reads what is there, and what it says to do mends it."""
+"""`detent doctor --stack` on a stack that is deployed: it reads what is there, and what it says to do fixes it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def client(stack: Deployed, service: str) -> Any:
     return made.client(service, endpoint_url=stack.server.endpoint)
 
 
-def mend(stack: Deployed, command: str) -> None:
+def fix(stack: Deployed, command: str) -> None:
     """Does what a command of the AWS CLI says, through boto3."""
     service, operation, *given = command.removeprefix("aws ").split()
     options: dict[str, Any] = {}
@@ -59,13 +59,13 @@ def mend(stack: Deployed, command: str) -> None:
     getattr(client(stack, service), operation.replace("-", "_"))(**options)
 
 
-def test_it_finds_what_the_emulator_left_out_and_its_commands_mend_it(stack: Deployed, examined: Any) -> None:
+def test_it_finds_what_the_emulator_left_out_and_its_commands_fix_it(stack: Deployed, examined: Any) -> None:
     before = examined()
     assert {check["name"] for check in before if check["verdict"] == "fail"} == {"recursion", "table"}
     assert {check["name"] for check in before if check["verdict"] != "ok"} <= UNMODELLED
     for check in before:
         if check["name"] in ("recursion", "table"):
-            mend(stack, check["command"])
+            fix(stack, check["command"])
     after = examined()
     assert [check for check in after if check["verdict"] == "fail"] == []
     assert of(after, "recursion")["verdict"] == of(after, "table")["verdict"] == "ok"

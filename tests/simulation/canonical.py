@@ -21,11 +21,11 @@ AMO, EO = Delivery.AT_MOST_ONCE, Delivery.EXACTLY_ONCE
 
 @dataclass
 class Done:
-    """The runs a script started. A cancelled one may have ended before; a mended one is held to its mended oracle."""
+    """The runs a script started. A cancelled one may have ended before; a fixed one is held to its fixed oracle."""
 
     runs: list[str] = field(default_factory=list[str])
     cancelled: set[str] = field(default_factory=set[str])
-    mended: set[str] = field(default_factory=set[str])
+    fixed: set[str] = field(default_factory=set[str])
 
 
 Script: TypeAlias = Callable[[Simulation, Workload], Coroutine[Any, Any, Done]]
@@ -61,15 +61,15 @@ async def one_key_twice(simulation: Simulation, workload: Workload) -> Done:
     return Done([first])
 
 
-async def mended_and_retried(simulation: Simulation, workload: Workload) -> Done:
-    """A run fails, what broke it is mended, and the run is retried."""
+async def fixed_and_retried(simulation: Simulation, workload: Workload) -> Done:
+    """A run fails, what broke it is fixed, and the run is retried."""
     done = await once(simulation, workload)
     await simulation.ended(done.runs[0])
-    workload.world.mended = True
+    workload.world.fixed = True
     again = await simulation.retry(done.runs[0])
     assert again is not None
     done.runs.append(again)
-    done.mended.add(again)
+    done.fixed.add(again)
     return done
 
 
@@ -152,5 +152,5 @@ CANONICAL = (
     Canonical("large payloads", chain("a", "b", "c", a=Drawn("", large=True), b=Drawn("", large=True)), script=large),
     Canonical("cancelled in the middle", chain("a", "b", "c", b=LONG), script=cancelled),
     Canonical("one key twice", chain("a", "b"), script=one_key_twice, pairs=True),
-    Canonical("mended and retried", chain("a", "b", "c", b=FAILS), script=mended_and_retried),
+    Canonical("fixed and retried", chain("a", "b", "c", b=FAILS), script=fixed_and_retried),
 )

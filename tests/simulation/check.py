@@ -191,11 +191,11 @@ def check_end(
     value: int,
     *,
     may_be_cancelled: bool = False,
-    mended: bool = False,
+    fixed: bool = False,
 ) -> bool:
     """Holds what is stored of an ended run, and what its bodies did, to the oracle; whether it needed no excuse."""
     record, steps = simulation.records(run_id)
-    expected = workload.expected(value, mended=mended)
+    expected = workload.expected(value, fixed=fixed)
     excused = {drawn.name for drawn in workload.steps if drawn.name in steps and _excused(drawn, steps[drawn.name])}
     cancelled = may_be_cancelled and record.status is RunStatus.CANCELLED
     end = RunStatus.FAILED if excused else expected.status  # Excused or not, a step that failed fails its run.

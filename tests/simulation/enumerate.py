@@ -93,8 +93,8 @@ def perform(canonical: Canonical, faults: Mapping[int, Fault]) -> Result:
         done = simulation.run(canonical.script(simulation, workload))
         excused = False
         for run in done.runs:
-            cancelled, mended = run in done.cancelled, run in done.mended
-            ended = check_end(simulation, workload, run, VALUE, may_be_cancelled=cancelled, mended=mended)
+            cancelled, fixed = run in done.cancelled, run in done.fixed
+            ended = check_end(simulation, workload, run, VALUE, may_be_cancelled=cancelled, fixed=fixed)
             excused |= not ended
     except Violation as violation:
         trace = "\n".join(simulation.gate.trace)

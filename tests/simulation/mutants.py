@@ -359,7 +359,7 @@ def apply(mutant: Mutant, tree: Path) -> str:
 
 
 def judge(mutant: Mutant, tree: Path) -> Verdict:
-    """Applies the mutant to the tree, asks those who must notice, and mends the tree."""
+    """Applies the mutant to the tree, asks those who must notice, and fixes the tree."""
     began = time.monotonic()
     caught: list[str] = []
     missed: list[str] = []
@@ -397,7 +397,7 @@ def caught_how(name: str, tree: Path) -> str:
         return ""
     if name == SEEDS:
         return next((line for line in done.stdout.splitlines() if line.startswith("seed ")), "")
-    if done.returncode == 1:  # pytest: tests were run and some failed; anything else is no verdict
+    if done.returncode == 1:  # pytest: tests were run and some failed; anything else is not a verdict
         return name
     raise RuntimeError(f"pytest could not run {name}:\n{done.stdout}\n{done.stderr}")
 

@@ -74,14 +74,14 @@ class World:
 
     raised: Counter[str] = field(default_factory=Counter[str])
     hung: Counter[str] = field(default_factory=Counter[str])
-    mended: bool = False
+    fixed: bool = False
     """What made bodies fail is gone."""
 
     def forget(self) -> None:
         """As if no body had run yet."""
         self.raised.clear()
         self.hung.clear()
-        self.mended = False
+        self.fixed = False
 
 
 @dataclass
@@ -93,9 +93,9 @@ class Workload:
     world: World
     name: str = "drawn"
 
-    def expected(self, value: int, *, mended: bool = False) -> Expected:
-        """How a run must end; `mended`: once what made bodies fail is gone."""
-        steps = tuple(replace(step, errors=0) for step in self.steps) if mended else self.steps
+    def expected(self, value: int, *, fixed: bool = False) -> Expected:
+        """How a run must end; `fixed`: once what made bodies fail is gone."""
+        steps = tuple(replace(step, errors=0) for step in self.steps) if fixed else self.steps
         return oracle(steps, value)
 
 
@@ -275,7 +275,7 @@ def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
             await asyncio.sleep(drawn.timeout * 3)
         if drawn.seconds:
             await asyncio.sleep(drawn.seconds)
-        if world.raised[key] < drawn.errors and not world.mended:
+        if world.raised[key] < drawn.errors and not world.fixed:
             world.raised[key] += 1
             if drawn.fatal and not drawn.retry.non_retryable:
                 raise NonRetryable("fatal")

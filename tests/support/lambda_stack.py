@@ -100,7 +100,7 @@ class Bodies:
 
 def _greeted(text: str) -> str:
     if not isinstance(json.loads(text), str):
-        raise InputError("The input of workflow 'greeting' is no text.")
+        raise InputError("The input of workflow 'greeting' is not text.")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What an author gets wrong is said before anything runs: which workflow, which step, what, and how to mend it."""
+"""What an author gets wrong is said before anything runs: which workflow, which step, what, and how to fix it."""
 
 # mypy: disable-error-code="empty-body"
 
@@ -58,7 +58,7 @@ def test_an_unknown_parent_is_refused_with_the_nearest_name() -> None:
         def ship(order: Order) -> str: ...
 
     said = refusal(declare)
-    assert "step 'ship' follows 'resrve', which is no step of this workflow" in said
+    assert "step 'ship' follows 'resrve', which is not a step of this workflow" in said
     assert "Did you mean 'reserve'?" in said
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_step_is_no_parent() -> None:
         def ship(order: Order) -> str: ...
 
     said = refusal(declare)
-    assert "step 'ship' follows <built-in function sleep>, which is no step. Give the function that" in said
+    assert "step 'ship' follows <built-in function sleep>, which is not a step. Give the function that" in said
 
 
 @pytest.mark.parametrize(

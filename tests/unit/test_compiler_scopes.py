@@ -1,4 +1,4 @@
-"""Handlers, deliveries, conditions and outputs of a workflow: what compiles, and what is refused with the mend."""
+"""Handlers, deliveries, conditions and outputs of a workflow: what compiles, and what is refused with the fix."""
 
 # mypy: disable-error-code="empty-body"
 
@@ -84,7 +84,7 @@ def test_why_it_failed_is_told_to_handlers_only() -> None:
         def ship(order: Order, why: Failure) -> str: ...
 
     said = refusal(declare)
-    assert "step 'ship' takes a Failure, but it is no failure handler" in said
+    assert "step 'ship' takes a Failure, but it is not a failure handler" in said
     assert "Declare it with `on_failure`." in said
 
 
@@ -268,7 +268,7 @@ def test_what_an_sdk_declares_is_checked_the_same_way() -> None:
         compile_workflow("orders", [DeclaredStep("ship", when=Truthy(ref=Ref(step="nowhere")))])
 
 
-def test_a_wrong_declaration_is_told_again_until_it_is_mended() -> None:
+def test_a_wrong_declaration_is_told_again_until_it_is_fixed() -> None:
     flow = workflow()
     for _ in range(2):
         with pytest.raises(DefinitionError, match="no steps"):

@@ -1,4 +1,4 @@
-"""What stands below a step's decorator and is no ordinary function is refused, each kind with its own advice."""
+"""What stands below a step's decorator and is not an ordinary function is refused, each kind with its own advice."""
 
 # mypy: disable-error-code="empty-body, arg-type"
 
@@ -70,7 +70,7 @@ def given(function: Any, **options: Any) -> str:
         (functools.partial(charge), "a partial of 'charge'. A step is a function of a module"),
         (lambda order: order, "a lambda, which has no name. A step is stored under its name: write `def`, or"),
         ("charge", "`@step('charge')`: options have names. Write it as `@step(name='charge')`."),
-        (5, "stands before '5', which is no function."),
+        (5, "stands before '5', which is not a function."),
     ],
 )
 def test_what_is_no_function_is_refused_with_advice_for_its_kind(function: Any, said: str) -> None:

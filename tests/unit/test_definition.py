@@ -267,7 +267,7 @@ def test_a_definition_survives_json_as_it_is() -> None:
 
 def test_its_json_is_canonical_and_any_parser_reads_it() -> None:
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     text = declared().to_json()
     parsed = json.loads(text, parse_constant=refuse)

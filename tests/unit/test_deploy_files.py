@@ -125,5 +125,5 @@ def test_a_samconfig_that_makes_no_sense_is_one_line(text: str, tmp_path: Path) 
 
 
 def test_a_parameter_without_a_value_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="'App' is no parameter"):
+    with pytest.raises(ConfigurationError, match="'App' is not a parameter"):
         parameters_of(["App"])

@@ -62,7 +62,7 @@ def fields_of_functions() -> frozenset[str]:
 
 
 def names_in(query: str) -> set[str]:
-    """The fields that a query asks for: every word that is no string, command, function, or name it gives itself."""
+    """The fields that a query asks for: every word that is not a string, command, function, or name it gives itself."""
     bare = re.sub(r'"[^"]*"|(?<=like )/[^/\n]*/', " ", query)
     given = set(re.findall(r"\bas (\w+)", bare))
     calls = set(re.findall(r"(\w+)\(", bare))

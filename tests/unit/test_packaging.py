@@ -113,7 +113,7 @@ def test_a_project_depends_on_what_detent_s_functions_need_and_on_its_own(shop: 
     [
         ("[tool.detent]\napp = 'shop:app'\n", "no [project]"),
         (PYPROJECT % ('dynamic = ["dependencies"]', ""), "dynamic"),
-        (PYPROJECT % ("dependencies = [7]", ""), "no list of texts"),
+        (PYPROJECT % ("dependencies = [7]", ""), "not a list of texts"),
         (PYPROJECT % ('dependencies = ["=1"]', ""), "names no package"),
         (PYPROJECT % ('dependencies = ["detent", "httpx"]', ""), "other dependencies"),
         (PYPROJECT % ('dependencies = ["detent"]', 'include = ["billing"]'), "'billing'"),
@@ -185,7 +185,7 @@ def test_options_that_would_do_nothing_are_refused(shop: Project) -> None:
 
 
 def test_a_compiler_of_another_version_is_refused(shop: Project) -> None:
-    shop.call("package", "--python-version", "3.19", "--compile-with", "/bin/sh").refused("/bin/sh is no Python 3.19")
+    shop.call("package", "--python-version", "3.19", "--compile-with", "/bin/sh").refused("/bin/sh is not Python 3.19")
     shop.call("package", "--python-version", "3.19", "--bytecode").refused("--compile-with", "--no-bytecode")
     left_alone(shop)
 

@@ -111,10 +111,10 @@ def test_a_false_when_is_enough_whatever_the_other_expressions_find() -> None:
     [
         (Queue("inbox", input="missing"), "on_queue: input 'missing' finds nothing"),
         (Queue("inbox", key="missing"), "on_queue: key 'missing' finds nothing"),
-        (Queue("inbox", key="empty"), "finds empty text, which is no text"),
-        (Queue("inbox", key="yes"), "finds a truth value, which is no text"),
-        (Queue("inbox", key="half"), "finds a fraction, which is no text"),
-        (Queue("inbox", key="@"), "which is no text"),
+        (Queue("inbox", key="empty"), "finds empty text, which is neither text nor a whole number"),
+        (Queue("inbox", key="yes"), "finds a truth value, which is neither text nor a whole number"),
+        (Queue("inbox", key="half"), "finds a fraction, which is neither text nor a whole number"),
+        (Queue("inbox", key="@"), "which is neither text nor a whole number"),
         (Queue("inbox", when="contains(missing, 'x')"), "on_queue: when .* does not fit the message"),
         (Queue("inbox", when="text > `3`"), "does not fit the message"),
         (Queue("inbox", metadata={"a": "abs(text)"}), "metadata 'a' .* does not fit the message"),
@@ -210,7 +210,7 @@ def test_names_that_sqs_takes_are_taken(name: str) -> None:
         ("{a: &b}", "an & outside the arguments"),
         ("a[?&b]", "an & outside the arguments"),
         ("(" * 5_000, "4,096 are allowed"),
-        ("(" * 4_000, "no JMESPath expression"),
+        ("(" * 4_000, "not a JMESPath expression"),
     ],
 )
 def test_an_expression_that_cannot_work_is_refused_when_it_is_declared(expression: str, said: str) -> None:

@@ -42,7 +42,7 @@ class S3Blobs:
 
     async def get(self, ref: str) -> bytes:
         if re.fullmatch("[0-9a-f]{64}", ref) is None:
-            raise CorruptRecord(f"{ref[:80]!r} is no reference to a payload.")
+            raise CorruptRecord(f"{ref[:80]!r} is not a reference to a payload.")
         data = await self._calls(lambda: self._get(ref))
         if sha256(data).hexdigest() != ref:
             raise CorruptRecord(f"The payload {ref} in the bucket {self._bucket!r} is not what was stored.")

@@ -205,7 +205,7 @@ def _of_botocore(error: BotoCoreError | ResponseParserError, resource: str) -> D
             f"No valid AWS region is given to reach {resource}.",
             advice="Add `?region=…` to the backend's URL or set AWS_REGION.",
         )
-    # A body that is no AWS answer comes from a proxy or balancer on the way as a rule, and is gone the next time.
+    # A body that is not an AWS answer comes from a proxy or balancer on the way as a rule, and is gone the next time.
     if isinstance(error, EndpointError | HTTPClientError | IncompleteReadError | ResponseParserError):
         return Unavailable(
             f"AWS could not be reached for {resource}: {_without_credentials(error)}",

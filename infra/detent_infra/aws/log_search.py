@@ -222,7 +222,9 @@ class LogCursor:
             start, token, resume, seen, end, span = parts
             return LogCursor(int(start), token, int(resume), dict(seen), end, int(span))
         except (ValueError, TypeError):
-            raise InputError(f"{text[:80]!r} is no cursor of a log.", advice="Pass `LogPage.next` unchanged.") from None
+            raise InputError(
+                f"{text[:80]!r} is not the cursor of a log.", advice="Pass `LogPage.next` unchanged."
+            ) from None
 
 
 def to_line(event: LogEvent) -> LogLine | None:

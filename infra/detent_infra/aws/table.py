@@ -309,7 +309,7 @@ def _from_cursor(after: str) -> tuple[str, Key]:
         case [str(isk), str(pk), str(sk)]:
             return isk, Key(pk, sk)
         case _:
-            raise InputError(f"{after[:80]!r} is no cursor of this query.", advice="Pass `Page.next` unchanged.")
+            raise InputError(f"{after[:80]!r} is not the cursor of this query.", advice="Pass `Page.next` as is.")
 
 
 def _stored(refusal: Mapping[str, object]) -> Item | None:

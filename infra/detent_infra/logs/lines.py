@@ -133,7 +133,7 @@ def from_json(text: str) -> LogLine | None:
 def line_of(
     known: Mapping[str, object], time: int, level: str, message: str, run_id: str, own: tuple[str, ...]
 ) -> LogLine:
-    """A line from its required parts, and from what else is known of it; `own` are the names that are no fields."""
+    """A line from its required parts, and from what else is known of it; `own` are the names that are not fields."""
     attempt = known.get("attempt", 0)
     rest = {name: value for name, value in known.items() if name not in own}
     texts = {name: value for name in ("path", *_IF_KNOWN) if isinstance(value := known.get(name), str)}
@@ -188,7 +188,7 @@ def known_level(given: str) -> str:
     """The level in its own spelling. Raises `InputError` for one that there is not."""
     name = level_name(given)
     if name not in LEVELS:
-        raise InputError(f"{given[:40]!r} is no level of a log.", advice=f"They are {', '.join(LEVELS)}.")
+        raise InputError(f"{given[:40]!r} is not a level of a log.", advice=f"They are {', '.join(LEVELS)}.")
     return name
 
 

@@ -364,7 +364,7 @@ def refusal(name: str, status: str, region: str) -> DetentError | None:
     if status == "UPDATE_ROLLBACK_FAILED":
         return ConfigurationError(
             f"The stack {name!r} is {status}: an update failed, and so did undoing it.",
-            advice=f"Mend what its events name, then `aws cloudformation continue-update-rollback {aws}.",
+            advice=f"Fix what its events name, then `aws cloudformation continue-update-rollback {aws}.",
         )
     if status.endswith("_IN_PROGRESS") and status not in _NEW:
         return ConfigurationError(
@@ -375,15 +375,15 @@ def refusal(name: str, status: str, region: str) -> DetentError | None:
 
 def _failed(name: str, status: str, first: StackEvent | None, *, creates: bool, region: str) -> DetentError:
     at = f" at {first.logical} ({first.kind}): {first.reason.rstrip('.')}" if first is not None else ""
-    again = f"Mend it; then `aws cloudformation delete-stack --stack-name {name} --region {region}`, and deploy again."
-    undone = again if creates else "Mend it, and deploy again: what ran before runs on."
+    again = f"Fix it; then `aws cloudformation delete-stack --stack-name {name} --region {region}`, and deploy again."
+    undone = again if creates else "Fix it, and deploy again: what ran before runs on."
     return ConfigurationError(f"The deploy of {name!r} failed{at}. The stack is {status}.", advice=undone)
 
 
 def _refused(name: str, why: str) -> DetentError:
     return ConfigurationError(
         f"CloudFormation refused the change of {name!r}: {why.rstrip('.')}.",
-        advice="Nothing was changed. Mend template.yaml or the parameters.",
+        advice="Nothing was changed. Fix template.yaml or the parameters.",
     )
 
 

@@ -64,7 +64,7 @@ async def outlook(lifecycle: Lifecycle, code: Mapping[str, Definition], *, limit
     """What would become of the live runs under code that declares these definitions.
 
     A run counts for a step that it has not ended: one that is past it does not mind that the step is gone, nor does a
-    failing run for steps that are no handlers. At most `limit` runs have their steps read; runs of a version that
+    failing run for steps that are not handlers. At most `limit` runs have their steps read; runs of a version that
     lacks nothing are free. The index may lag, so a run that was started this moment may be missing.
     """
     found: dict[tuple[str, str, str], list[str]] = {}

@@ -32,7 +32,7 @@ class NewRun:
     """A run to start. `input` is JSON text that fits the workflow's input model.
 
     Its record, and so its key, outlives its start by at least `keep_days`, whatever the workflow's retention. `digest`
-    is of what the input was made from: a key that started a run with this digest is no conflict, whatever was made.
+    is of what the input was made from: a key that started a run with this digest is not a conflict, whatever was made.
     """
 
     input: str

@@ -47,7 +47,7 @@ class SqliteBlobs:
 
     async def get(self, ref: str) -> bytes:
         if re.fullmatch("[0-9a-f]{64}", ref) is None:
-            raise CorruptRecord(f"{ref[:80]!r} is no reference to a payload.")
+            raise CorruptRecord(f"{ref[:80]!r} is not a reference to a payload.")
         session = self._session()
         size = session.read(_SIZE, (ref,))
         if not size:

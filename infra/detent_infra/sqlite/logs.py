@@ -85,5 +85,5 @@ def _position(after: str | None) -> int:
     if after is None:
         return 0
     if not after.isdecimal():
-        raise InputError(f"{after[:80]!r} is no cursor of a log.", advice="Pass `LogPage.next` unchanged.")
+        raise InputError(f"{after[:80]!r} is not the cursor of a log.", advice="Pass `LogPage.next` unchanged.")
     return int(after)

@@ -174,5 +174,7 @@ def _edge(after: str) -> tuple[str, str, str]:
     try:
         isk, pk, sk = cast("list[str]", json.loads(after))
     except (ValueError, TypeError) as error:
-        raise InputError(f"{after[:80]!r} is no cursor of this query.", advice="Pass `Page.next` unchanged.") from error
+        raise InputError(
+            f"{after[:80]!r} is not the cursor of this query.", advice="Pass `Page.next` unchanged."
+        ) from error
     return isk, pk, sk

@@ -39,7 +39,7 @@ class RetryAfter(DetentError):
 
 
 def asked_pause(given: object) -> float | None:
-    """The seconds that a `RetryAfter` asks for; None for what is no pause."""
+    """The seconds that a `RetryAfter` asks for; None for what is not a pause."""
     if isinstance(given, str):
         try:
             given = float(given)

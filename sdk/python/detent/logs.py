@@ -57,7 +57,7 @@ class RunLog:
 
 
 def telling() -> Telling:
-    """How this process's worker writes lines. Raises `ConfigurationError` if DETENT_LOG_LEVEL is no level."""
+    """How this process's worker writes lines. Raises `ConfigurationError` if DETENT_LOG_LEVEL is not a level."""
     level = level_name(settings().log_level)
     if level not in LEVELS:
         raise ConfigurationError(f"DETENT_LOG_LEVEL is {level!r}.", advice=f"Use one of {', '.join(LEVELS)}.")

@@ -33,7 +33,7 @@ def naming(where: str) -> Generator[None]:
 
 
 def check_function(where: str, decorator: str, given: object, name: str | None) -> None:
-    """Raises `DefinitionError` for what is no ordinary function, each kind with its own advice. `name` is `name=`."""
+    """Raises `DefinitionError` for what is not an ordinary function, each kind with its own advice. `name`: `name=`."""
     said, advice = _trouble(decorator, given, name)
     if said:
         raise DefinitionError(f"{where}: {said}", advice=advice)
@@ -64,7 +64,7 @@ def _trouble(decorator: str, given: object, name: str | None) -> tuple[str, str]
             "A step is stored under its name: write `def`, or give it `name=`."
         )
     if not callable(given):
-        return f"`@{decorator}` stands before {str(given)[:60]!r}, which is no function.", (
+        return f"`@{decorator}` stands before {str(given)[:60]!r}, which is not a function.", (
             f"Options have names, as in `@{decorator}(timeout=30)`."
         )
     if called is None:

@@ -86,7 +86,7 @@ class Workflow(Runnable[_In, _Out]):
 
     @property
     def definition(self) -> Definition:
-        """The compiled workflow. Raises `DefinitionError`, which says what to mend."""
+        """The compiled workflow. Raises `DefinitionError`, which says what to fix."""
         if self._definition is None:
             for json in (
                 self.input_json,
@@ -229,7 +229,7 @@ class Workflow(Runnable[_In, _Out]):
             )
         if not isinstance(other, Step):
             raise DefinitionError(
-                f"{where} follows {other!r}, which is no step.",
+                f"{where} follows {other!r}, which is not a step.",
                 advice="Give the function that the decorator returned, or a step's name.",
             )
         if other.workflow != self.name:

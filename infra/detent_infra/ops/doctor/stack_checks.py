@@ -54,7 +54,7 @@ def _stack(facts: StackFacts) -> Iterator[Finding]:
     said = f"{facts.name} in {facts.region} is {facts.status}"
     if facts.status.endswith("_FAILED"):
         why = aws(facts, f"cloudformation describe-stack-events --stack-name {facts.name}")
-        yield Finding("stack", "fail", f"{said}.", "Its events say why. Mend that, and deploy again.", why)
+        yield Finding("stack", "fail", f"{said}.", "Its events say why. Fix that, and deploy again.", why)
     elif facts.status.endswith("_IN_PROGRESS"):
         yield Finding("stack", "warn", f"{said}.", "A deploy is under way: look again when it is done.")
     elif facts.status == "ROLLBACK_COMPLETE":

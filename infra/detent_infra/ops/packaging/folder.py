@@ -172,7 +172,9 @@ def _compiler(target: Target, given: str | None) -> str | None:
     """A Python of the target's version, since no other compiles for it. Raises `InputError` if the given is none."""
     if given is not None:
         if not _is_python(given, target):
-            raise InputError(f"{given} is no Python {target.python}.", advice="Name one of the version to package for.")
+            raise InputError(
+                f"{given} is not Python {target.python}.", advice="Name one of the version to package for."
+            )
         return given
     candidates = (sys.executable, shutil.which(f"python{target.python}"))
     return next((each for each in candidates if each is not None and _is_python(each, target)), None)

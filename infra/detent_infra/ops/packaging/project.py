@@ -79,7 +79,7 @@ def modules_of(project: Project, app: str) -> dict[str, Path]:
     Raises `InputError` if the app, or one of `include`, is not in the project.
     """
     if not _MODULE.fullmatch(app):
-        raise InputError(f"App {app!r} is no module and attribute.", advice="Write it as `shop.workflows:app`.")
+        raise InputError(f"App {app!r} is not a module and attribute.", advice="Write it as `shop.workflows:app`.")
     module = app.partition(":")[0]
     found: dict[str, Path] = {}
     for name in dict.fromkeys((module.partition(".")[0], *project.include)):
@@ -169,12 +169,12 @@ def _lowest(given: object) -> str | None:
 def _table(body: Mapping[str, object], name: str) -> Mapping[str, object]:
     found = body.get(name, {})
     if not isinstance(found, Mapping):
-        raise ConfigurationError(f"`{name}` in pyproject.toml is no table.")
+        raise ConfigurationError(f"`{name}` in pyproject.toml is not a table.")
     return cast("Mapping[str, object]", found)
 
 
 def _texts(body: Mapping[str, object], name: str) -> list[str]:
     found = body.get(name, [])
     if not isinstance(found, list) or not all(isinstance(each, str) for each in cast("list[object]", found)):
-        raise ConfigurationError(f"`{name}` in pyproject.toml is no list of texts.")
+        raise ConfigurationError(f"`{name}` in pyproject.toml is not a list of texts.")
     return cast("list[str]", found)

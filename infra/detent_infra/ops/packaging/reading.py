@@ -11,7 +11,7 @@ from detent_state_machine.errors import ConfigurationError
 T = TypeVar("T")
 
 
-def read(path: Path, parse: Callable[[str], T], *, advice: str = "Mend it.") -> T | None:
+def read(path: Path, parse: Callable[[str], T], *, advice: str = "Fix it.") -> T | None:
     """What the file says; None if there is none. Raises `ConfigurationError` if it, or `parse`, cannot read it."""
     try:
         return parse(path.read_text(encoding="utf-8"))

@@ -46,7 +46,7 @@ def parameters_of(pairs: Iterable[str]) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise ConfigurationError(f"{pair!r} is no parameter.", advice="Write it as `MaximumConcurrency=20`.")
+            raise ConfigurationError(f"{pair!r} is not a parameter.", advice="Write it as `MaximumConcurrency=20`.")
         found[name] = value
     return found
 
@@ -64,4 +64,4 @@ def _words(given: object) -> list[str]:
         case list():
             return [str(each) for each in cast("list[object]", given)]
         case _:
-            raise ConfigurationError(f"{given!r} in {NAME} is neither text nor a list of texts.", advice="Mend it.")
+            raise ConfigurationError(f"{given!r} in {NAME} is neither text nor a list of texts.", advice="Fix it.")

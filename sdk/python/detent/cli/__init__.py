@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is no reason to stop
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is not a reason to stop
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         program = typer.main.get_command(command_line(_commands_in(given)))

@@ -28,7 +28,7 @@ def moment(text: str | None, option: str) -> datetime | None:
         found.timestamp()
     except (ValueError, OverflowError):
         raise InputError(
-            f"{option} {text!r} is no time.", advice="Write an age such as 30s, 10m, 2h, 3d, or 2026-01-31T08:00."
+            f"{option} {text!r} is not a time.", advice="Write an age such as 30s, 10m, 2h, 3d, or 2026-01-31T08:00."
         ) from None
     return found
 
@@ -50,7 +50,7 @@ def metadata(pairs: Sequence[str] | None, option: str = "--metadata") -> dict[st
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise InputError(
-                f"{option} {pair!r} is no name with a value.", advice=f"Write it as `{option} customer=42`."
+                f"{option} {pair!r} is not a name with a value.", advice=f"Write it as `{option} customer=42`."
             )
         found[name] = value
     return found
@@ -62,7 +62,7 @@ def statuses(words: Sequence[str] | None) -> tuple[RunStatus, ...]:
     for word in (part.strip() for words_ in words or () for part in words_.split(",")):
         if word.upper() not in RunStatus.__members__:
             names = ", ".join(status.lower() for status in RunStatus)
-            raise InputError(f"--status {word!r} is no status of a run.", advice=f"They are {names}.")
+            raise InputError(f"--status {word!r} is not a status of a run.", advice=f"They are {names}.")
         found.append(RunStatus(word.upper()))
     return tuple(found)
 

@@ -113,7 +113,7 @@ def _load(chosen: Chosen) -> App:
     said = f"App {chosen.value!r} (from {chosen.source})"
     module_name, _, attribute = chosen.value.partition(":")
     if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
-        raise ConfigurationError(f"{said} is no module and attribute.", advice=_FORM)
+        raise ConfigurationError(f"{said} is not a module and attribute.", advice=_FORM)
     module = _import(module_name, said)
     found: object = module
     for part in attribute.split("."):
@@ -134,7 +134,7 @@ def _import(module_name: str, said: str) -> object:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # What a module prints is no part of a command's output.
+        with contextlib.redirect_stdout(sys.stderr):  # What a module prints is not part of a command's output.
             return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):

@@ -53,7 +53,9 @@ def names_of(given: str) -> Names:
     elif len(package) > LONGEST_STACK:
         why = f"it has more than {LONGEST_STACK} characters"
     if why is not None:
-        raise InputError(f"{given!r} is no name for a project: {why}.", advice="Pass another, as in `--name my_shop`.")
+        raise InputError(
+            f"{given!r} is not a name for a project: {why}.", advice="Pass another, as in `--name my_shop`."
+        )
     dashed = re.sub(r"_+", "-", package).strip("-")
     return Names(dashed, package, dashed)
 

@@ -142,7 +142,7 @@ async def _start(source: Source, lifecycle: Lifecycle, one: Arrived) -> Told:
     failed = _read(one.message)
     try:
         if failed.event is None:
-            raise InputError("It is no request to start a run.", advice="Whoever sent it has to mend it.")
+            raise InputError("It is not a request to start a run.", advice="Whoever sent it has to fix it.")
         text = json.dumps(failed.event.input, ensure_ascii=False)
         metadata = failed.event.metadata
         run_id = await lifecycle.start_by_name(failed.event.workflow, text, key=failed.key, metadata=metadata)
@@ -186,7 +186,7 @@ def _read(message: SourceMessage) -> FailedStart:
     try:
         record = _Record.model_validate_json(message.body)
     except ValidationError:
-        return FailedStart(message.queue_id, message.sent, "This is no record of Lambda's.", None, None)
+        return FailedStart(message.queue_id, message.sent, "This is not a record of Lambda's.", None, None)
     try:
         event = _Event.model_validate(record.event)
     except ValidationError:

@@ -217,7 +217,7 @@ class VisibleQueue(MemoryQueue):
 
     @cached_property
     def sent(self) -> Counter[type[Message | None]]:
-        """How many messages of each kind were ever sent; None for what is no message."""
+        """How many messages of each kind were ever sent; None for what is not a message."""
         return Counter()
 
     def purge(self) -> None:
