@@ -16,6 +16,7 @@ from typing import TypeVar
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
+from detent_infra.durations import duration
 from detent_infra.engine import Engine
 from detent_infra.ports import Arrived, MessageQueue, Received, Source
 from detent_infra.redelivery import acknowledge, drive
@@ -149,7 +150,7 @@ class Worker:
             except Unavailable as error:
                 tries += 1
                 pause = UNANSWERED.spread(tries, self._jitter())
-                log.warning("next try in %.1f s: %s", pause, error)
+                log.warning("next try in %s: %s", duration(round(pause * 1000)), error)
                 await asyncio.sleep(pause)
 
     def _spawn(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:

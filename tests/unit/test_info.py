@@ -15,7 +15,7 @@ from detent import App, Context, LogEntry, NonRetryable, Retry, RunStatus, StepS
 from detent.testing import Harness
 
 EXPORTED = {getattr(module, name) for module in (detent, detent.testing) for name in module.__all__}
-INNER = {"App.backend", "App.executor", "App.subscriptions", "Client.lifecycle", "Workflow.subscription"}
+INNER = {"App.backend", "App.executor", "App.subscriptions", "Client.lifecycle", "Step.json", "Workflow.subscription"}
 """For the command line and the Lambda handlers."""
 DECORATORS = {"App.task"}
 

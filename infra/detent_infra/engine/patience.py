@@ -10,6 +10,8 @@ from typing import TypeVar
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import Unavailable
 
+from detent_infra.durations import duration
+
 log = logging.getLogger("detent")
 
 _T = TypeVar("_T")
@@ -30,6 +32,6 @@ async def insist(act: Callable[[], Awaitable[_T]], jitter: Callable[[], float]) 
             return await act()
         except Unavailable as error:
             pause = PAUSES.spread(tries, jitter())
-            log.warning("tried again in %.1f s: %s", pause, error)
+            log.warning("tried again in %s: %s", duration(round(pause * 1000)), error)
             await asyncio.sleep(pause)
     return await act()

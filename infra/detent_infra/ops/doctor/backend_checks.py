@@ -20,6 +20,7 @@ from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Delete, Put
 
 from detent_infra.connect import connect, is_there, sqlite_file
+from detent_infra.durations import duration
 from detent_infra.ops.doctor.findings import Finding, failed
 from detent_infra.ports import Backend, LogQuery
 from detent_infra.sqlite import integrity
@@ -208,7 +209,7 @@ async def _take_back(backend: Backend, body: str) -> tuple[bool, bool]:
 
 
 def _since(begun: float) -> str:
-    return f"{(time.monotonic() - begun) * 1000:.0f} ms"
+    return duration(round((time.monotonic() - begun) * 1000))
 
 
 def _size(count: int) -> str:

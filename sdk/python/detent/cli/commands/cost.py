@@ -20,7 +20,7 @@ from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
 
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import console, name, say_left_out, write_json
+from detent.cli.output import console, duration, name, say_left_out, write_json
 from detent.cli.project import Options, opened, run_id_of
 from detent.client import Client
 
@@ -229,7 +229,7 @@ def _print_steps(out: Console, answer: Answer) -> None:
             cells += [_number(usage.write_units + usage.index_write_units), _number(usage.read_units)]
         share = f"{dollars / total:.0%}" if total else ""
         if times:
-            cells.append(f"{usage.milliseconds:,.0f} ms")
+            cells.append(duration(round(usage.milliseconds)))
         cells += [f"{dollars * MILLION:,.2f}", share]
         table.add_row(Text(label, "" if label else "bright_black"), *cells)
     out.print(table)
@@ -260,7 +260,7 @@ def _print_services(out: Console, answer: Answer) -> None:
         f"read units: {_number(usage.read_units)}",
         "SQS": f"requests: {_number(usage.sqs_requests)}",
         "S3": f"puts: {_number(usage.blob_puts)}, gets: {_number(usage.blob_gets)}",
-        "Lambda": f"invocations: {_number(usage.invocations)}, time: {usage.milliseconds:,.0f} ms of "
+        "Lambda": f"invocations: {_number(usage.invocations)}, time: {duration(round(usage.milliseconds))} of "
         f"{answer.memory} MB on {answer.architecture}",
         "CloudWatch Logs": f"bytes: {usage.log_bytes:,.0f}",
     }
