@@ -88,7 +88,7 @@ def compile_workflow(
     description: str = "",
     retention_days: int = DEFAULT_RETENTION_DAYS,
 ) -> Definition:
-    """The Definition of a workflow. Raises `DefinitionError`, which names the workflow, the step and the mend."""
+    """The Definition of a workflow. Raises `DefinitionError`, which names the workflow, the step and the fix."""
     workflow = f"Workflow {name!r}"
     _check_name(workflow, name)
     if not steps:

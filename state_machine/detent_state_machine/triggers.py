@@ -91,7 +91,7 @@ class Trigger:
 
 
 def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
-    """Raises `DefinitionError` that says what to mend."""
+    """Raises `DefinitionError` that says what to fix."""
     where = f"Workflow {workflow!r}, on_queue"
     queue = Queue(given) if isinstance(given, str) else given
     if not isinstance(queue, Queue):

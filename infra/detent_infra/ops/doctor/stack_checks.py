@@ -295,7 +295,7 @@ def _listening(alarms: tuple[AlarmFacts, ...]) -> Iterator[Finding]:
             yield Finding("alarms", "warn", f"{each.name} is in alarm.", "Its description says what that means.")
     there = [each for each in alarms if each.state is not None]
     if silent := [each.name for each in there if not each.actions]:
-        said = f"{len(silent)} of {len(there)} alarms tell nobody."
+        said = f"{len(silent)} of {len(there)} alarms notify nobody."
         yield Finding("alarms", "warn", said, "Deploy with `AlarmTopic`, the ARN of an SNS topic that somebody reads.")
     elif there and not any(each.state in (None, "ALARM") for each in alarms):
         yield Finding("alarms", "ok", f"{len(there)}, none in alarm, and each has somebody to tell")
