@@ -144,11 +144,11 @@ class MemoryTable:
     ) -> Page:
         with self._store.lock:
             entries = self._store.index.get(ipk, [])
-            names = [isk for isk, _ in entries]
-            low = bisect_left(names, start)
-            high = len(names) if end is None else bisect_left(names, end)
+            low = bisect_left(entries, start, key=_sort_key)
+            high = len(entries) if end is None else bisect_left(entries, end, key=_sort_key)
             if after is not None:
-                low, high = _go_on(names, after, low, high, forward=forward)
+                low, high = _go_on([isk for isk, _ in entries], after, low, high, forward=forward)
+            low, high = (low, min(high, low + limit + 1)) if forward else (max(low, high - limit - 1), high)
             chosen = entries[low:high] if forward else entries[low:high][::-1]
             found = tuple((key, _indexed(self._store.items[key])) for _, key in chosen[:limit])
             return Page(found, chosen[limit - 1][0] if len(chosen) > limit else None)
@@ -169,6 +169,10 @@ class MemoryTable:
                 store.index[old[0]].remove((old[1], key))
             if new:
                 insort(store.index[new[0]], (new[1], key))
+
+
+def _sort_key(entry: tuple[str, Key]) -> str:
+    return entry[0]
 
 
 def _index_entry(item: Item | None) -> tuple[str, str] | None:

@@ -13,19 +13,24 @@ another record, whatever characters it holds.
 
 Index, over runs only:
 
-    runs#<shard>#<workflow>   live#<created>#<run id>   or   ended#<created>#<run id>
+    runs#<shard>#<workflow>   <part>#<created>#<run id>
+
+    where <part> is live, completed, failed, cancelled, or, of a run that an older detent ended, ended
 """
 
 from __future__ import annotations
 
 from hashlib import blake2b
 
+from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Key
 
 RUN = "run"
 STEP_PREFIX = "step#"
 WORKFLOWS = "workflows"
 REAPER = Key("reaper", "reaper")
+LIVE, ENDED = "live", "ended"
+"""Parts of the index: of all live runs, and of those that a detent ended which did not tell them apart by status."""
 SHARDS = 8
 """Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes."""
 
@@ -72,6 +77,11 @@ def index_partition(workflow: str, shard: int) -> str:
     return f"runs#{shard}#{workflow}"
 
 
-def index_sort(*, live: bool, created: int, run_id: str) -> str:
-    """Orders a workflow's runs by creation; live runs apart, so that finding them reads no ended one."""
-    return f"{'live' if live else 'ended'}#{created:015d}#{run_id}"
+def index_part(status: RunStatus) -> str:
+    """Live runs are apart, and ended ones by their status, so that finding few among many reads the few."""
+    return LIVE if status.live else status.value.lower()
+
+
+def index_sort(part: str, *, created: int, run_id: str) -> str:
+    """Orders a part of a workflow's runs by creation."""
+    return f"{part}#{created:015d}#{run_id}"

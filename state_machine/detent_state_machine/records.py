@@ -182,7 +182,7 @@ class RunRecord:
             "status": self.status.value,
             "created": self.created,
             "ipk": keys.index_partition(self.workflow, keys.shard_of(self.run_id)),
-            "isk": keys.index_sort(live=self.status.live, created=self.created, run_id=self.run_id),
+            "isk": keys.index_sort(keys.index_part(self.status), created=self.created, run_id=self.run_id),
             **payload_attributes("input", self.input),
         }
         if self.key is not None:

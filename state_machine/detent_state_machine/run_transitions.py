@@ -62,7 +62,7 @@ def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], now: in
         {
             "ended": now,
             "expires": max(expires, run.keep_until),
-            "isk": keys.index_sort(live=False, created=run.created, run_id=run.run_id),
+            "isk": keys.index_sort(keys.index_part(RUN_TABLE[change][1]), created=run.created, run_id=run.run_id),
             **set_,
         },
     )

@@ -47,8 +47,9 @@ def test_a_run_can_be_cancelled_while_its_failure_handler_works_but_not_complete
 def test_a_run_moves_to_the_index_of_ended_runs_with_the_write_that_ends_it(change: RunChange) -> None:
     after = apply(RUN_WRITES[change], RUN.to_item())
     assert after is not None
-    live = RUN_TABLE[change][1].live
-    assert after["isk"] == keys.index_sort(live=live, created=5, run_id="run-1")
+    status = RUN_TABLE[change][1]
+    live = status.live
+    assert after["isk"] == keys.index_sort(keys.index_part(status), created=5, run_id="run-1")
     assert ("ended" in after) != live
     assert ("expires" in after) != live
 

@@ -62,11 +62,14 @@ async def list_runs(backend: Backend, wanted: RunFilter, limit: int) -> Listed:
     statuses = set(wanted.statuses or RunStatus)
     found: dict[str, RunRecord] = {}
     # All live ones first: a run that ends meanwhile is then seen twice. The other way round it is seen not at all.
-    for live in sorted({status.live for status in statuses}, reverse=True):
+    live = {keys.LIVE} if any(status.live for status in statuses) else set[str]()
+    ended = {keys.index_part(status) for status in statuses if not status.live}
+    for parts in (live, ended | {keys.ENDED} if ended else ended):
         streams = [
-            _index(backend, keys.index_partition(name, shard), wanted.since, behind, live=live)
+            _index(backend, keys.index_partition(name, shard), part, wanted.since, behind)
             for name in wanted.workflows
             for shard in range(keys.SHARDS)
+            for part in sorted(parts)
         ]
         matching = 0
         async for run in _newest_first(streams):
@@ -120,11 +123,11 @@ def _place_of(cursor: str) -> tuple[int, str]:
 
 
 async def _index(
-    backend: Backend, partition: str, since: int, behind: tuple[int, str] | None, *, live: bool
+    backend: Backend, partition: str, part: str, since: int, behind: tuple[int, str] | None
 ) -> AsyncIterator[RunRecord]:
-    start = keys.index_sort(live=live, created=since, run_id="")
+    start = keys.index_sort(part, created=since, run_id="")
     created, last = (EVER, "") if behind is None else behind
-    end = keys.index_sort(live=live, created=created, run_id=last)
+    end = keys.index_sort(part, created=created, run_id=last)
     query = partial(backend.table.query_index, partition, start=start, end=end, forward=False, limit=50)
     async for page in pages(query):
         for key, item in page:

@@ -34,13 +34,13 @@ async def live_runs(
     the run that was there is live or not. The index lags behind starts and ends.
     """
     first = (since.workflow, keys.shard_of(since.run_id)) if since else ("", 0)
-    end = keys.index_sort(live=True, created=max(0, before), run_id="")
+    end = keys.index_sort(keys.LIVE, created=max(0, before), run_id="")
     for workflow in sorted(await definitions.names()):
         for shard in range(keys.SHARDS):
             if (workflow, shard) < first:
                 continue
             _, created, run_id = since if since and (workflow, shard) == first else WalkPosition("", 0, "")
-            start = keys.index_sort(live=True, created=created, run_id=run_id)
+            start = keys.index_sort(keys.LIVE, created=created, run_id=run_id)
             partition = keys.index_partition(workflow, shard)
             query = partial(backend.table.query_index, partition, start=start, end=end, limit=page)
             async for found in pages(query):

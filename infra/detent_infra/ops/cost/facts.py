@@ -145,7 +145,7 @@ class Facts:
     def at_start(self) -> Item:
         """As it was put."""
         item = {name: value for name, value in self.items[keys.RUN].items() if name not in _AT_THE_END}
-        isk = keys.index_sort(live=True, created=self.run.created, run_id=self.run.run_id)
+        isk = keys.index_sort(keys.LIVE, created=self.run.created, run_id=self.run.run_id)
         return {**item, "status": RunStatus.RUNNING.value, "isk": isk}
 
 
