@@ -224,7 +224,7 @@ def test_a_group_with_an_error_that_the_policy_names_is_not_retried(told: Callab
 def test_a_group_waits_as_long_as_the_longest_pause_that_is_asked_for() -> None:
     group = ExceptionGroup("a", [RetryAfter(7), ExceptionGroup("b", [RetryAfter("90")]), ValueError()])
     outcome = Told(Harness, raising(lambda: group), Retry(attempts=2, initial=0))
-    assert any("next in 90.0 s" in line for line in outcome.lines)
+    assert any("again in 1 min 30 s" in line for line in outcome.lines)
 
 
 def test_what_an_error_was_raised_from_is_in_the_log_line(told: Callable[..., Told]) -> None:
