@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from functools import cache, cached_property
 from typing import TypeVar
 
+from detent_infra import event_loop
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
 from detent_infra.engine import Engine, Telling
@@ -34,7 +35,7 @@ class Runtime:
 
     def __init__(self, settings: FunctionSettings) -> None:
         self.settings = settings
-        self._runner = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()
         self._open = ExitStack()
         self._failed: Exception | None = None
         self._prepared = False
@@ -50,7 +51,7 @@ class Runtime:
 
     def run(self, work: Coroutine[object, object, _T]) -> _T:
         """The result of the work, done on this process's one event loop."""
-        return self._runner.run(work)
+        return event_loop.drive(self._loop, self._loop.create_task(work))
 
     @cached_property
     def backend(self) -> Backend:
@@ -97,7 +98,7 @@ class Runtime:
         if "backend" in self.__dict__:
             self.backend.close()
         self._open.close()
-        self._runner.close()
+        event_loop.close(self._loop)
 
 
 @cache

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+from collections.abc import Callable
+from contextvars import Context
+from typing import TypeVarTuple, Unpack
+
+_Ts = TypeVarTuple("_Ts")
 
 EPOCH = 1_767_225_600_000
 """When a virtual clock starts: 2026-01-01T00:00:00Z, in milliseconds."""
+
+TICKS = 1_000_000
+"""In a second: timers stand on a grid of microseconds, so that ten pauses of 0.1 s are one of a second."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -19,8 +28,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
-    def jump(self, seconds: float) -> None:
-        self._now += seconds
+    def call_at(
+        self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        on_grid = round(when * TICKS) / TICKS if math.isfinite(when) else when
+        if on_grid <= self._now < when:
+            on_grid = when  # who waits until then, and looks at the clock, must not find it a hair too early for ever
+        return super().call_at(on_grid, callback, *args, context=context)
+
+    def jump(self) -> None:
+        """To the next timer exactly: a sum of clock and pause may fall short of it, and then never get there."""
+        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # asyncio's own, a heap
+        self._now = timers[0].when()
 
     def wall_clock(self) -> int:
         """Milliseconds since the epoch, on this loop's time."""
@@ -34,9 +53,9 @@ class _Jump(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(0)
-        if ready or timeout == 0:
+        if ready or (timeout is not None and timeout <= 0):
             return ready
         if timeout is None:
             raise RuntimeError("Nothing is left that could happen: the test waits for something that never comes.")
-        self._loop.jump(timeout)
+        self._loop.jump()
         return []

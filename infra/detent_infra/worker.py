@@ -36,6 +36,8 @@ UNANSWERED = Backoff(first=0.1, longest=30.0)
 RETURNS = Backoff(first=1.0, longest=900.0)
 """How long a message that could not be driven stays away. Ten of these pauses last 17 minutes, so that an outage of the
 table makes no dead letters."""
+LAST_MOMENT = 1.0
+"""Seconds that a stop waits for what it cancelled, beyond `grace`: a backend that does not answer holds up no stop."""
 BATCH = 10
 """Messages asked for at once (SQS's limit)."""
 
@@ -74,7 +76,20 @@ class Worker:
         """
         backend = self._backend
         lifecycle = Lifecycle(backend, self.engine.definitions)
-        await self._patiently(lambda: lifecycle.register(self.engine.executor.definitions().values()))
+        stopped = asyncio.create_task(stop.wait())
+        known = asyncio.create_task(
+            self._patiently(lambda: lifecycle.register(self.engine.executor.definitions().values()))
+        )
+        try:
+            await asyncio.wait({stopped, known}, return_when=asyncio.FIRST_COMPLETED)
+            if not known.done():  # stopped before the backend answered
+                return
+            known.result()
+        except BaseException:
+            stopped.cancel()
+            raise
+        finally:
+            known.cancel()
         loops = [
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
@@ -82,7 +97,6 @@ class Worker:
             asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
             asyncio.create_task(self._every(SWEEP_EVERY, backend.sweep)),
         ]
-        stopped = asyncio.create_task(stop.wait())
         try:
             done, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopped}:
@@ -90,7 +104,7 @@ class Worker:
         finally:
             for task in (stopped, *loops):
                 task.cancel()
-            await asyncio.gather(stopped, *loops, return_exceptions=True)
+            await asyncio.wait({stopped, *loops}, timeout=LAST_MOMENT)
             await self._drain()
 
     async def _receive(self, queue: MessageQueue) -> None:
@@ -172,7 +186,10 @@ class Worker:
             late = list(self._tasks)
             for task in late:
                 task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            if late:
+                log.warning("%d messages cut off after %g s; they are delivered again", len(late), self._grace)
+                # Each gives its step back, if the backend still answers.
+                await asyncio.wait(late, timeout=LAST_MOMENT)
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[object]]) -> None:
         while True:

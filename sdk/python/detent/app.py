@@ -11,7 +11,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from detent_infra import forks
+from detent_infra import event_loop, forks
 from detent_infra.engine import Engine, Telling
 from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
@@ -188,7 +188,13 @@ class App:
         `concurrency` is how many messages are driven at once; `grace` how long a stop waits for steps in progress
         (seconds, or a `timedelta`). What is cut off is delivered again. Raises `DefinitionError`, `ConfigurationError`.
         """
-        asyncio.run(self._work_until_signal(concurrency, grace))
+        if asyncio._get_running_loop() is not None:
+            raise ConfigurationError(
+                "`run_worker` has an event loop of its own, and another one runs here.",
+                advice="Write `await app.work(stop)`, with an `asyncio.Event` that ends it.",
+            )
+        with event_loop.leaving_threads():
+            event_loop.run(self._work_until_signal(concurrency, grace))
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: Seconds = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""

@@ -70,6 +70,7 @@ class RunHandle(Generic[_Out]):
         Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` (seconds, or a `timedelta`; the run goes
         on). With a `timeout` of 0 it looks once.
         """
+        portal.check_no_loop("result()", "handle.aresult()")
         return portal.run(self.aresult(timeout))
 
     async def aresult(self, timeout: Seconds | None = None) -> _Out:
@@ -134,6 +135,7 @@ class RunHandle(Generic[_Out]):
 
         It has every failed attempt and every end of a step, and the beginning of a step if a look finds it at work.
         """
+        portal.check_no_loop("history()", "anext(handle.ahistory())")
         changes = self.ahistory()
         try:
             while True:
@@ -404,6 +406,8 @@ class Client:
 
         With `follow`, until the run has ended. Raises `UnknownRun`, `InputError` for a wrong pattern or level.
         """
+        if follow:
+            portal.check_no_loop("logs(follow=True)", "anext(client.alogs(run_id, follow=True))")
         lines = self.alogs(run_id, pattern=pattern, since=since, step=step, level=level, follow=follow)
         try:
             while True:

@@ -11,19 +11,39 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from detent_infra import forks
+from detent_infra import event_loop, forks
+from detent_state_machine.errors import InputError
 
 _T = TypeVar("_T")
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
-    """The coroutine's result. Interrupting the caller (Ctrl-C) cancels the work."""
-    future = asyncio.run_coroutine_threadsafe(work, _portal.loop())
+    """The coroutine's result. Interrupting the caller (Ctrl-C) cancels the work.
+
+    Raises `InputError` on the loop's own thread, which would wait for itself.
+    """
+    loop = _portal.loop()
+    if asyncio._get_running_loop() is loop:
+        work.close()
+        raise InputError(
+            "A blocking call was made by what another one runs: it would wait for itself.",
+            advice="Make it before, and hand over what it gives.",
+        )
+    future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
     except BaseException:
         future.cancel()
         raise
+
+
+def check_no_loop(call: str, instead: str) -> None:
+    """Raises `InputError` for a call that waits for a run where an event loop runs: the run may need that very loop."""
+    if asyncio._get_running_loop() is not None:
+        raise InputError(
+            f"`{call}` waits for a run, and would meanwhile stop the event loop that runs here. The run may need it.",
+            advice=f"Write `await {instead}`.",
+        )
 
 
 class _Portal(forks.Forkable):
@@ -37,7 +57,9 @@ class _Portal(forks.Forkable):
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=self._loop.run_forever, name="detent-portal", daemon=True)
+                thread = threading.Thread(
+                    target=event_loop.forever, args=(self._loop,), name="detent-portal", daemon=True
+                )
                 contextvars.Context().run(thread.start)  # it serves everybody, and belongs to no body that came first
             return self._loop
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from detent_state_machine.definition import Definition
 from detent_state_machine.durations import Seconds
 
+from detent import portal
 from detent.json_values import Json
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Runnable(Generic[_In, _Out]):
         Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` (seconds, or a `timedelta`; the run goes
         on).
         """
+        portal.check_no_loop(f"{self.name}.run(…)", f"{self.name}.arun(…)")
         return self.start(value, key=key).result(timeout)
 
     @overload

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from detent_infra import event_loop
 from detent_infra.engine import Engine
 from detent_infra.executor import Attempt, Control, Executor, Outcome
 from detent_infra.logs.standard_logging import forward_standard_logging
@@ -80,6 +81,7 @@ class Harness(AbstractContextManager["Harness"]):
         self._engine = Engine(backend, self._faults, jitter=lambda: 0.5)
         self._stop = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
+        self._open = False
 
     # ---- a test's own verbs -------------------------------------------------------------------------------
 
@@ -193,8 +195,16 @@ class Harness(AbstractContextManager["Harness"]):
         self.fail(step, WorkerCrashed(), times=times)
 
     def wait_for(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """The coroutine's result, on the harness's event loop."""
-        return self._loop.run_until_complete(work)
+        """The coroutine's result, on the harness's event loop.
+
+        Raises `InputError` outside of `with Harness(…)`, and inside of an event loop.
+        """
+        if not self._open or asyncio._get_running_loop() is not None:
+            work.close()
+            raise _not_here(self._open)
+        task = self._loop.create_task(work)
+        with event_loop.listening(self._loop, _interrupt) as heard:
+            return event_loop.drive(self._loop, task, lambda: bool(heard))
 
     # ---- open and close -----------------------------------------------------------------------------------
 
@@ -214,7 +224,7 @@ class Harness(AbstractContextManager["Harness"]):
         if self._worker is not None:
             self._loop.call_soon(self._stop.set)
             worker, self._worker = self._worker, None
-            self._loop.run_until_complete(worker)
+            event_loop.drive(self._loop, worker)
 
     def __enter__(self) -> Self:
         self._loop.set_exception_handler(_quiet_about_crashes)
@@ -222,6 +232,7 @@ class Harness(AbstractContextManager["Harness"]):
         self._logging.__enter__()
         self._app_here = self.app._on(self.backend)
         self._app_here.__enter__()
+        self._open = True
         self.start_worker()
         return self
 
@@ -233,13 +244,10 @@ class Harness(AbstractContextManager["Harness"]):
         finally:
             self._app_here.__exit__(None, None, None)
             self._logging.__exit__(None, None, None)
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-                with suppress(asyncio.CancelledError, WorkerCrashed):
-                    self._loop.run_until_complete(task)
+            self._open = False
+            event_loop.end_tasks(self._loop)
             self.backend.close()
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            event_loop.close(self._loop)
 
 
 def context(
@@ -296,6 +304,22 @@ class PlannedErrors:
 async def on_the_spot(function: Callable[[], object]) -> object:
     """Runs a synchronous body in the event loop's own thread: always at the same moment."""
     return function()
+
+
+def _not_here(open_: bool) -> InputError:
+    if not open_:
+        return InputError(
+            "This Harness is not open, so nothing runs in it.",
+            advice="Use it inside of `with Harness(app) as harness:`.",
+        )
+    return InputError(
+        "A Harness has an event loop of its own, and cannot be asked from inside of one.",
+        advice="Call it from a synchronous test. In a body, use `await` and the async twins: `await workflow.arun(…)`.",
+    )
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _quiet_about_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from typing import Annotated, TypeAlias
 import detent_infra
 import detent_state_machine
 import typer
+from detent_infra import event_loop
 from detent_infra.connect import shown
 from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
@@ -111,7 +112,9 @@ def _serve_until_changed(options: Options, *, parent: int, concurrency: int, gra
         app = load_app(options)
         _must_be_local(app.url, options)
         before = {**snapshot(source_directories()), **before}
-        return asyncio.run(_serve(app, options, before, parent, concurrency, grace))
+        with event_loop.leaving_threads():
+            event_loop.exit_code = event_loop.run(_serve(app, options, before, parent, concurrency, grace))
+            return event_loop.exit_code
     except DetentError as error:
         return asyncio.run(_wait_for_change(error, {**snapshot(source_directories()), **before}, parent))
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
-from detent_state_machine.errors import InputError
+from detent_infra import event_loop
+from detent_state_machine.errors import InputError, Unavailable
 
 from detent.app import App
 from detent.cli import arguments
@@ -80,7 +81,13 @@ def start(options: Options, request: RunOptions, *, follow: bool, here: bool, as
             else:
                 await _work_and_follow(app, client, run_id, view, as_json=as_json)
 
-    asyncio.run(work())
+    if not here:
+        asyncio.run(work())
+        return
+    with event_loop.leaving_threads():
+        event_loop.exit_code = 1  # unless it ends with a result
+        event_loop.run(work())
+        event_loop.exit_code = 0
 
 
 async def _start_by_name(client: Client, request: RunOptions, text: str | None, metadata: dict[str, str]) -> str:
@@ -117,6 +124,11 @@ async def _work_and_follow(app: App, client: Client, run_id: str, view: View, *,
         done, _ = await asyncio.wait({working, following}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        if following not in done:
+            raise Unavailable(
+                f"The worker here has ended, and run {run_id} has not.",
+                advice="It goes on where a worker is: start one with `detent worker`.",
+            )
     finally:
         stop.set()
         following.cancel()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 
 import typer
+from detent_infra import event_loop
 from detent_infra.connect import shown
 from detent_infra.sources.triggers import queues
 
@@ -36,7 +36,9 @@ def _serve(options: Options, *, concurrency: int, grace: float) -> int:
     log_to_stderr()
     app = load_app(options)
     must_be_shared(app.url)
-    return asyncio.run(_work(app, concurrency, grace))
+    with event_loop.leaving_threads():
+        event_loop.exit_code = event_loop.run(_work(app, concurrency, grace))
+        return event_loop.exit_code
 
 
 async def _work(app: App, concurrency: int, grace: float) -> int:
