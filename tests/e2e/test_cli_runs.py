@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from detent.cli import follow
-from detent.client import FOLLOW_EVERY
+from detent.run_handle import FOLLOW_EVERY
 from detent_state_machine.backoff import Backoff
 
 from tests.support.cli_project import Project, Result

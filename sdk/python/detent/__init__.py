@@ -46,11 +46,12 @@ from detent_state_machine.writes import AllOf, AnyOf, Equals, LessThan, Missing,
 
 from detent.app import App
 from detent.changes import StepChange
-from detent.client import Client, RunHandle
+from detent.client import Client
 from detent.commit import Delete, Put, Update
 from detent.context import Context, NonRetryable, RetryAfter
 from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, RunPage, StepInfo
 from detent.markers import not_
+from detent.run_handle import RunHandle
 from detent.runnable import Runnable
 from detent.step import Step
 from detent.task import Task

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, TypeVar, overload
 
 from detent_infra import forks
 from detent_infra.executor import running
@@ -16,20 +15,16 @@ from detent_infra.ports import Backend, LogQuery
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.read import in_order
 from detent_infra.runs.start import NewRun
-from detent_state_machine.compatibility import UNANNOTATED
 from detent_state_machine.definition import Definition
-from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import InputError
-from detent_state_machine.keys import data_key, step_key
+from detent_state_machine.keys import data_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item
 
 from detent import portal
 from detent.ambient import backend_for, open_url
-from detent.changes import Changes, StepChange
 from detent.info import LogEntry, RunInfo, RunPage, StepInfo, log_entry, run_info, step_info
-from detent.json_values import Json
 from detent.options import (
     StatusName,
     backend_url,
@@ -39,128 +34,14 @@ from detent.options import (
     check_text,
     moment,
     run_statuses,
-    seconds,
     whole,
     written,
 )
+from detent.run_handle import ANYTHING, RunHandle
 from detent.runnable import Runnable
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
-
-FOLLOW_EVERY = 0.25
-"""Seconds between two looks at a run that is followed."""
-
-
-class RunHandle(Generic[_Out]):
-    """A run, live or ended. Every blocking call has an async twin whose name begins with `a`."""
-
-    def __init__(self, client: Client, run_id: str, output: Json[object]) -> None:
-        self.id: str = run_id
-        """The run's id."""
-        self._client = client
-        self._output = output
-
-    def __repr__(self) -> str:
-        return f"<run {self.id}>"
-
-    def result(self, timeout: Seconds | None = None) -> _Out:
-        """Waits for the run's output.
-
-        Raises `RunFailed`, `RunCancelled`, or `TimeoutError` after `timeout` (seconds, or a `timedelta`; the run goes
-        on). With a `timeout` of 0 it looks once.
-        """
-        portal.check_no_loop("result()", "handle.aresult()")
-        return portal.run(self.aresult(timeout))
-
-    async def aresult(self, timeout: Seconds | None = None) -> _Out:
-        """`result`, async."""
-        within = None if timeout is None else seconds("result", "timeout", timeout)
-        lifecycle = self._client.lifecycle
-        run_id = await self._found()
-        text = await lifecycle.result(run_id) if within == 0 else None
-        if text is None:
-            limit = asyncio.timeout(within)
-            try:
-                async with limit:
-                    text = await lifecycle.wait(run_id)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                raise TimeoutError(f"Run {self.id} has not ended within {within:g} s. It goes on.") from None
-        return cast("_Out", self._output.read(text, f"The output of run {self.id}"))
-
-    def status(self) -> RunStatus:
-        """The run's status at this moment. Raises `UnknownRun`."""
-        return portal.run(self.astatus())
-
-    async def astatus(self) -> RunStatus:
-        """`status`, async."""
-        return (await self._client.lifecycle.get(await self._found())).status
-
-    def cancel(self) -> None:
-        """Ends the run; see `Client.cancel`."""
-        portal.run(self.acancel())
-
-    async def acancel(self) -> None:
-        await self._client.acancel(self.id)
-
-    def input(self) -> Any:
-        """What the run was started with, as JSON values."""
-        return portal.run(self.ainput())
-
-    async def ainput(self) -> Any:
-        """`input`, async."""
-        lifecycle = self._client.lifecycle
-        text = await lifecycle.output((await lifecycle.get(await self._found())).input)
-        return _ANYTHING.read(text or "null", f"The input of run {self.id}")
-
-    def output_of(self, step: str) -> Any:
-        """What one step returned, as JSON values; None if it has not completed.
-
-        Raises `UnknownStep` if the run has no such step, `UnknownRun`.
-        """
-        return portal.run(self.aoutput_of(step))
-
-    async def aoutput_of(self, step: str) -> Any:
-        """`output_of`, async."""
-        lifecycle = self._client.lifecycle
-        (await lifecycle.graph(await lifecycle.get(await self._found()))).step(step)
-        item = await lifecycle.backend.table.get(step_key(self.id, step))
-        text = None if item is None else await lifecycle.output(StepRecord.from_item(step, item).output)
-        return _ANYTHING.read(text or "null", f"The output of step {step!r} of run {self.id}")
-
-    def history(self) -> Iterator[StepChange]:
-        """What happens to the run's steps, until it ends; what has happened before comes first.
-
-        It has every failed attempt and every end of a step, and the beginning of a step if a look finds it at work.
-        """
-        portal.check_no_loop("history()", "anext(handle.ahistory())")
-        changes = self.ahistory()
-        try:
-            while True:
-                change = portal.run(_next(changes))
-                if change is None:
-                    return
-                yield change
-        finally:
-            portal.run(_close(changes))
-
-    async def ahistory(self) -> AsyncIterator[StepChange]:
-        """`history`, async."""
-        lifecycle, changes = self._client.lifecycle, Changes()
-        while True:
-            run = await lifecycle.get(await self._found())
-            for change in changes.of(run, await self._client._steps_of(run)):
-                yield change
-            if not run.status.live:
-                return
-            await asyncio.sleep(FOLLOW_EVERY)
-
-    async def _found(self) -> str:
-        """The whole id; of a handle on a part of it, from now on."""
-        self.id = await self._client.lifecycle.whole_id(self.id)
-        return self.id
 
 
 @forks.unlocked_in_children
@@ -274,9 +155,9 @@ class Client:
         """`start`, async."""
         check_start(key, metadata)
         if isinstance(workflow, str):
-            text = _ANYTHING.write(value, f"The input of workflow {workflow!r}")
+            text = ANYTHING.write(value, f"The input of workflow {workflow!r}")
             run_id = await self.lifecycle.start_by_name(workflow, text, key=key, metadata=metadata)
-            return RunHandle(self._bound(), run_id, _ANYTHING)
+            return RunHandle(self._bound(), run_id, ANYTHING)
         definition = _definition(workflow)
         new = NewRun(_input(workflow, value), key, metadata)
         return RunHandle(self._bound(), await self.lifecycle.start(definition, new), workflow.output_json)
@@ -314,7 +195,7 @@ class Client:
     def handle(self, run_id: str) -> RunHandle[Any]:
         """A handle on a run by its id, or by a part of it. Nothing is looked up before the handle is used."""
         check_text("handle", "run_id", run_id)
-        return RunHandle(self if running.get() is None else self._bound(), run_id, _ANYTHING)
+        return RunHandle(self if running.get() is None else self._bound(), run_id, ANYTHING)
 
     def get(self, run_id: str) -> RunInfo:
         """The run as it is at this moment. Raises `UnknownRun`, and `InputError` for a part of several ids.
@@ -411,12 +292,12 @@ class Client:
         lines = self.alogs(run_id, pattern=pattern, since=since, step=step, level=level, follow=follow)
         try:
             while True:
-                line = portal.run(_next(lines))
+                line = portal.run(portal.next_of(lines))
                 if line is None:
                     return
                 yield line
         finally:
-            portal.run(_close(lines))
+            portal.run(portal.close_of(lines))
 
     async def alogs(
         self,
@@ -469,10 +350,7 @@ class Client:
 
     async def aretry(self, run_id: str) -> RunHandle[Any]:
         check_text("retry", "run_id", run_id)
-        return RunHandle(self._bound(), await self.lifecycle.retry(await self.lifecycle.whole_id(run_id)), _ANYTHING)
-
-
-_ANYTHING: Json[object] = Json(UNANNOTATED)
+        return RunHandle(self._bound(), await self.lifecycle.retry(await self.lifecycle.whole_id(run_id)), ANYTHING)
 
 
 def _definition(workflow: object) -> Definition:
@@ -487,15 +365,3 @@ def _definition(workflow: object) -> Definition:
 
 def _input(workflow: Runnable[Any, Any], value: object) -> str:
     return workflow.write_input(value, f"The input of workflow {workflow.name!r}")
-
-
-_T = TypeVar("_T")
-
-
-async def _next(items: AsyncIterator[_T]) -> _T | None:
-    return await anext(items, None)
-
-
-async def _close(items: AsyncIterator[_T]) -> None:
-    async with aclosing(cast("Any", items)):
-        pass

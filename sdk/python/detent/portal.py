@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar, cast
 
 from detent_infra import event_loop, forks
 from detent_state_machine.errors import InputError
@@ -44,6 +45,17 @@ def check_no_loop(call: str, instead: str) -> None:
             f"`{call}` waits for a run, and would meanwhile stop the event loop that runs here. The run may need it.",
             advice=f"Write `await {instead}`.",
         )
+
+
+async def next_of(items: AsyncIterator[_T]) -> _T | None:
+    """The next item; None at the end."""
+    return await anext(items, None)
+
+
+async def close_of(items: AsyncIterator[_T]) -> None:
+    """Ends the iterator, wherever it is."""
+    async with aclosing(cast("Any", items)):
+        pass
 
 
 class _Portal(forks.Forkable):

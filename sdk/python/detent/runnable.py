@@ -13,7 +13,7 @@ from detent.json_values import Json
 
 if TYPE_CHECKING:
     from detent.app import App
-    from detent.client import RunHandle
+    from detent.run_handle import RunHandle
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")

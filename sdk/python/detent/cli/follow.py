@@ -25,8 +25,9 @@ from detent_state_machine.status import RunStatus, StepStatus
 from detent.changes import Changes, StepChange, stopped
 from detent.cli.output import console, duration, mark, name, one_line, symbol, write_json, write_line
 from detent.cli.project import Options
-from detent.client import FOLLOW_EVERY, Client
+from detent.client import Client
 from detent.info import moment
+from detent.run_handle import FOLLOW_EVERY
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

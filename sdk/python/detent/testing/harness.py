@@ -34,12 +34,13 @@ from detent_state_machine.status import Delivery, RunStatus
 from pydantic_core import to_json
 
 from detent.app import App
-from detent.client import Client, RunHandle
+from detent.client import Client
 from detent.context import Context
 from detent.failures import failed
 from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
 from detent.options import seconds as duration
 from detent.options import whole, written
+from detent.run_handle import RunHandle
 from detent.runnable import Runnable
 
 _In = TypeVar("_In")
