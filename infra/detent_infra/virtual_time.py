@@ -15,14 +15,18 @@ EPOCH = 1_767_225_600_000
 """When a virtual clock starts: 2026-01-01T00:00:00Z, in milliseconds."""
 
 TICKS = 1_000_000
-"""In a second: timers stand on a grid of microseconds, so that ten pauses of 0.1 s are one of a second."""
+"""In a second, of a Harness's clock."""
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time jumps to the next timer when nothing is left to do. Deterministic."""
+    """An event loop whose time jumps to the next timer when nothing is left to do. Deterministic.
 
-    def __init__(self) -> None:
+    With `ticks`, timers stand on a grid of so many a second: ten pauses of 0.1 s are one of a second.
+    """
+
+    def __init__(self, ticks: int | None = None) -> None:
         self._now = 0.0
+        self._ticks = ticks
         super().__init__(_Jump(self))
 
     def time(self) -> float:
@@ -31,7 +35,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        on_grid = round(when * TICKS) / TICKS if math.isfinite(when) else when
+        ticks = self._ticks
+        on_grid = when if ticks is None or not math.isfinite(when) else round(when * ticks) / ticks
         if on_grid <= self._now < when:
             on_grid = when  # who waits until then, and looks at the clock, must not find it a hair too early for ever
         return super().call_at(on_grid, callback, *args, context=context)

@@ -15,7 +15,7 @@ from detent import App, Client, ConfigurationError, InputError, Retry, RunFailed
 from detent.testing import Harness
 from detent_infra import event_loop
 from detent_infra.sqlite import sqlite_backend
-from detent_infra.virtual_time import VirtualLoop
+from detent_infra.virtual_time import TICKS, VirtualLoop
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -93,10 +93,9 @@ async def threaded(error: type[BaseException]) -> str:
         (grouped, RunStatus.FAILED),
         (beside, RunStatus.COMPLETED),
         (called_back, RunStatus.COMPLETED),
-        (threaded, RunStatus.FAILED),
     ],
 )
-def test_an_exit_in_a_task_a_callback_or_a_thread_of_a_body_ends_no_worker(
+def test_an_exit_in_a_task_or_a_callback_of_a_body_ends_no_worker(
     harness: Callable[[App], Harness],
     way: Callable[[type[BaseException]], Awaitable[str]],
     status: RunStatus,
@@ -115,6 +114,17 @@ def test_an_exit_in_a_task_a_callback_or_a_thread_of_a_body_ends_no_worker(
                 h.result(bad)
             step = h.steps(bad)["f"]
             assert (step.errors, step.takeovers) == (2, 0), "an error each, no dead worker"
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_an_exit_in_a_thread_of_a_body_is_its_attempts_error(tmp_path: Path, error: type[BaseException]) -> None:
+    async def body(_: str) -> str:
+        return await threaded(error)
+
+    app = app_of(body)
+    backend = sqlite_backend(str(tmp_path / "t.db"), url="sqlite:///t.db")
+    with Harness(app, backend=backend) as h, pytest.raises(RunFailed, match=f"{error.__name__}: from a thread"):
+        h.run(app.workflows["w"], "x")
 
 
 def test_the_result_of_the_main_task_is_given_and_its_own_exit_goes_through() -> None:
@@ -258,13 +268,14 @@ def test_ten_tenths_of_a_second_are_a_second() -> None:
             await asyncio.sleep(0.1)
         return asyncio.get_running_loop().time()
 
-    loop = VirtualLoop()
+    loop = VirtualLoop(TICKS)
     assert loop.run_until_complete(wait()) == 1.0
     loop.close()
 
 
+@pytest.mark.parametrize("ticks", [None, TICKS])
 @pytest.mark.parametrize("pause", [5, 0.1 + 0.2, 1 / 3, 7.0000000001, 1e-9, 1e-300, 86_399.999999999])
-def test_who_waits_until_a_time_and_looks_finds_it_reached(pause: float) -> None:
+def test_who_waits_until_a_time_and_looks_finds_it_reached(pause: float, ticks: int | None) -> None:
     async def wait() -> int:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0.7)
@@ -276,7 +287,7 @@ def test_who_waits_until_a_time_and_looks_finds_it_reached(pause: float) -> None
             looks += 1
         return looks
 
-    loop = VirtualLoop()
+    loop = VirtualLoop(ticks)
     assert loop.run_until_complete(wait()) <= 2
     loop.close()
 

@@ -25,7 +25,7 @@ from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, Timing
 from detent_infra.runs.lifecycle import Lifecycle
-from detent_infra.virtual_time import EPOCH, VirtualLoop
+from detent_infra.virtual_time import EPOCH, TICKS, VirtualLoop
 from detent_infra.worker import Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.durations import Seconds
@@ -68,7 +68,7 @@ class Harness(AbstractContextManager["Harness"]):
         app.definitions()  # What is wrong with a workflow is said before anything is opened.
         self._loop: asyncio.AbstractEventLoop
         if backend is None:
-            loop = VirtualLoop()
+            loop = VirtualLoop(TICKS)
             numbers = itertools.count(1)
             backend = memory_backend(clock=loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=timing)
             executor = app.executor.with_sync(on_the_spot)
