@@ -1,4 +1,4 @@
-"""The HTTP API: start a run, look at it, fetch its result, cancel it.
+"""The HTTP API: start a run, read it, fetch its result, cancel it.
 
 POST /workflows/{name}/runs    {"input": …, "key": …, "metadata": {…}}    202 {"run_id": …}
 GET  /runs/{id}                                                           200 the run

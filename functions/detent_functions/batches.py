@@ -20,7 +20,7 @@ class SqsAttributes(TypedDict):
 
 
 class SqsRecord(TypedDict):
-    """What is read of a record."""
+    """The members of a record that we read."""
 
     messageId: str
     receiptHandle: str
@@ -43,7 +43,7 @@ class BatchResponse(TypedDict):
 
 
 class BatchRecord(NamedTuple):
-    """A record of the batch. Without a message, it is none of SQS's; an id of "" fails the whole batch (Lambda)."""
+    """A record of the batch. Without a message, SQS did not send it; an id of "" fails the whole batch (Lambda)."""
 
     id: str
     message: Received | None

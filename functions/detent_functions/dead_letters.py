@@ -1,4 +1,4 @@
-"""The dead-letter consumer: sees to what a message was about when every delivery of it failed.
+"""The dead-letter consumer: handles what a message was about when every delivery of it failed.
 
 A step run that can be claimed gets a new message, or, with its take-overs used up, becomes FAILED with the reason, and
 its run goes on from there. No body runs here.

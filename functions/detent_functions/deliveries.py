@@ -8,7 +8,7 @@ from typing import NamedTuple
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
 from detent_infra.ports import MessageQueue
-from detent_infra.redelivery import HIDDEN, drive, leave
+from detent_infra.redelivery import HIDDEN, drive, hide
 from detent_state_machine.errors import RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
@@ -45,11 +45,11 @@ def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
 
 
 async def _leave(queue: MessageQueue, records: list[BatchRecord]) -> None:
-    """The code cannot be loaded: its messages come back in a while, and not only when their visibility runs out."""
+    """The code cannot be loaded: its messages come back after a pause, before their visibility runs out."""
     found = [(record.message, record.id) for record in records]
     await asyncio.gather(
         *(
-            leave(queue, received.receipt, HIDDEN.pause(received.count), {"message_id": id})
+            hide(queue, received.receipt, HIDDEN.pause(received.count), {"message_id": id})
             for received, id in found
             if received is not None
         )
@@ -71,7 +71,7 @@ async def _drive(batch: Batch, records: list[BatchRecord]) -> list[str]:
 
 
 async def _one(batch: Batch, record: BatchRecord, deadline: int) -> bool:
-    """Whether the message is done with. Raises nothing."""
+    """Whether the message can be deleted. Raises nothing."""
     about = {"message_id": record.id}
     received = record.message
     if received is None:

@@ -26,11 +26,11 @@ _STATUSES: tuple[tuple[type[DetentError], HTTPStatus], ...] = (
     (InputError, HTTPStatus.BAD_REQUEST),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-"""The first class that fits counts. What is not listed is a fault of the deployment, not of the request."""
+"""The first class that fits counts. Any other error is a fault of the deployment, not of the request."""
 
 
 class Problem(TypedDict):
-    """`error` is the class name of `detent_state_machine.errors`, which clients may go by."""
+    """`error` is the class name of `detent_state_machine.errors`, which clients may rely on."""
 
     status: int
     title: str
@@ -47,7 +47,7 @@ class RequestRefused(Exception):
 
 
 def problem(error: Exception) -> Problem:
-    """Says as much of an error as its caller may know: of a fault inside, only that there was one."""
+    """Tells the caller what they may know of an error: of an internal fault, only that there was one."""
     if isinstance(error, RequestRefused):
         return {"status": error.status, "title": error.status.phrase, "error": "Refused", "detail": error.detail}
     if isinstance(error, DetentError):

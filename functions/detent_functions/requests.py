@@ -1,4 +1,4 @@
-"""HTTP as a Lambda function URL speaks it (payload format 2.0), and what a request to start a run must look like."""
+"""HTTP as a Lambda function URL uses it (payload format 2.0), and the shape of a request to start a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RequestContext(TypedDict):
 
 
 class UrlEvent(TypedDict, total=False):
-    """What is read of a function URL's event."""
+    """The members of a function URL's event that we read."""
 
     requestContext: RequestContext
     rawPath: str
@@ -78,7 +78,7 @@ class HttpRequest:
 
     @property
     def starts(self) -> bool:
-        """Whether it starts a run, if it succeeds."""
+        """Whether it starts a run when it succeeds."""
         return self.method == "POST" and self.segments[0] == "workflows"
 
 

@@ -31,7 +31,7 @@ _T = TypeVar("_T")
 
 
 class Runtime:
-    """Builds each part when it is first used, so that a function pays for no part it does not use."""
+    """Builds each part when it is first used, so that a function pays only for what it uses."""
 
     def __init__(self, settings: FunctionSettings) -> None:
         self.settings = settings
@@ -41,7 +41,7 @@ class Runtime:
         self._prepared = False
 
     def prepare(self) -> None:
-        """Builds what every function uses. Raises nothing: an error is for the invocation that needs the part."""
+        """Builds what every function uses. Raises nothing: the invocation that needs the part gets the error."""
         with suppress(Exception):
             _ = self.backend  # it fails at once, and does so again when it is asked for
         try:
@@ -62,7 +62,7 @@ class Runtime:
     @cached_property
     def application(self) -> Application:
         if self._failed is not None:
-            # Once: the next one imports it anew, for it may have been a service that did not answer.
+            # Once: the next one imports it again, because the cause may have been a service that did not answer.
             failed, self._failed = self._failed, None
             raise failed
         if not self._prepared:
@@ -81,7 +81,7 @@ class Runtime:
 
     @cached_property
     def engine(self) -> Engine:
-        # Lambda carries what is printed to the log group: no request for it, and none of its latency.
+        # Lambda carries what is printed to the log group: it costs no request and no latency.
         telling = Telling(level=self.settings.log_level, at_once=StdoutLines())
         return Engine(self.backend, self.executor, telling=telling)
 

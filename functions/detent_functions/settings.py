@@ -1,4 +1,4 @@
-"""What the functions are told by their environment. The only place that reads it: once, but for the trace."""
+"""The functions' settings, from their environment. The only place that reads it: once, but for the trace."""
 
 from __future__ import annotations
 

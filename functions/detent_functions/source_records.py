@@ -14,7 +14,7 @@ from detent_functions.telemetry import log
 
 
 class SourceRecord(NamedTuple):
-    """A record of the batch, and its queue's ARN. Without a message, it is none of SQS's."""
+    """A record of the batch, and its queue's ARN. Without a message, SQS did not send it."""
 
     id: str
     arn: str

@@ -1,4 +1,4 @@
-"""The start/API entry: HTTP behind a function URL that demands IAM signatures, and direct invocation.
+"""The start/API entry: HTTP behind a function URL that requires IAM signatures, and direct invocation.
 
 Direct: {"workflow": …, "input": …, "key": …, "metadata": …} gives {"run_id": …}, or a problem if the request is at
 fault. If detent is at fault the invocation fails, so that whoever retries failed invocations retries this one.

@@ -21,7 +21,7 @@ _cold = True
 
 
 class Counters:
-    """Counts of one invocation, published when it ends as one EMF line (no request of its own)."""
+    """Counts of one invocation, published as one EMF line when it ends (without a request)."""
 
     def __init__(self, function: str) -> None:
         self._metrics = Metrics(namespace=NAMESPACE, service="detent")

@@ -1,4 +1,4 @@
-"""The tick, once a minute: sends what would drive runs that lost their message.
+"""The tick, once a minute: sends messages for runs that lost theirs.
 
 It also registers the application's workflows, so that a minute after a deploy they can be started by name.
 """
@@ -17,7 +17,7 @@ prepare()
 
 
 class TickReport(TypedDict):
-    """How many live runs were looked at, how many had stopped, and the messages sent for them."""
+    """How many live runs were checked, how many had stopped, and how many messages were sent for them."""
 
     looked: int
     stalled: int
@@ -25,7 +25,7 @@ class TickReport(TypedDict):
 
 
 def handler(event: object, context: LambdaContext) -> TickReport:  # noqa: ARG001
-    """Invoked by a schedule. Raises what went wrong: the next minute tries again, and an alarm counts it."""
+    """Invoked by a schedule. Raises what failed: the next minute tries again, and an alarm counts it."""
     with invocation(context) as counters:
         here = runtime()
         report = here.run(_tick(here))
@@ -36,7 +36,7 @@ def handler(event: object, context: LambdaContext) -> TickReport:  # noqa: ARG00
 
 
 async def _tick(here: Runtime) -> ReapReport:
-    # The reaper first: it needs none of the application's code, so it works when that cannot be imported.
+    # The reaper first: it does not need the application's code, so it works when that cannot be imported.
     report = await reap(here.backend, here.definitions)
     await here.register()
     return report

@@ -114,8 +114,8 @@ def is_there(file: Path) -> bool:
         return False
 
 
-def shown(url: str) -> str:
-    """The URL without what may be a secret: user and password, and options that are none of ours."""
+def redacted(url: str) -> str:
+    """The URL without what may be a secret: user and password, and unknown options."""
     if url.startswith("sqlite:///"):
         return url
     place, question, query = url.partition("?")
@@ -125,4 +125,4 @@ def shown(url: str) -> str:
 
 
 def _refused(url: str, why: str) -> ConfigurationError:
-    return ConfigurationError(f"{shown(url)!r} is not the URL of a backend: {why}.", advice=FORMS)
+    return ConfigurationError(f"{redacted(url)!r} is not the URL of a backend: {why}.", advice=FORMS)

@@ -1,4 +1,4 @@
-"""Answers of a table come in pages."""
+"""Reads the answers of a table, which come in pages."""
 
 from __future__ import annotations
 

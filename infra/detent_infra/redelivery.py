@@ -52,7 +52,7 @@ async def drive(
         log.warning("message kept: %s", error, extra=about)
     except Exception:  # one message must not fail the others
         log.exception("message kept", extra=about)
-    await leave(queue, received.receipt, pauses.pause(received.count), about)
+    await hide(queue, received.receipt, pauses.pause(received.count), about)
     return False
 
 
@@ -64,7 +64,7 @@ async def acknowledge(queue: MessageQueue | Source, receipt: str, about: Mapping
         log.warning("a message comes again, though it is done with: %s", error, extra=about)
 
 
-async def leave(
+async def hide(
     queue: MessageQueue | Source, receipt: str, pause: float, about: Mapping[str, str] | None = None
 ) -> None:
     """Hides the message for so many seconds, best effort. `about` names it in the log. Raises no `DetentError`."""

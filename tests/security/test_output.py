@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
-from detent_infra.connect import connect, shown
+from detent_infra.connect import connect, redacted
 from detent_infra.ports import Backend, LogLine
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.start import NewRun
@@ -156,7 +156,7 @@ def test_a_url_without_a_secret_is_shown_as_it_is() -> None:
         "sqlite:////home/a@b/x.db", "sqlite:///.detent/detent.db", "memory://", "aws://shop", "aws://shop?region=eu-west-1",
         "aws://shop?region=eu-west-1&endpoint=http://localhost:4566",
     ):  # fmt: skip
-        assert shown(url) == url
+        assert redacted(url) == url
 
 
 def test_a_worker_does_not_show_the_secret_in_its_url(project: Project) -> None:

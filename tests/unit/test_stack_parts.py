@@ -11,7 +11,7 @@ from detent_infra.aws import Resources
 from detent_infra.aws.resources import Clients
 from detent_infra.clock import wall_clock
 from detent_infra.ops.stack.facts import Unread
-from detent_infra.ops.stack.parts import ALARMS, RULE, Look, StackResource, attempt
+from detent_infra.ops.stack.parts import ALARMS, RULE, StackParts, StackResource, attempt
 
 from tests.support.aws_stack import REGION, moto_stack
 from tests.support.sam_template import template
@@ -32,9 +32,9 @@ def stack() -> Iterator[Resources]:
 
 
 @pytest.fixture
-def look(stack: Resources) -> Iterator[Look]:
+def look(stack: Resources) -> Iterator[StackParts]:
     clients = Clients(REGION, None)
-    yield Look(clients, stack, LISTED, wall_clock)
+    yield StackParts(clients, stack, LISTED, wall_clock)
     clients.close()
 
 
@@ -43,7 +43,7 @@ def client(service: str) -> Any:
     return made.client(service)
 
 
-DELETED: dict[str, tuple[Callable[[Resources], object], Callable[[Look, Resources], object]]] = {
+DELETED: dict[str, tuple[Callable[[Resources], object], Callable[[StackParts, Resources], object]]] = {
     "the table": (lambda s: client("dynamodb").delete_table(TableName=s.table), lambda look, _: look.table()),
     "the queue": (
         lambda s: client("sqs").delete_queue(QueueUrl=s.queue_url),
@@ -59,7 +59,9 @@ DELETED: dict[str, tuple[Callable[[Resources], object], Callable[[Look, Resource
 
 
 @pytest.mark.parametrize("what", DELETED)
-def test_what_was_deleted_by_hand_is_told_from_what_may_not_be_read(what: str, stack: Resources, look: Look) -> None:
+def test_what_was_deleted_by_hand_is_told_from_what_may_not_be_read(
+    what: str, stack: Resources, look: StackParts
+) -> None:
     delete, read = DELETED[what]
     delete(stack)
     found = attempt(what, lambda: read(look, stack))
@@ -67,24 +69,24 @@ def test_what_was_deleted_by_hand_is_told_from_what_may_not_be_read(what: str, s
     assert (found.gone, found.why) == (True, f"AWS does not find {what}: deleted by hand, it seems.")
 
 
-def test_a_function_that_was_deleted_by_hand_is_not_among_those_that_are_there(look: Look) -> None:
+def test_a_function_that_was_deleted_by_hand_is_not_among_those_that_are_there(look: StackParts) -> None:
     assert look.configurations() == []
 
 
-def test_only_the_alarms_of_the_template_are_looked_at_and_one_that_is_gone_has_no_state(look: Look) -> None:
+def test_only_the_alarms_of_the_template_are_looked_at_and_one_that_is_gone_has_no_state(look: StackParts) -> None:
     assert set(ALARMS) == {
         name for name, each in template()["Resources"].items() if each["Type"] == "AWS::CloudWatch::Alarm"
     }
     assert [(each.name, each.state) for each in look.alarms()] == [("shop-DeadLetterAlarm-1", None)]
 
 
-def test_a_rule_of_the_user_s_own_is_not_taken_for_the_tick_s(look: Look) -> None:
+def test_a_rule_of_the_user_s_own_is_not_taken_for_the_tick_s(look: StackParts) -> None:
     client("events").create_event_bus(Name="shop-bus")
     client("events").put_rule(Name="reports", EventBusName="shop-bus", EventPattern="{}", State="DISABLED")
     client("events").put_rule(Name="shop-TickMinute-1", ScheduleExpression="rate(1 minute)")
     assert [(each.name, each.enabled) for each in look.rules()] == [("shop-TickMinute-1", True)]
 
 
-def test_the_clock_is_read_off_a_refusal_too(stack: Resources, look: Look) -> None:
+def test_the_clock_is_read_off_a_refusal_too(stack: Resources, look: StackParts) -> None:
     client("sqs").delete_queue(QueueUrl=stack.queue_url)
     assert abs(look.clock_off()) < 60

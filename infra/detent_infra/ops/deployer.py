@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 POLL = 1.0
-"""Seconds between two looks at what CloudFormation does."""
+"""Seconds between two requests for the state of a change."""
 PATIENCE = 300
-"""Looks after which a change set is not ready, or a stack not cleaned up, and will not be soon."""
+"""Requests after which we give up waiting for a change set or a clean-up."""
 UNSETTLED = 60
 """Tries to delete a change set that CloudFormation is still making: it refuses until it is done."""
 _NOTHING = ("didn't contain changes", "No updates are to be performed")
@@ -68,7 +68,7 @@ class ChangeSet:
 
 @dataclass(frozen=True, slots=True)
 class StackEvent:
-    """What became of a resource, as CloudFormation tells it."""
+    """What happened to a resource, as CloudFormation reports it."""
 
     logical: str
     kind: str
@@ -215,7 +215,7 @@ class Deployer:
         raise _refused(name, why or status)
 
     def _settled(self, name: str, change_set: str) -> tuple[str, str]:
-        """Status and reason of the change set, once CloudFormation has made up its mind."""
+        """Status and reason of the change set, once CloudFormation has finished preparing it."""
         for _ in range(PATIENCE):
             found = self._ask(
                 lambda: self._clients.cloudformation.describe_change_set(StackName=name, ChangeSetName=change_set),
@@ -243,7 +243,7 @@ class Deployer:
         )
 
     def discard(self, change_set: ChangeSet) -> None:
-        """Nothing of it is left, nor of a stack that was only to be created."""
+        """Deletes it, and a stack that exists only for it."""
         cloudformation, name = self._clients.cloudformation, change_set.stack
 
         def delete() -> bool:
@@ -283,7 +283,7 @@ class Deployer:
     # ---- doing it -----------------------------------------------------------------------------------------
 
     def execute(self, change_set: ChangeSet) -> Iterator[StackEvent]:
-        """Does it, and tells what becomes of each resource until CloudFormation is done.
+        """Executes it, and yields what happens to each resource until CloudFormation is done.
 
         Raises `ConfigurationError` with the first resource that failed and why, once all is undone.
         """
@@ -323,7 +323,7 @@ class Deployer:
         )
 
     def _news(self, name: str, seen: set[str]) -> list[StackEventTypeDef]:
-        """Events that are not among those seen, which they are from now on; the oldest first.
+        """Events that are not in `seen`, the oldest first; adds them to it.
 
         CloudFormation tells the newest first, so behind a page without news there is none. All since this deploy began
         fit on the first pages.

@@ -1,4 +1,4 @@
-"""What a deploy would take from live runs. It is refused, unless the user said to do it all the same."""
+"""What a deploy would take from live runs. Such a deploy is refused unless the user passes --strand."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from detent_infra.ops.deployer import ChangeSet, ResourceChange
 from detent_infra.ops.stranding import MAX_RUNS, Outlook, Stranded
 
 SHOWN = 5
-"""Steps that would be stranded, of which are told."""
+"""Stranded steps that a message names."""
 _WEIGHTY = ("AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue")
 """What holds something: replaced or removed, it starts empty or is left behind."""
 
 
 def judge_runs(found: Outlook, url: str, *, strand: bool) -> str:
-    """What is to be said of the live runs. Raises `WrongState` if some are stranded, or may be, unless `strand`."""
+    """A line about the live runs. Raises `WrongState` if some are stranded, or may be, unless `strand`."""
     if not found.stranded and not found.more:
         return f"{found.looked:,} live runs, none stranded"
     if strand:

@@ -20,7 +20,7 @@ from detent_infra.runs.live import live_runs
 PAGE = 100
 """Runs whose steps are read at once."""
 MAX_RUNS = 10_000
-"""Runs whose steps are read: those of a version with steps that the code lacks. That there are more is told."""
+"""Runs whose steps are read: those of a version with steps that the code lacks. A message says if there are more."""
 EXAMPLES = 3
 
 
@@ -61,7 +61,7 @@ def missing_steps(old: Definition, new: Definition | None) -> tuple[str, ...]:
 
 
 async def outlook(lifecycle: Lifecycle, code: Mapping[str, Definition], *, limit: int = MAX_RUNS) -> Outlook:
-    """What would become of the live runs under code that declares these definitions.
+    """What would happen to the live runs under code that declares these definitions.
 
     A run counts for a step that it has not ended: one that is past it does not mind that the step is gone, nor does a
     failing run for steps that are not handlers. At most `limit` runs have their steps read; runs of a version that

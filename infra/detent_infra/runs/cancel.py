@@ -1,4 +1,4 @@
-"""Cancelling a run: one write that ends it, and the line in its log that says so."""
+"""Cancels a run: one write ends it, and a line in its log says so."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def cancel(backend: Backend, definitions: Definitions, run: RunRecord) -> 
 
 
 async def _tell(backend: Backend, run: RunRecord, now: int) -> None:
-    """No worker writes the end of a cancelled run, so who cancels does. Best effort: it may read the log only."""
+    """No worker logs the end of a cancelled run, so this does. Best effort: the caller may only read logs."""
     took = now - run.created
     line = LogLine(
         now,

@@ -1,4 +1,4 @@
-"""The index's live runs, for who looks at all of them: the reaper, and a deploy."""
+"""All live runs of the index, as the reaper and a deploy read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a run: its record, its step runs, and the output in which it ends."""
+"""Reads a run: its record, its step runs, and its output."""
 
 from __future__ import annotations
 

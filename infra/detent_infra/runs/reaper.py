@@ -34,7 +34,7 @@ PAGE = 50
 
 @dataclass(frozen=True, slots=True)
 class ReapReport:
-    """How many live runs were looked at, how many had stopped, and the messages sent for them."""
+    """How many live runs were checked, how many had stopped, and how many messages were sent for them."""
 
     looked: int = 0
     stalled: int = 0

@@ -1,6 +1,6 @@
-"""Retrying a run: a new run that goes on from where an ended one stopped.
+"""Retries a run: a new run goes on from where an ended one stopped.
 
-A terminal status never changes, so the old run stays as it is. What workers may still be at in it is closed first, so
+A terminal status never changes, so the old run stays as it is. Steps that workers may still run are closed first, so
 that it cannot commit beside the new one; then its completed and skipped steps are copied, and the new run is put.
 """
 

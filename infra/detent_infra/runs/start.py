@@ -1,4 +1,4 @@
-"""Starting runs: each is stored first, and then gets the message that starts it."""
+"""Starts runs: each is stored first, and then gets the message that starts it."""
 
 from __future__ import annotations
 

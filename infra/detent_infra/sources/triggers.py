@@ -24,7 +24,7 @@ from detent_state_machine.messages import Start
 from detent_state_machine.triggers import RunRequest, Trigger, request_of
 
 from detent_infra.ports import Arrived, Source
-from detent_infra.redelivery import HIDDEN, leave
+from detent_infra.redelivery import HIDDEN, hide
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.start import NewRun
 
@@ -241,7 +241,7 @@ async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
             log.warning("message kept: %s: %s", named, error, extra=about)
         case _:
             assert_never(verdict)
-    await leave(source, arrived.receipt, HIDDEN.pause(arrived.count), about)
+    await hide(source, arrived.receipt, HIDDEN.pause(arrived.count), about)
     return False
 
 

@@ -26,17 +26,17 @@ from detent_infra.ports import Backend, LogQuery
 from detent_infra.sqlite import integrity
 
 LITTLE_DISK = 1_000_000_000
-"""Bytes of free disk below which we warn."""
+"""Free bytes of the disk below which we warn."""
 HEAD_START = 0.5
-"""Seconds in which a worker that has time takes a message."""
+"""Seconds within which an idle worker takes a message."""
 PROBE_WAIT = 2.0
-"""Seconds in which our own message must come, if nobody else took it."""
+"""Seconds within which our own message must arrive, if no worker took it."""
 PROBE_KEPT = 86_400
 """Seconds after which a probe that could not be taken back expires by itself."""
 
 
 async def check_backend(url: str) -> AsyncIterator[Finding]:
-    """The checks of the backend at the URL, each as it is done."""
+    """Checks the backend at the URL, and yields each finding at once."""
     file = sqlite_file(url)
     if file is not None and not is_there(file):
         yield _absent(file.absolute())
@@ -51,7 +51,7 @@ async def check_backend(url: str) -> AsyncIterator[Finding]:
             for check in _file_checks(file.absolute()):
                 yield check
                 if check.name == "integrity" and check.verdict == "fail":
-                    return  # what is read off it means nothing, and a write may make it worse
+                    return  # nothing read from it can be trusted, and a write may make it worse
         async for check in _round_trips(backend):
             yield check
     finally:
@@ -140,7 +140,7 @@ async def _write(backend: Backend) -> Finding:
 
 
 async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Finding:
-    """Reads what cannot be there: that nothing is found shows that reading works."""
+    """Reads something that cannot exist: a clean "not found" shows that reading works."""
     begun = time.monotonic()
     try:
         if port == "blobs":
@@ -157,7 +157,7 @@ async def _read(port: Literal["blobs", "logs"], backend: Backend) -> Finding:
 
 
 async def _probe_queue(backend: Backend) -> AsyncIterator[Finding]:
-    """Sends a message about a run that has ended, which whoever receives it acknowledges, and takes it back.
+    """Sends a message about an ended run, which any receiver acknowledges, and takes it back.
 
     Workers get a head start, so that a message which is gone shows one that works.
     """

@@ -1,4 +1,4 @@
-"""Whether what is to be deployed would invoke functions more often at once than the account allows."""
+"""Whether the stack to be deployed would invoke more functions at once than the account allows."""
 
 from __future__ import annotations
 

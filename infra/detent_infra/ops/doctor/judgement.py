@@ -1,4 +1,4 @@
-"""How a judgement of a fact about a stack begins and ends: it was read or not, it says something or all is well."""
+"""What checks of facts share: a fact that could not be read, and the finding that all is well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from detent_infra.ops.stack.facts import Fact, StackFacts, Unread
 T = TypeVar("T")
 
 NEAR = 0.8
-"""Share of a quota from which on we warn."""
+"""Share of a quota above which we warn."""
 AGAIN = "Deploy detent's template again: it sets this."
 REVERT = (
     "A deploy does not notice that. Make it again, or let a change set with `--deployment-mode REVERT_DRIFT` do it."
@@ -19,7 +19,7 @@ REVERT = (
 
 
 def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Finding]]) -> Iterator[Finding]:
-    """What is judged of the fact; a `fail` if there is no such thing any more, a `skip` if it could not be read."""
+    """The findings about the fact; a `fail` if the thing was deleted, a `skip` if it could not be read."""
     if isinstance(fact, Unread) and fact.gone:
         yield Finding(name, "fail", fact.why, REVERT)
     elif isinstance(fact, Unread):
@@ -29,7 +29,7 @@ def when_read(name: str, fact: Fact[T], judged: Callable[[T], Iterable[Finding]]
 
 
 def skipped(name: str, *needed: Fact[object]) -> Iterator[Finding]:
-    """A `skip` for each of the facts that could not be read, once. What is gone is told as a fault by its own check."""
+    """A `skip` for each of the facts that could not be read, once. The check of a deleted thing reports it itself."""
     for fact in dict.fromkeys(each for each in needed if isinstance(each, Unread)):
         yield Finding(name, "skip", fact.why, fact.fix)
 

@@ -1,4 +1,4 @@
-"""What is judged of a stack's queues, and of what hands their messages to the functions. See `stack_checks`."""
+"""Checks of a stack's queues, and of the event sources that feed the functions. See `stack_checks`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is judged of a deployed stack: one function per question, over facts, all of them in the table `CHECKS`.
+"""Checks of a deployed stack: one function per question, over facts, all of them in the table `CHECKS`.
 
 Nothing here asks AWS anything. What could not be read is a `skip` with the reason, never an `ok`; what is not there
 though the stack lists it is a `fail`.

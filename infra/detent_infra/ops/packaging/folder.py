@@ -36,7 +36,7 @@ _OF_THIS_INSTALLATION = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_u
 _UNPACKED = "/var/task"
 """Where Lambda unpacks the folder: the path that compiled code shows in traces."""
 _LONG_AGO = 946_684_800
-"""2000-01-01, every file's time: a zip knows none before 1980, and none at all would be this moment."""
+"""2000-01-01, the time of every file: a zip has no time before 1980, and by default it has the current one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Where the detent that is running was installed from."""
+"""Where the running detent was installed from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is packaged: a project's dependencies and application, read from pyproject.toml without running any of it."""
+"""What is packaged: a project's dependencies and application, read from pyproject.toml without running the project."""
 
 from __future__ import annotations
 

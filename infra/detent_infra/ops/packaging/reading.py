@@ -1,4 +1,4 @@
-"""How the project's files are read: one that is not there is told apart from one that cannot be read."""
+"""Reads the project's files, and tells a missing file from one that cannot be read."""
 
 from __future__ import annotations
 

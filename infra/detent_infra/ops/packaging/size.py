@@ -1,4 +1,4 @@
-"""What a folder weighs, and what in it."""
+"""The size of a folder, and of its parts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from detent_state_machine.errors import ConfigurationError, InputError
 from detent_infra.ops.packaging.origin import installation
 
 _LONGEST = 600
-"""Characters of uv's own words that are passed on."""
+"""Characters of uv's output that an error repeats."""
 
 
 def uv(arguments: Sequence[str], *, cwd: Path, doing: str, stdin: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What is known of a deployed stack: plain values, read by `reading`, judged by `detent doctor --stack`.
+"""Facts about a deployed stack: plain values, read by `reading`, checked by `detent doctor --stack`.
 
 Whatever could not be read is an `Unread` in place of the value, so that a permission that is missing hides one fact and
 no other.
@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """Something could not be looked at."""
+    """Something could not be read."""
 
     why: str
     fix: str = ""
     gone: bool = False
-    """It was deleted: AWS says that there is none, rather than that we may not see it."""
+    """It was deleted: AWS says that it does not exist, not that we may not see it."""
 
 
 Fact: TypeAlias = T | Unread

@@ -101,11 +101,11 @@ def unreserved_concurrency(clients: Clients) -> Fact[int]:
 
 
 class Gone(Exception):
-    """There is no such thing, which is said by an answer without it."""
+    """The thing does not exist: AWS answered without it."""
 
 
-class Look:
-    """One look at each thing. Raises what boto3 raises."""
+class StackParts:
+    """One request for each thing. Raises what boto3 raises."""
 
     def __init__(self, clients: Clients, names: Resources, resources: list[StackResource], clock: Clock) -> None:
         self._clients = clients

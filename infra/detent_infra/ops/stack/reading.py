@@ -16,7 +16,7 @@ from detent_infra.clock import wall_clock
 from detent_infra.connect import connect, parse_aws
 from detent_infra.engine.definitions import Definitions
 from detent_infra.ops.stack.facts import Fact, MappingFacts, StackFacts, StepTimeout, Unread
-from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, Look, StackResource, attempt
+from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, StackParts, StackResource, attempt
 from detent_infra.ops.stack.permissions import NEEDED
 from detent_infra.ports import Clock
 
@@ -53,7 +53,7 @@ async def _steps(url: str) -> Fact[tuple[StepTimeout, ...]]:
 
 
 def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
-    """Looks at everything, several things at a time, without the steps' timeouts, which the table knows.
+    """Reads everything, several things at a time, but for the steps' timeouts, which are in the table.
 
     Raises `ConfigurationError` if there is no such stack or no way to look at it, and `Unavailable`.
     """
@@ -67,7 +67,7 @@ def read_stack(stack: str, clients: Clients, clock: Clock) -> StackFacts:
         def begin(what: str, look: Callable[[], T]) -> Callable[[], Fact[T]]:
             return pool.submit(attempt, what, look).result
 
-        look = Look(clients, names, resources, clock)
+        look = StackParts(clients, names, resources, clock)
         clock_off = begin("the clock of AWS", look.clock_off)
         configurations = begin("the functions", look.configurations)
         failed_starts = [(each.logical, each.physical) for each in resources if each.logical == FAILED_STARTS]

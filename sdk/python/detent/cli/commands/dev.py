@@ -23,7 +23,7 @@ import detent_infra
 import detent_state_machine
 import typer
 from detent_infra import event_loop
-from detent_infra.connect import shown
+from detent_infra.connect import redacted
 from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
 
@@ -185,7 +185,8 @@ def _greet(app: App, options: Options, feed: Feed) -> None:
 
     out = feed.out
     out.print(
-        Text.assemble(("detent dev", "bold"), f"  app {clean(app.name)!r} on {clean(shown(app.url))}"), soft_wrap=True
+        Text.assemble(("detent dev", "bold"), f"  app {clean(app.name)!r} on {clean(redacted(app.url))}"),
+        soft_wrap=True,
     )
     for name, definition in app.definitions().items():
         steps = " ".join(step.name for step in definition.steps)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from detent_infra.connect import shown
+from detent_infra.connect import redacted
 from detent_infra.ops.doctor.backend_checks import check_backend
 from detent_infra.ops.doctor.findings import Finding, failed
 from detent_state_machine.errors import DetentError
@@ -67,7 +67,7 @@ async def _checks(options: Options) -> AsyncIterator[Finding]:
             "backend", "fail", "Which one is meant is not known without the app.", "Fix the app, or pass --url."
         )
         return
-    yield Finding("url", "ok", f"{shown(chosen.value)} (from {chosen.source})")
+    yield Finding("url", "ok", f"{redacted(chosen.value)} (from {chosen.source})")
     async for check in check_backend(chosen.value):
         yield check
 

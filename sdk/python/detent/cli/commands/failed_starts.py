@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from detent_infra.connect import parse_aws, shown
+from detent_infra.connect import parse_aws, redacted
 from detent_infra.ports import Arrived, Source
 from detent_infra.runs.as_json import iso
 from detent_infra.runs.lifecycle import Lifecycle
@@ -158,7 +158,7 @@ async def _events(options: Options) -> AsyncGenerator[tuple[Source, Lifecycle], 
     url = place(options).value
     if not url.startswith("aws://"):
         raise ConfigurationError(
-            f"{shown(url)} has no start function, and so no failed starts.",
+            f"{redacted(url)} has no start function, and so no failed starts.",
             advice="Name the stack: `--url aws://<stack>?region=<region>`.",
         )
     from detent_infra.aws import Clients, failed_starts_of_stack

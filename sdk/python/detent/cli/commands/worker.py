@@ -6,7 +6,7 @@ import signal
 
 import typer
 from detent_infra import event_loop
-from detent_infra.connect import shown
+from detent_infra.connect import redacted
 from detent_infra.sources.triggers import queues
 
 from detent.app import App
@@ -47,7 +47,7 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
     names = ", ".join(app.workflows)
     listening = ", ".join(queues(app.subscriptions))
     console(stderr=True).print(
-        f"detent worker: {clean(names)} on {clean(shown(app.url))}"
+        f"detent worker: {clean(names)} on {clean(redacted(app.url))}"
         f"{f', listening to {listening}' if listening else ''}. Ctrl-C stops it.",
         soft_wrap=True,
     )
