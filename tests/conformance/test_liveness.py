@@ -182,3 +182,11 @@ def test_a_file_of_an_early_detent_is_extended(file: Path) -> None:
     with closing(sqlite_backend(file)) as backend, worker(file) as (child, _):
         kill(child)
         assert len(take(backend)) == 1
+
+
+def test_what_users_sent_to_a_queue_of_theirs_comes_back_when_its_time_is_over(file: Path, backend: Backend) -> None:
+    with closing(sqlite_backend(file)) as other:
+        source = other.source("inbox")
+        asyncio.run(source.send("work"))
+        assert len(asyncio.run(source.receive(1, wait=PATIENCE, visibility=HOUR))) == 1
+    assert asyncio.run(backend.source("inbox").receive(1, wait=0.3, visibility=HOUR)) == []

@@ -28,7 +28,7 @@ def open_backend(database: Path) -> Backend:
 
 def ledger_app(database: Path, ledger: Path) -> App:
     app = App("ledger", url=f"sqlite:///{database}")
-    app.__dict__["backend"] = open_backend(database)
+    app._stand_in = open_backend(database)
 
     def write(what: str, ctx: Context) -> None:
         """One atomic append: what a body did to the world, whatever becomes of its worker."""

@@ -52,8 +52,8 @@ def sqlite_backend(
     sessions = Sessions(file)
     session, wakes, liveness = sessions.current, Wakes.of(file), Liveness(file)
 
-    def queue(name: str, dead: str | None = None) -> SqliteQueue:
-        return SqliteQueue(session, wakes, clock, liveness, name=name, dead=dead, max_receives=max_receives)
+    def queue(name: str, dead: str | None = None, held_by: Liveness | None = None) -> SqliteQueue:
+        return SqliteQueue(session, wakes, clock, held_by, name=name, dead=dead, max_receives=max_receives)
 
     def source(name: str) -> EmbeddedSource:
         dead = queue_name(dead_name(name))
@@ -66,8 +66,8 @@ def sqlite_backend(
     return Backend(
         url=url or f"sqlite:///{path}",
         table=SqliteTable(session),
-        queue=queue("steps", "dead"),
-        dead_letters=queue("dead"),
+        queue=queue("steps", "dead", liveness),
+        dead_letters=queue("dead", held_by=liveness),
         blobs=SqliteBlobs(file, session, clock),
         logs=SqliteLogs(session),
         clock=clock,

@@ -99,7 +99,11 @@ class Wakes(forks.Forkable):
 
 
 class SqliteQueue:
-    """Messages of one name. `dead`: the name of the queue that takes what was received `max_receives` times."""
+    """Messages of one name. `dead`: the name of the queue that takes what was received `max_receives` times.
+
+    With `liveness`, what a dead worker held is delivered again at once. Without, as for queues of users, when its time
+    is over: workers that die quickly one after the other, whoever is to blame, would use up its deliveries.
+    """
 
     max_delay = MAX_DELAY
 
@@ -108,7 +112,7 @@ class SqliteQueue:
         session: Callable[[], SqliteSession],
         wakes: Wakes,
         clock: Clock,
-        liveness: Liveness,
+        liveness: Liveness | None,
         *,
         name: str,
         dead: str | None = None,
@@ -186,6 +190,8 @@ class SqliteQueue:
 
     async def _free_messages_of_the_dead(self, session: SqliteSession) -> None:
         """What a dead worker had received is visible at once, as it would be when its visibility ends."""
+        if self._liveness is None:
+            return
         workers = session.read(_WORKERS, (self._name,))
         dead = [name for (name,) in workers if self._liveness.is_dead(name)]
         if not dead:
@@ -212,7 +218,7 @@ class SqliteQueue:
 
         try:
             await session.write(run, durable=False)
-            self._signed_in = self._liveness.name
+            self._signed_in = None if self._liveness is None else self._liveness.name
         except asyncio.CancelledError:
             # Whoever asked is gone and will work on nothing: the messages need not wait for their visibility to end.
             session.post(give_back)
@@ -221,7 +227,7 @@ class SqliteQueue:
 
     def _claim(self, connection: sqlite3.Connection, limit: int, visibility: float) -> list[Received]:
         """Takes visible messages. Two receivers cannot take the same one: this runs inside a write transaction."""
-        worker = self._liveness.name
+        worker = None if self._liveness is None else self._liveness.name
         if worker is not None and worker != self._signed_in:
             connection.execute(_SIGN_IN, (self._name, worker))
         now = self._clock()
