@@ -77,19 +77,8 @@ class Worker:
         backend = self._backend
         lifecycle = Lifecycle(backend, self.engine.definitions)
         stopped = asyncio.create_task(stop.wait())
-        known = asyncio.create_task(
-            self._patiently(lambda: lifecycle.register(self.engine.executor.definitions().values()))
-        )
-        try:
-            await asyncio.wait({stopped, known}, return_when=asyncio.FIRST_COMPLETED)
-            if not known.done():  # stopped before the backend answered
-                return
-            known.result()
-        except BaseException:
-            stopped.cancel()
-            raise
-        finally:
-            known.cancel()
+        if not await self._known(lifecycle, stopped):
+            return
         loops = [
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
@@ -106,6 +95,26 @@ class Worker:
                 task.cancel()
             await asyncio.wait({stopped, *loops}, timeout=LAST_MOMENT)
             await self._drain()
+
+    async def _known(self, lifecycle: Lifecycle, stopped: asyncio.Task[bool]) -> bool:
+        """Registers the code's workflows; False if the worker is told to stop before the backend has answered."""
+        limit = asyncio.timeout(None)
+
+        def at_once(_: object) -> None:
+            limit.reschedule(0)
+
+        try:
+            async with limit:
+                stopped.add_done_callback(at_once)
+                await self._patiently(lambda: lifecycle.register(self.engine.executor.definitions().values()))
+        except BaseException as error:
+            stopped.cancel()
+            if isinstance(error, TimeoutError) and limit.expired():
+                return False
+            raise
+        finally:
+            stopped.remove_done_callback(at_once)
+        return True
 
     async def _receive(self, queue: MessageQueue) -> None:
         """Takes as many messages as there are free slots, so that none waits here while its visibility runs out."""

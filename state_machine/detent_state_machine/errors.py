@@ -59,7 +59,11 @@ class PayloadTooLarge(InputError):
 
 
 class KeyConflict(InputError):
-    """The idempotency key already started a run with another input."""
+    """The idempotency key already started a run with another input. `run_id` is that run's."""
+
+    def __init__(self, message: str, *, run_id: str = "", advice: str = "") -> None:
+        super().__init__(message, advice=advice)
+        self.run_id = run_id
 
 
 class WrongState(InputError):

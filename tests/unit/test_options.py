@@ -18,6 +18,7 @@ from detent import (
     ConfigurationError,
     DefinitionError,
     InputError,
+    KeyConflict,
     Queue,
     Retry,
     RetryAfter,
@@ -467,3 +468,11 @@ def test_how_many_messages_a_worker_drives_is_a_whole_number(given: Any) -> None
 def test_a_planned_error_is_an_error(given: Any) -> None:
     with Harness(app()) as h, pytest.raises(InputError, match="it should be an error"):
         h.fail("same", given)
+
+
+def test_a_key_that_is_taken_names_the_run_that_has_it() -> None:
+    with Harness(app()) as h:
+        first = h.start(h.app.workflows["w"], 1, key="A-17")
+        with pytest.raises(KeyConflict) as taken:
+            h.start(h.app.workflows["w"], 2, key="A-17")
+        assert taken.value.run_id == first.id

@@ -100,6 +100,7 @@ async def _put_run(backend: Backend, definition: Definition, new: NewRun) -> Sta
         if stored.input != record.input and not (new.digest and stored.digest == new.digest):
             raise KeyConflict(
                 f"Key {new.key!r} already started run {stored.run_id} of {definition.name!r} with another input.",
+                run_id=stored.run_id,
                 advice="Use another key, or start it with the same input.",
             ) from None
         return Start(record.run_id)
