@@ -15,7 +15,7 @@ from detent import App, Client, Workflow
 from detent.options import DeliveryName
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
-from detent_infra.engine import Engine, Origin, Telling
+from detent_infra.engine import Engine, LogSettings, Origin
 from detent_infra.ids import new_id
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ops.cost.facts import Facts
@@ -135,10 +135,10 @@ class _Deployment:
     resources: Resources
     backend: Backend
     printed: io.StringIO
-    telling: Telling
+    log_settings: LogSettings
 
     async def count(self, app: App, workflow: Workflow[Any, Any], inputs: Sequence[Any], *, may_fail: bool) -> Counted:
-        engine = Engine(self.backend, app.executor, jitter=lambda: 0.5, telling=self.telling)
+        engine = Engine(self.backend, app.executor, jitter=lambda: 0.5, log_settings=self.log_settings)
         client = Client(app.url, backend=lambda: self.backend)
         await client.lifecycle.register(app.definitions().values())
         with recorded_calls() as calls:
@@ -214,6 +214,6 @@ def _deployed(timing: Timing) -> Generator[_Deployment]:
         printed = io.StringIO()
         lines = _Printed(printed)
         try:
-            yield _Deployment(resources, replace(backend, logs=lines.logs), printed, Telling(LAMBDA, at_once=lines))
+            yield _Deployment(resources, replace(backend, logs=lines.logs), printed, LogSettings(LAMBDA, at_once=lines))
         finally:
             backend.close()

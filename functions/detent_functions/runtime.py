@@ -14,8 +14,8 @@ from typing import TypeVar
 from detent_infra import event_loop
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
-from detent_infra.engine import Engine, Telling
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
+from detent_infra.engine import Engine, LogSettings
 from detent_infra.executor import Application, Executor
 from detent_infra.ids import new_id
 from detent_infra.logs.standard_logging import forward_standard_logging, keep_engine_lines
@@ -82,8 +82,8 @@ class Runtime:
     @cached_property
     def engine(self) -> Engine:
         # Lambda carries what is printed to the log group: it costs no request and no latency.
-        telling = Telling(level=self.settings.log_level, at_once=StdoutLines())
-        return Engine(self.backend, self.executor, telling=telling)
+        log_settings = LogSettings(level=self.settings.log_level, at_once=StdoutLines())
+        return Engine(self.backend, self.executor, log_settings=log_settings)
 
     @cached_property
     def definitions(self) -> Definitions:

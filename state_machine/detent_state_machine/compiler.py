@@ -26,6 +26,7 @@ from detent_state_machine.definition import (
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
+from detent_state_machine.step_path import RESERVED
 from detent_state_machine.suggest import did_you_mean
 from detent_state_machine.when import Condition, Ref, references
 from detent_state_machine.when import name_of as shown
@@ -183,6 +184,11 @@ def _check_name(what: str, name: object) -> None:
 def _check_step(workflow: str, step: DeclaredStep, by_name: Mapping[str, DeclaredStep], input_type: object) -> None:
     where = f"{workflow}, step {step.name!r}"
     _check_name(where, step.name)
+    if not set(RESERVED).isdisjoint(step.name):
+        raise DefinitionError(
+            f"{where}: a step's name has none of {' '.join(RESERVED)}, which tell its step runs apart.",
+            advice="Rename it, or give it `name=`.",
+        )
     for parent in edges(step):
         if parent not in by_name:
             raise DefinitionError(

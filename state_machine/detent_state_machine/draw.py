@@ -139,7 +139,7 @@ def _mermaid_text(text: str) -> str:
 def transitions_mermaid() -> str:
     """The transition table of a step run as a Mermaid state diagram."""
     names: dict[tuple[StepStatus | None, StepStatus], list[str]] = {}
-    for change, (sources, target) in STEP_TABLE.items():
+    for change, (sources, target, _) in STEP_TABLE.items():
         for source in sources:
             names.setdefault((source, target), []).append(change.value)
     lines = ["stateDiagram-v2"]

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import CorruptRecord, UnknownStep
+from detent_state_machine.kinds import references
+from detent_state_machine.step_path import StepPath
 
-START = "@start"
-END = "@end"
+START = StepPath("@start")
+END = StepPath("@end")
 """The join of a workflow's last steps; complete when the run is."""
-HANDLED = "@handled"
+HANDLED = StepPath("@handled")
 """The join of the failure handlers' last steps."""
-GROUP = 100
-"""Members of one arrival set: about 0.5 KB, so that an arrival costs one DynamoDB write unit."""
+MEMBERS = 100
+"""Of one arrival set: about 0.5 KB, so that an arrival costs one DynamoDB write unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Arrival:
 class Successor:
     """What may follow a step run: a step (or END, HANDLED), once the arrivals on the way to it are complete."""
 
-    target: str
+    target: StepPath
     arrivals: tuple[Arrival, ...]
 
 
@@ -42,9 +44,11 @@ class Graph:
     definition: Definition
     steps: Mapping[str, StepDefinition]
     successors: Mapping[str, tuple[Successor, ...]]
-    sinks: tuple[str, ...]
-    handler_roots: tuple[str, ...]
+    sinks: tuple[StepPath, ...]
+    handler_roots: tuple[StepPath, ...]
     """First steps of the failure handler; empty if the workflow has none."""
+    to_read: Mapping[str, tuple[StepPath, ...]]
+    """Of each step, those whose records decide about it or are handed to it, each once. Other parents need no look."""
 
     @property
     def retention(self) -> int:
@@ -60,6 +64,14 @@ class Graph:
             )
         return found
 
+    def path(self, text: str) -> StepPath:
+        """The path in a message or a key. Raises `CorruptRecord` for what is not one, `UnknownStep` if it leads to no
+        step of this definition.
+        """
+        path = StepPath.parse(text, self.steps)
+        self.step(path.root.name)
+        return path
+
     def is_handler(self, name: str) -> bool:
         return self.step(name).scope == "on_failure"
 
@@ -67,6 +79,7 @@ class Graph:
 def graph_of(definition: Definition) -> Graph:
     """Raises `CorruptRecord` for edges that lead nowhere and names that are taken, which no compiler writes."""
     steps = {step.name: step for step in definition.steps}
+    paths = {name: StepPath(name) for name in steps}
     main = [step for step in definition.steps if step.scope == "main"]
     handlers = [step for step in definition.steps if step.scope == "on_failure"]
     following: dict[str, list[Successor]] = {name: [] for name in (START, *steps)}
@@ -75,9 +88,9 @@ def graph_of(definition: Definition) -> Graph:
     for step in definition.steps:
         names = _last_parents(step, ancestors)
         for index, parent in enumerate(names):
-            following[parent].append(Successor(step.name, arrivals(step.name, index, len(names))))
+            following[parent].append(Successor(paths[step.name], arrivals(step.name, index, len(names))))
         if not names and step.scope == "main":
-            following[START].append(Successor(step.name, ()))
+            following[START].append(Successor(paths[step.name], ()))
     sinks = _sinks(main)
     for end, last in ((END, sinks), (HANDLED, _sinks(handlers))):
         for index, name in enumerate(last):
@@ -86,9 +99,16 @@ def graph_of(definition: Definition) -> Graph:
         definition=definition,
         steps=steps,
         successors={name: tuple(found) for name, found in following.items()},
-        sinks=tuple(sinks),
-        handler_roots=tuple(step.name for step in handlers if not step.parents),
+        sinks=tuple(paths[name] for name in sinks),
+        to_read={step.name: tuple(paths[name] for name in _to_read(step)) for step in definition.steps},
+        handler_roots=tuple(paths[step.name] for step in handlers if not step.parents),
     )
+
+
+def _to_read(step: StepDefinition) -> list[str]:
+    needed = [parent.step for parent in step.parents if parent.need == "completed"]
+    shown = [ref.step for ref in references(step) if ref.step is not None]
+    return list(dict.fromkeys([*needed, *step.reads, *shown]))
 
 
 def _check_edges(definition: Definition, steps: Mapping[str, StepDefinition]) -> None:
@@ -125,13 +145,13 @@ def arrivals(join: str, index: int, count: int) -> tuple[Arrival, ...]:
     """The sets, leaf to root, that parent `index` of `count` joins. None for a single parent: nothing to join."""
     if count <= 1:
         return ()
-    if count <= GROUP:
+    if count <= MEMBERS:
         return (Arrival(join, None, index, count),)
-    group = index // GROUP
-    members = min(GROUP, count - group * GROUP)
+    group = index // MEMBERS
+    members = min(MEMBERS, count - group * MEMBERS)
     return (
-        Arrival(join, group, index % GROUP, members),
-        Arrival(join, None, group, -(-count // GROUP)),
+        Arrival(join, group, index % MEMBERS, members),
+        Arrival(join, None, group, -(-count // MEMBERS)),
     )
 
 

@@ -5,6 +5,7 @@ another record, whatever characters it holds.
 
     run#<run id>              run                       the run
     run#<run id>              step#<path>               a step run
+    run#<run id>#<group>      step#<path>               one of 100 items of a fan-out
     run#<run id>              join#<group>#<step>       who arrived at a join ("" is the root of its tree)
     definitions#<workflow>    <version>                 a definition, stored with the runs it drives
     workflows                 <workflow>                the newest definition of each workflow
@@ -23,6 +24,7 @@ from __future__ import annotations
 from hashlib import blake2b
 
 from detent_state_machine.status import RunStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Key
 
 RUN = "run"
@@ -35,22 +37,22 @@ SHARDS = 8
 """Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes."""
 
 
-def run_partition(run_id: str) -> str:
-    return f"run#{run_id}"
+def run_partition(run_id: str, group: int | None = None) -> str:
+    return f"run#{run_id}" if group is None else f"run#{run_id}#{group}"
 
 
 def run_id_of(partition: str) -> str:
     """The run whose partition it is; "" if it is none's."""
     prefix = run_partition("")
-    return partition.removeprefix(prefix) if partition.startswith(prefix) else ""
+    return partition.removeprefix(prefix).partition("#")[0] if partition.startswith(prefix) else ""
 
 
 def run_key(run_id: str) -> Key:
     return Key(f"run#{run_id}", RUN)
 
 
-def step_key(run_id: str, path: str) -> Key:
-    return Key(f"run#{run_id}", STEP_PREFIX + path)
+def step_key(run_id: str, path: StepPath) -> Key:
+    return Key(run_partition(run_id, path.group), f"{STEP_PREFIX}{path}")
 
 
 def join_key(run_id: str, step: str, group: int | None = None) -> Key:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from detent_state_machine import keys
 from detent_state_machine.errors import CorruptRecord, NewerRecord
 from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item, Value
 
 FORMAT = 1
@@ -71,7 +72,7 @@ class StepRecord:
     say until when, or from when on, it waits.
     """
 
-    path: str
+    path: StepPath
     status: StepStatus
     owner: str
     inline: bool
@@ -95,13 +96,23 @@ class StepRecord:
             return 0
         return self.errors + self.takeovers + (0 if self.status in (StepStatus.RETRYING, StepStatus.FAILED) else 1)
 
+    @property
+    def terminal(self) -> bool:
+        """Whether it has ended, and so never changes."""
+        return self.status.terminal
+
+    @property
+    def result(self) -> Payload | None:
+        """What it returned; None unless it completed."""
+        return self.output if self.status is StepStatus.COMPLETED else None
+
     def failed_attempts(self) -> Iterator[tuple[int, PastAttempt]]:
         """Those that are kept (the newest ten), each with its number."""
         dropped = max(0, self.errors + self.takeovers - len(self.history))
         return enumerate(self.history, dropped + 1)
 
     @staticmethod
-    def from_item(path: str, item: Item) -> StepRecord:
+    def from_item(path: StepPath, item: Item) -> StepRecord:
         def build() -> StepRecord:
             return StepRecord(
                 path=path,
@@ -122,6 +133,26 @@ class StepRecord:
             )
 
         return _read(f"step run {path!r}", item, build)
+
+
+@dataclass(frozen=True, slots=True)
+class NoRecord:
+    """What is stored of a step run that has not begun: nothing. It counts as a record without attempts."""
+
+    path: StepPath
+    errors: int = 0
+    takeovers: int = 0
+    history: tuple[PastAttempt, ...] = ()
+    attempt: int = 1
+
+
+Seen: TypeAlias = NoRecord | StepRecord
+"""What a reader found of a step run."""
+
+
+def seen_of(path: StepPath, item: Item | None) -> Seen:
+    """What an item says of the step run; None: it is missing."""
+    return NoRecord(path) if item is None else StepRecord.from_item(path, item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +178,11 @@ class RunRecord:
     its key starts nothing else."""
     digest: str = ""
     """Of the content of the message that started it. The same message again is told from another one by it."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not ended."""
+        return self.status.live
 
     @staticmethod
     def from_item(run_id: str, item: Item) -> RunRecord:

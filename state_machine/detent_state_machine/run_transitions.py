@@ -8,6 +8,7 @@ from enum import StrEnum
 from detent_state_machine import keys
 from detent_state_machine.records import ErrorInfo, RunRecord
 from detent_state_machine.status import RunStatus
+from detent_state_machine.turn import Moment
 from detent_state_machine.writes import OneOf, Update, Value
 
 
@@ -30,38 +31,38 @@ RUN_TABLE: Mapping[RunChange, tuple[tuple[RunStatus, ...], RunStatus]] = {
 }
 
 
-def finish(run: RunRecord, *, now: int, expires: int) -> Update:
+def finish(run: RunRecord, at: Moment) -> Update:
     """The last step has ended. The race it wins: cancel, or a failing step, at the same moment: first one stays."""
-    return _ended(RunChange.FINISH, run, {}, now, expires)
+    return _ended(RunChange.FINISH, run, {}, at)
 
 
-def fail_run(run: RunRecord, path: str, error: ErrorInfo, *, now: int, expires: int) -> Update:
+def fail_run(run: RunRecord, path: str, error: ErrorInfo, at: Moment) -> Update:
     """A step failed for good and nothing handles it. The race it wins: two failing steps; the first is the cause."""
-    return _ended(RunChange.FAIL, run, {"failed_step": path, "error": error.to_json()}, now, expires)
+    return _ended(RunChange.FAIL, run, {"failed_step": str(path), "error": error.to_json()}, at)
 
 
 def begin_failing(run: RunRecord, path: str, error: ErrorInfo) -> Update:
     """A step failed for good: its handlers work now. A refusal that shows this very path is success."""
-    return _run(RunChange.BEGIN_FAILING, run, {"failed_step": path, "error": error.to_json()})
+    return _run(RunChange.BEGIN_FAILING, run, {"failed_step": str(path), "error": error.to_json()})
 
 
-def end_failing(run: RunRecord, *, now: int, expires: int) -> Update:
+def end_failing(run: RunRecord, at: Moment) -> Update:
     """The handlers have ended, or one of them failed."""
-    return _ended(RunChange.END_FAILING, run, {}, now, expires)
+    return _ended(RunChange.END_FAILING, run, {}, at)
 
 
-def cancel_run(run: RunRecord, *, now: int, expires: int) -> Update:
+def cancel_run(run: RunRecord, at: Moment) -> Update:
     """The race it wins: the run ends by itself; then there is nothing to cancel, and the refusal says so."""
-    return _ended(RunChange.CANCEL, run, {}, now, expires)
+    return _ended(RunChange.CANCEL, run, {}, at)
 
 
-def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], now: int, expires: int) -> Update:
+def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], at: Moment) -> Update:
     return _run(
         change,
         run,
         {
-            "ended": now,
-            "expires": max(expires, run.keep_until),
+            "ended": at.time,
+            "expires": max(at.expires, run.keep_until),
             "isk": keys.index_sort(keys.index_part(RUN_TABLE[change][1]), created=run.created, run_id=run.run_id),
             **set_,
         },

@@ -22,7 +22,7 @@ from typing import Any
 from detent import NonRetryable, Workflow
 from detent.testing import WorkerCrashed
 from detent.testing.harness import PlannedErrors, on_the_spot
-from detent_infra.engine import Engine, Origin, Telling
+from detent_infra.engine import Engine, LogSettings, Origin
 from detent_infra.memory import memory_backend
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
@@ -48,8 +48,8 @@ class Recorder:
         self.backend = memory_backend(clock=lambda: self._now, ids=lambda: f"{prefix}{next(numbers):018d}")
         self.lifecycle = Lifecycle(self.backend)
         self._executor = PlannedErrors(self.kept.app.executor.with_sync(on_the_spot))
-        here = Telling(Origin("worker-1", "request-1", "1-5759e988-bd862e3fe1be46a994272793"))
-        self._engine = Engine(self.backend, self._executor, jitter=lambda: 0.5, telling=here)
+        here = LogSettings(Origin("worker-1", "request-1", "1-5759e988-bd862e3fe1be46a994272793"))
+        self._engine = Engine(self.backend, self._executor, jitter=lambda: 0.5, log_settings=here)
 
     async def start(self, workflow: Workflow[Any, Any], value: object, key: str | None = None) -> str:
         new = NewRun(json.dumps(value), key, {"customer": "Zoë"})

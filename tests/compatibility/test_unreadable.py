@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 from detent import NewerRecord, RunStatus
 from detent.testing import Harness
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Timing
 from detent_infra.runs.reaper import reap

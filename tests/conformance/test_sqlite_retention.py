@@ -14,6 +14,7 @@ from detent_infra.sqlite import sqlite_backend
 from detent_infra.sqlite.retention import KEEP_PAGES
 from detent_state_machine import keys
 from detent_state_machine.errors import DetentError
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item, Key, Put, Update
 
 DAY = 86_400
@@ -48,9 +49,9 @@ def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: B
     expires = clock() // 1000 + DAY
     items: dict[Key, Item] = {
         keys.run_key("old"): {"expires": expires},
-        keys.step_key("old", "charge"): {"expires": expires},
+        keys.step_key("old", StepPath("charge")): {"expires": expires},
         keys.run_key("live"): {"status": "RUNNING"},
-        keys.step_key("live", "charge"): {"expires": expires},
+        keys.step_key("live", StepPath("charge")): {"expires": expires},
         keys.run_key("kept"): {"expires": expires + 10},
     }
 

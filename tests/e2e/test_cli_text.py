@@ -14,6 +14,7 @@ from detent_infra.runs.as_json import iso
 from detent_state_machine.errors import InputError
 from detent_state_machine.records import NULL, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from rich.console import Console
 
 
@@ -99,7 +100,7 @@ def test_a_flood_of_events_is_counted_not_printed(monkeypatch: pytest.MonkeyPatc
 
 def test_a_large_workflow_shows_what_is_at_work_and_what_comes_next() -> None:
     def record(path: str, status: StepStatus) -> StepRecord:
-        return StepRecord(path, status, "owner", True)
+        return StepRecord(StepPath(path), status, "owner", True)
 
     ended = [(f"ended {n}", record(f"ended {n}", StepStatus.COMPLETED)) for n in range(50)]
     running = [("running", record("running", StepStatus.RUNNING))]

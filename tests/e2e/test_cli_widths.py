@@ -17,7 +17,7 @@ from detent.cli.events import Feed, RunWatch
 from detent.cli.follow import Lines, follow
 from detent.cli.project import Options
 from detent.settings import settings
-from detent_infra.engine import Telling
+from detent_infra.engine import LogSettings
 from rich.console import Console
 
 WIDTHS = [60, 80, 100, 120]
@@ -59,7 +59,7 @@ async def told(app: App, cents: int, width: int) -> tuple[RunHandle[str], list[s
     stop, client = asyncio.Event(), Client(app.url, backend=lambda: app.backend)
     run: RunHandle[str] = await app.workflows["orders"].astart(cents, key=str(cents), metadata={"team": "red"})
     watch = RunWatch(Feed(dev))
-    working = asyncio.create_task(work_with(app, Telling(watch=watch.line), stop, concurrency=1, grace=5))
+    working = asyncio.create_task(work_with(app, LogSettings(watch=watch.line), stop, concurrency=1, grace=5))
     await follow(client, run.id, Lines(following, Options()), here=True)
     while f"run {(await run.astatus()).lower()} in" not in written(dev):  # noqa: ASYNC110 - a text that grows
         await asyncio.sleep(0.01)

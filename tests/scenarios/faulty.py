@@ -11,8 +11,7 @@ from typing import Any
 from detent import App, Client, Context, Failure, Retry, Update, Workflow
 from detent.testing import Harness
 from detent.testing.simulation.faults import Call, Fault, Gate, Machine, Plan, VisibleQueue
-from detent_infra.engine import Engine
-from detent_infra.engine.loop import MAX_HOPS
+from detent_infra.engine.loop import MAX_HOPS, Engine
 from detent_infra.ports import Backend, Received
 from detent_state_machine.writes import Item
 

@@ -27,10 +27,11 @@ from detent_infra.ops.cost.reading import read_facts
 from detent_infra.ops.cost.reenactment import LOG_BYTES_PER_INVOCATION
 from detent_infra.ports import Timing
 from detent_infra.runs.lifecycle import Lifecycle
-from detent_state_machine.graph import GROUP
+from detent_state_machine.graph import MEMBERS
 from detent_state_machine.item_limits import size_of
 from detent_state_machine.keys import step_key
 from detent_state_machine.status import RunStatus
+from detent_state_machine.step_path import StepPath
 
 from bench.aws import UNHURRIED, Counted, count_runs
 from bench.workflows import Small, agent, chain, documents, fan_out, stumbling
@@ -179,7 +180,7 @@ def test_the_estimate_of_a_run_is_what_was_counted(name: str) -> None:
 
 @pytest.mark.slow
 def test_of_a_fan_out_wider_than_one_arrival_set_the_join_is_a_tree_in_the_estimate_too() -> None:
-    found = counted(lambda app: fan_out(app, GROUP + 1))
+    found = counted(lambda app: fan_out(app, MEMBERS + 1))
     estimated = estimate(found.runs[0], found.timing).usage
     assert table_requests(estimated) == table_requests(found.bill)
     assert units(estimated) == units(found.bill)
@@ -397,7 +398,7 @@ def test_x86_costs_a_quarter_more_than_arm_for_the_same_time() -> None:
 
 def test_an_item_is_as_large_as_dynamodb_says() -> None:
     """Names and values as UTF-8, two digits of a number in a byte and one more, a boolean a byte."""
-    key = step_key("r", "é")
+    key = step_key("r", StepPath("é"))
     in_key = len("pk") + len("run#r") + len("sk") + len("step#") + 2
     in_values = (len("n") + 3) + (len("ok") + 1) + (len("s") + len("abc")) + (len("d") + 3)
     assert size_of(key, {"n": 1234, "ok": True, "s": frozenset({"ab", "c"}), "d": -7}) == in_key + in_values

@@ -15,10 +15,10 @@ from detent import (
     StepStatus,
     Update,
 )
-from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.relay import RelayedTable, TableCall
-from detent_state_machine.graph import GROUP
+from detent_state_machine.graph import MEMBERS
 from detent_state_machine.keys import RUN, join_key
+from detent_state_machine.kinds.call import TIME_MARGIN
 from detent_state_machine.messages import Drive, encode
 
 from tests.scenarios.faulty import Faulty, Told, World, chain, failing, world
@@ -331,8 +331,8 @@ def test_250_parallel_steps_run_once_each_and_are_joined_once(joined: bool) -> N
 
         assert h.wait_for(arrived(None)) == frozenset(range(3))
         assert [h.wait_for(arrived(group)) for group in range(3)] == [
-            frozenset(range(GROUP)),
-            frozenset(range(GROUP)),
+            frozenset(range(MEMBERS)),
+            frozenset(range(MEMBERS)),
             frozenset(range(50)),
         ]
 

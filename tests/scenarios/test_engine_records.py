@@ -22,6 +22,7 @@ from detent.testing import Harness
 from detent.testing.simulation.faults import Call, Fault
 from detent_infra.memory import MemoryBlobs
 from detent_state_machine.keys import definition_key, run_key, step_key
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item, Key
 from detent_state_machine.writes import Put as PutItem
 
@@ -174,7 +175,7 @@ def test_a_step_record_that_cannot_be_read_is_refused_and_its_message_kept(
         h.advance(1)
         assert h.steps(run)["call"].status is StepStatus.RETRYING
         h.stop_worker()
-        error = refused(h, step_key(run.id, "call"), change)
+        error = refused(h, step_key(run.id, StepPath("call")), change)
         assert isinstance(error, kind)
         assert "'call'" in str(error)
         h.start_worker()

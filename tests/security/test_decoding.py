@@ -17,6 +17,7 @@ from detent_state_machine.filter_pattern import parse
 from detent_state_machine.graph import graph_of
 from detent_state_machine.messages import Drive, Start, decode, encode
 from detent_state_machine.records import RunRecord, StepRecord
+from detent_state_machine.step_path import StepPath
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -104,7 +105,7 @@ def test_a_definition_is_read_or_refused(text: str) -> None:
 @MANY
 @given(changed(VALID_STEP, store_values) | st.dictionaries(any_text, store_values, max_size=5))
 def test_a_step_record_is_read_or_refused(item: dict[str, Any]) -> None:
-    only_record_errors(lambda: StepRecord.from_item("s", item))
+    only_record_errors(lambda: StepRecord.from_item(StepPath("s"), item))
 
 
 @MANY
@@ -143,8 +144,8 @@ def test_a_bomb_is_refused_everywhere_it_can_be_put_and_takes_no_memory(bomb: st
         for read in (
             lambda: decode(bomb),
             lambda: graph_of(Definition.from_json(bomb)),
-            lambda: StepRecord.from_item("s", {**VALID_STEP, "history": bomb}),
-            lambda: StepRecord.from_item("s", {**VALID_STEP, "error": bomb}),
+            lambda: StepRecord.from_item(StepPath("s"), {**VALID_STEP, "history": bomb}),
+            lambda: StepRecord.from_item(StepPath("s"), {**VALID_STEP, "error": bomb}),
             lambda: RunRecord.from_item("r", {**VALID_RUN, "metadata": bomb}),
         ):
             with pytest.raises(DetentError):

@@ -19,6 +19,7 @@ from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.keys import run_key, step_key
 from detent_state_machine.records import ErrorInfo, PastAttempt, history_json
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Put, Update, Value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ async def forge(backend: Backend) -> str:
         "error": error.to_json(),
         "history": history_json((PastAttempt(1, 2, EVIL), PastAttempt(1, 2, f"{FORGED}\n{EVIL}"))),
     }  # fmt: skip
-    await backend.table.write(Put(step_key(run_id, f"s{EVIL}"), step))
+    await backend.table.write(Put(step_key(run_id, StepPath(f"s{EVIL}")), step))
     failed: dict[str, Value] = {
         "status": "FAILED",
         "failed_step": f"s{EVIL}",

@@ -19,6 +19,7 @@ from detent_infra.runs.start import NewRun
 from detent_state_machine.keys import RUN, data_key, step_key
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery
+from detent_state_machine.step_path import StepPath
 
 from tests.simulation.workloads import Drawn, Workload, build, draw, line
 
@@ -208,7 +209,7 @@ def check_end(
         completed = step is not None and step.status is StepStatus.COMPLETED
         effect = simulation.store.items.get(data_key("effects", f"{origin}/{drawn.name}")) or {}
         once = any(
-            simulation.store.items.get(step_key(run, drawn.name), {}).get("status") == StepStatus.COMPLETED
+            simulation.store.items.get(step_key(run, StepPath(drawn.name)), {}).get("status") == StepStatus.COMPLETED
             for run in chain
         )
         if drawn.delivery is Delivery.EXACTLY_ONCE and effect.get("times", 0) != int(once):

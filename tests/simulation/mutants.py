@@ -22,7 +22,10 @@ from queue import SimpleQueue
 ROOT = Path(__file__).parents[2]
 SOURCES = ("state_machine", "infra", "sdk/python")
 ENGINE = "infra/detent_infra/engine/"
-TRANSITIONS = "state_machine/detent_state_machine/transitions.py"
+CORE = "state_machine/detent_state_machine/"
+TRANSITIONS = CORE + "transitions.py"
+FOLLOW = CORE + "follow.py"
+CALL = CORE + "kinds/call.py"
 REGRESSIONS = (
     *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies")),
     "tests/simulation/test_invocations.py",
@@ -47,91 +50,102 @@ MUTANTS = (
     Mutant(
         "a commit is fenced by its owner",
         TRANSITIONS,
-        "    return _mine(me) if me.held else AnyOf((Missing(), _mine(me)))",
-        "    return AnyOf((Missing(), Equals('status', StepStatus.RUNNING.value)))",
+        "return AnyOf((Missing(), mine)) if MISSING in sources and not _held(me, seen) else mine",
+        "return AnyOf((Missing(), Equals('status', StepStatus.RUNNING.value)))",
         ("a_zombie_commits_nothing_and_deletes_nothing", SEEDS),
     ),
     Mutant(
         "a heartbeat is fenced by its owner",
         TRANSITIONS,
-        '    return _step(Change.HEARTBEAT, me, _fence(me), {**new, "lease": lease})',
-        '    return _step(Change.HEARTBEAT, me, None, {**new, "lease": lease})',
+        'return _step(Change.HEARTBEAT, me, seen, at, {**new, "lease": at.lease})',
+        'write = _step(Change.HEARTBEAT, me, seen, at, {**new, "lease": at.lease})\n'
+        "    return Update(write.key, None, write.set)",
         ("a_worker_that_lost_its_lease_learns_of_it_at_its_next_heartbeat_and_stops", SEEDS),
     ),
     Mutant(
         "a message is not acknowledged before what follows is sent",
         ENGINE + "loop.py",
-        "            await send(session, [path for path in ready if path != inline]",
-        "            with contextlib.suppress(Exception):\n"
-        "                await send(session, [path for path in ready if path != inline]",
+        "            await send(session, [Send(path, fresh=True) for path in ready if path != inline])",
+        """            with contextlib.suppress(Exception):
+                await send(session, [Send(path, fresh=True) for path in ready if path != inline])""",
         ("nothing_is_acknowledged_before_what_follows_is_sent", SEEDS),
     ),
     Mutant(
         "who has lost its lease deletes nothing",
         ENGINE + "loop.py",
-        "                case Lost():\n                    return False",
-        "                case Lost():\n                    return True",
+        """                    session.lines.log_event(line)
+                    return False""",
+        """                    session.lines.log_event(line)
+                    return True""",
         ("a_zombie_commits_nothing_and_deletes_nothing",),
     ),
     Mutant(
         "under a live lease a delayed copy is sent before the acknowledgement",
-        ENGINE + "step.py",
-        "                await later(session, me.path, at)\n                return HandedOver()\n            case _:",
-        "                return HandedOver()\n            case _:",
+        CALL,
+        "        return HandOver((later(me.path, owned_until, at.time),))",
+        "        return HandOver()",
         ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue", SEEDS),
     ),
     Mutant(
         "arrivals at a join are a set, not a count",
-        ENGINE + "propagate.py",
+        FOLLOW,
         """{"arrived": frozenset((arrival.member,))})
-            item = await session.backend.table.write(write)
-            arrived = item["arrived"] if item else frozenset[int]()
-            if not isinstance(arrived, frozenset) or len(arrived) < arrival.size:""",
+
+
+def is_complete(arrival: Arrival, item: Item | None) -> bool:
+    \"\"\"Whether everybody has arrived, as the written set says.\"\"\"
+    arrived = item["arrived"] if item else frozenset[int]()
+    return isinstance(arrived, frozenset) and len(arrived) >= arrival.size""",
         """{"arrived": 1})
-            item = await session.backend.table.write(write)
-            if not item or int(str(item["arrived"])) < arrival.size:""",
+
+
+def is_complete(arrival: Arrival, item: Item | None) -> bool:
+    \"\"\"Whether everybody has arrived, as the written set says.\"\"\"
+    return bool(item) and int(str((item or {})["arrived"])) >= arrival.size""",
         ("h16_an_arrival_that_is_repeated_does_not_stand_for_another_one", SEEDS),
     ),
     Mutant(
         "a walk stops where another message owns the work",
-        ENGINE + "propagate.py",
-        "                    continue  # A message of its own owns it, and everything behind it.",
-        "                    stack += [target] if record.status.terminal else []",
+        FOLLOW,
+        """    if not seen.inline:
+        return Owned()
+    if seen.terminal:""",
+        "    if seen.terminal:",
         ("a_walk_stops_where_another_message_owns_the_work",),
     ),
     Mutant(
         "a walk goes through what an inline chain committed",
-        ENGINE + "propagate.py",
-        "                    stack.append(target)",
-        "                    pass",
+        FOLLOW,
+        "        return Through(seen)",
+        "        return Owned()",
         ("h2_a_walk_goes_through_what_an_inline_chain_committed_to_the_first_step_without_a_record", SEEDS),
     ),
     Mutant(
         "a walk gives an inline step that has not ended a message of its own",
-        ENGINE + "propagate.py",
-        "                    await later(session, target, record.due if waiting else record.lease)",
-        "                    pass",
+        FOLLOW,
+        "    return later(target, seen.due if seen.status is StepStatus.RETRYING else seen.lease, now)",
+        "    return Owned()",
         ("h1_a_redelivered_head_message_does_not_lose_an_inline_child_that_runs", SEEDS),
     ),
     Mutant(
         "a walk sends what has no record late enough for an owner in its first second",
-        ENGINE + "propagate.py",
-        "                        await send(session, [target], delay=2 * timing.first_heartbeat)",
-        "                        await send(session, [target])",
+        FOLLOW,
+        "return Send(target, 2 * first_heartbeat) if",
+        "return Send(target) if",
         ("h16_a_start_sent_again_walks_and_runs_nothing",),
     ),
     Mutant(
         "a walk looks at every branch",
-        ENGINE + "propagate.py",
-        "            targets = [target for target in await self.after(stack.pop()) if target not in met]",
-        "            targets = [target for target in await self.after(stack.pop()) if target not in met][:1]",
+        ENGINE + "after.py",
+        "        targets = [target for target in await after(session, stack.pop()) if target not in met]",
+        "        targets = [target for target in await after(session, stack.pop()) if target not in met][:1]",
         ("h2_a_walk_looks_at_every_branch_of_a_fork", SEEDS),
     ),
     Mutant(
         "only the first delivery of a fresh start runs bodies, every later one walks",
         ENGINE + "loop.py",
-        "                return Ended(START, done, fresh and session.received.count == 1 and not session.dead)",
-        "                return Ended(START, done, True)",
+        "mine=session.turn is Turn.FIRST)",
+        "mine=True)",
         (
             "h16_a_start_sent_again_walks_and_runs_nothing",
             "h16_a_duplicate_of_a_chains_message_runs_no_body_while_its_owner_lives",
@@ -140,50 +154,55 @@ MUTANTS = (
     Mutant(
         "what follows a dead letter is not dead: it is sent, not run",
         ENGINE + "loop.py",
-        "        if session.dead or session.hops >= self._max_hops:",
+        "        if session.turn is Turn.DEAD or session.hops >= self._max_hops:",
         "        if session.hops >= self._max_hops:",
         ("h8_what_follows_a_dead_letter_is_not_dead_it_is_sent_and_runs_elsewhere",),
     ),
     Mutant(
         "a dead letter does not fail a step that may begin again",
-        TRANSITIONS,
-        "    if lost or (seen.takeovers if seen else 0) >= step.takeovers:",
+        CALL,
+        "    if lost or seen.takeovers >= step.takeovers:",
         "    if True:",
         ("a_dead_letter_of_a_step_whose_worker_died_lets_it_begin_again", SEEDS),
     ),
     Mutant(
         "a dead letter ends an at_most_once step that was claimed",
-        TRANSITIONS,
-        "    if lost or (seen.takeovers if seen else 0) >= step.takeovers:",
-        "    if (seen.takeovers if seen else 0) >= step.takeovers:",
+        CALL,
+        "    if lost or seen.takeovers >= step.takeovers:",
+        "    if seen.takeovers >= step.takeovers:",
         ("a_dead_letter_of_an_at_most_once_step_that_was_claimed_ends_it",),
     ),
     Mutant(
         "what a dead letter begins again is counted as a take-over",
         TRANSITIONS,
-        '        "takeovers": (seen.takeovers if seen else 0) + 1,',
-        '        "takeovers": seen.takeovers if seen else 0,',
+        """        "inline": me.inline,
+        "due": at.time,
+        "takeovers": seen.takeovers + 1,""",
+        """        "inline": me.inline,
+        "due": at.time,
+        "takeovers": seen.takeovers,""",
         ("a_message_that_no_worker_can_handle_ends_its_step_when_the_take_overs_are_used_up",),
     ),
     Mutant(
         "what a dead letter begins again gets a message before the dead letter is deleted",
-        ENGINE + "step.py",
-        "                await send(session, [me.path])\n                return HandedOver()\n            if record.",
-        "                return HandedOver()\n            if record.",
+        CALL,
+        "    sends = (Send(me.path),)",
+        "    sends: tuple[Send, ...] = ()",
         ("a_dead_letter_of_a_step_that_has_not_begun_lets_it_begin_with_a_new_message", SEEDS),
     ),
     Mutant(
         "a dead letter takes over only from an owner whose lease has run out, and who has not come back",
         TRANSITIONS,
-        "return _step(Change.REVIVE, me, Missing() if seen is None else _seen(seen, now), set_",
-        "return _step(Change.REVIVE, me, None, set_",
+        'return _step(Change.REVIVE, me, seen, at, set_, remove=("lease",))',
+        "write = _step(Change.REVIVE, me, seen, at, set_)\n"
+        '    return Update(write.key, None, write.set, remove=("lease",))',
         ("an_owner_that_comes_back_before_its_dead_letter_is_handled_keeps_its_result", SEEDS),
     ),
     Mutant(
         "a step does not begin in an invocation that has no time left for it",
-        ENGINE + "step.py",
-        "        return left > 0 and left >= min(step.timeout * 1000, (ends - session.looked) / 2)",
-        "        return True",
+        CALL,
+        "    return left > 0 and left >= min(step.timeout * 1000, (ends - here.arrived) / 2)",
+        "    return True",
         (
             "a_step_whose_invocation_has_no_time_left_does_not_begin_and_its_message_is_left",
             "a_step_does_not_begin_when_most_of_its_invocation_was_used_up_before_it",
@@ -191,86 +210,89 @@ MUTANTS = (
     ),
     Mutant(
         "a step that may outlast its invocation is not driven inline",
-        ENGINE + "loop.py",
-        "        if session.deadline is None:\n            return ready[0] if ready else None",
-        "        if True:\n            return ready[0] if ready else None",
+        CALL,
+        "    return deadline is None or step.timeout <= (deadline - now - TIME_MARGIN) / 1000",
+        "    return True",
         ("a_step_that_may_not_fit_into_the_rest_of_an_invocation_gets_a_message_of_its_own",),
     ),
     Mutant(
         "an attempt ends before its invocation does, so that its end is written",
-        ENGINE + "step.py",
-        "            deadline = max(started, min(deadline, session.deadline - TIME_MARGIN))",
-        "            pass",
+        CALL,
+        "    return own if deadline is None else max(started, min(own, deadline - TIME_MARGIN))",
+        "    return own",
         ("a_body_that_outlasts_its_invocation_is_cut_off_before_its_timeout_and_tried_again",),
     ),
     Mutant(
         "a writer whose reply was lost knows its own write",
         TRANSITIONS,
-        '    return item is not None and item.get("owner") == me.token and item.get("status") == status',
+        '    return item is not None and item.get("owner") == me.token and item.get("status") == write.set["status"]',
         "    return False",
         ("h12_a_writer_whose_reply_was_lost_knows_its_own_write", "h12_so_does_one_that_wrote_an_error"),
     ),
     Mutant(
         "a claim whose reply was lost is its claimer's",
-        TRANSITIONS,
-        "        return Mine(seen)",
-        "        return Later(seen.lease)",
+        CALL,
+        "seen.status is StepStatus.RUNNING and seen.owner == me.token:",
+        "seen.status is StepStatus.RUNNING and at.time < 0:",
         ("h12_a_writer_whose_reply_was_lost_knows_its_own_write",),
     ),
     Mutant(
         "a retry is not claimed before it is due",
-        TRANSITIONS,
-        "        if seen.due > now:",
-        "        if False:",
+        CALL,
+        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else seen.lease",
+        "    owned_until = 0 if seen.status is StepStatus.RETRYING else seen.lease",
         ("a_retry_is_not_claimed_before_it_is_due",),
     ),
     Mutant(
         "a step under a live lease is not taken over",
-        TRANSITIONS,
-        "    if seen.lease > now:\n        return Later(seen.lease)",
-        "    if False:\n        return Later(seen.lease)",
+        CALL,
+        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else seen.lease",
+        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else 0",
         ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue",),
     ),
     Mutant(
         "a lease that was renewed since it was seen is not taken over",
         TRANSITIONS,
-        'LessThan("lease", now + 1)',
-        'LessThan("lease", now + 10**9)',
+        'LessThan("lease", at.time + 1)',
+        'LessThan("lease", at.time + 10**9)',
         ("a_take_over_is_refused_by_a_heartbeat_that_came_first",),
     ),
     Mutant(
         "take-overs have a cap",
-        TRANSITIONS,
-        "seen.takeovers >= step.takeovers:",
-        "False:",
+        CALL,
+        "    if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:",
+        "    if step.delivery is Delivery.AT_MOST_ONCE:",
         ("h9_a_body_that_kills_every_worker_ends_its_run",),
     ),
     Mutant(
         "take-overs do not use up attempts",
         TRANSITIONS,
-        '        set_["takeovers"] = seen.takeovers + 1',
-        '        set_["takeovers"] = seen.takeovers + 1\n        set_["errors"] = seen.errors + 1',
+        """        **_claimed(me, at),
+        "takeovers": seen.takeovers + 1,""",
+        """        **_claimed(me, at),
+        "errors": seen.errors + 1,
+        "takeovers": seen.takeovers + 1,""",
         ("h10_a_worker_that_dies_does_not_use_up_an_attempt", SEEDS),
     ),
     Mutant(
         "an at_most_once body is never run again",
-        TRANSITIONS,
+        CALL,
         "    if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:",
         "    if seen.takeovers >= step.takeovers:",
         ("h1_a_redelivered_head_message_does_not_lose_a_child_claimed_inline", SEEDS),
     ),
     Mutant(
         "in a failing run nothing but handlers starts",
-        ENGINE + "session.py",
-        "        return not self.failing or self.graph.is_handler(path)",
-        "        return True",
+        FOLLOW,
+        "    return run.status is not RunStatus.FAILING or graph.is_handler(path.root.name)",
+        "    return True",
         ("h3_in_a_failing_run_nothing_but_handlers_starts",),
     ),
     Mutant(
         "a refusal that shows this very path began the failure: its handlers follow",
-        ENGINE + "propagate.py",
-        """or item.get("status") != RunStatus.FAILING or item.get("failed_step") != path:""",
-        """or True:""",
+        FOLLOW,
+        '    if stored.get("failed_step") == change.path:',
+        '    if stored.get("failed_step") == "":',
         ("h3_a_failure_handler_runs_though_its_worker_died_as_the_run_began_to_fail", SEEDS),
     ),
     Mutant(
@@ -294,36 +316,37 @@ MUTANTS = (
     Mutant(
         "the run is read again between inline steps",
         ENGINE + "loop.py",
-        "        return await body.look(session) and session.may_start(path)",
+        "        return recently or await check_in(session, path)",
         "        return True",
         ("h13_a_cancel_reaches_a_chain_of_steps_too_short_for_a_heartbeat", SEEDS),
     ),
     Mutant(
         "a heartbeat that finds the run over stops its step, and what would follow it",
         ENGINE + "body.py",
-        "        if not await look(session) or not session.may_start(me.path):\n            return RunOver(), held",
-        "        await look(session)",
+        """        if not await check_in(session, me.path):
+            return RunOver(), seen""",
+        "        await check_in(session, me.path)",
         ("h13_a_cancel_stops_the_step_in_progress_at_its_next_heartbeat", SEEDS),
     ),
     Mutant(
         "the reaper sends for an ended step whose successor has no record",
-        "infra/detent_infra/runs/reaper.py",
-        "        if not record.status.terminal or not following or any(target not in have for target in following):",
-        "        if not record.status.terminal:",
+        FOLLOW,
+        "        if not record.terminal or not following or any(target not in have for target in following):",
+        "        if not record.terminal:",
         ("h14_the_reaper_sends_for_a_claimed_step_in_the_middle",),
     ),
     Mutant(
         "effects land in the transaction of the step's completion",
-        ENGINE + "step.py",
-        "                await insist(lambda: self.backend.table.transact([write, *outcome.writes]), self._jitter)",
-        "                await insist(lambda: self.backend.table.transact([*outcome.writes]), self._jitter)\n"
-        "                await self._write(write)",
+        ENGINE + "drive.py",
+        "await retry_unanswered(lambda: self._backend.table.transact([write, *effects]), self._jitter)",
+        """await retry_unanswered(lambda: self._backend.table.transact([*effects]), self._jitter)
+                await self._backend.table.write(write)""",
         ("an_effect_is_applied_with_its_step_or_not_at_all", SEEDS),
     ),
     Mutant(
         "what a lost payload would have fed fails, and says so",
-        ENGINE + "step.py",
-        "            return await self._fail(session, me, seen, _final(error), started)",
+        ENGINE + "drive.py",
+        "            return await self._settle(session, me, step, seen, decided.Raised(decided.final(error)), started)",
         "            raise error",
         ("a_step_whose_payload_is_gone_fails_with_an_error_that_names_it",),
     ),

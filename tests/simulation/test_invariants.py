@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,18 +12,23 @@ from detent.testing.simulation.invariants import Invariants, ObservedTable, Viol
 from detent.testing.simulation.world import Simulation
 from detent_infra.memory import Store
 from detent_state_machine import keys, run_transitions, transitions
+from detent_state_machine.begin import begin
+from detent_state_machine.decisions import Go, Here, Transition
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import graph_of
 from detent_state_machine.messages import Drive, Start, encode
-from detent_state_machine.records import NULL, ErrorInfo, RunRecord, StepRecord
+from detent_state_machine.records import NULL, ErrorInfo, NoRecord, RunRecord, seen_of
 from detent_state_machine.status import Delivery, RunStatus
-from detent_state_machine.transitions import Change, Writer
+from detent_state_machine.step_path import StepPath
+from detent_state_machine.transitions import Change
+from detent_state_machine.turn import Moment, Turn, Writer
 from detent_state_machine.writes import Delete, Put, Update, apply
 
 from tests.simulation.by_hand import VALUE, Hand, by_hand
 from tests.simulation.check import check_end
 from tests.simulation.workloads import Drawn, build
 
+A = StepPath("a")
 RUN = "r1"
 EXPIRES = 4_000_000_000
 
@@ -48,36 +54,36 @@ class World:
         self.table._replace(write.key, current, apply(write, current))
 
     def complete(self, path: str, owner: str = "me") -> None:
-        me = Writer(RUN, path, owner, inline=True)
-        self.write(transitions.complete(me, started=1, ended=2, output=NULL, expires=3))
+        me = Writer(RUN, StepPath(path), owner, Turn.INLINE)
+        self.write(transitions.complete(me, NoRecord(me.path), Moment(2, 3), started=1, output=NULL))
 
 
 def test_1_a_terminal_step_run_never_changes() -> None:
     world = World()
     world.complete("a")
-    world.write(Update(keys.step_key(RUN, "a"), None, {"expires": 99}))  # retention may move on
+    world.write(Update(keys.step_key(RUN, A), None, {"expires": 99}))  # retention may move on
     with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to COMPLETED"):
         world.complete("a", "another")
     with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to RUNNING"):
-        world.write(Update(keys.step_key(RUN, "a"), None, {"status": "RUNNING"}))
+        world.write(Update(keys.step_key(RUN, A), None, {"status": "RUNNING"}))
     with pytest.raises(Violation, match="1: "):
-        world.write(Delete(keys.step_key(RUN, "a")))
+        world.write(Delete(keys.step_key(RUN, A)))
 
 
 def test_1_only_what_the_table_of_transitions_has_may_happen() -> None:
     world = World()
-    me = Writer(RUN, "a", "me", inline=True)
-    world.write(transitions.skip(me, now=1, expires=2))
+    me = Writer(RUN, A, "me", Turn.INLINE)
+    world.write(transitions.skip(me, NoRecord(A), Moment(1, 2)))
     world = World()
-    world.write(transitions.claim(me, now=1, lease=30_001, expires=EXPIRES))
+    world.write(transitions.claim(me, NoRecord(A), Moment(1, EXPIRES, 30_001)))
     with pytest.raises(Violation, match="went from RUNNING to SKIPPED"):
-        world.write(transitions.skip(me, now=1, expires=2))
+        world.write(transitions.skip(me, NoRecord(A), Moment(1, 2)))
 
 
 @pytest.mark.parametrize("to", ["RUNNING", "FAILED", "FAILING"])
 def test_1_a_run_that_ended_stays_as_it_is(to: str) -> None:
     world = World()
-    world.write(run_transitions.finish(world.run, now=1, expires=2))
+    world.write(run_transitions.finish(world.run, Moment(1, 2)))
     with pytest.raises(Violation, match=f"1: run r1 went from COMPLETED to {to}"):
         world.write(Update(keys.run_key(RUN), None, {"status": to}))
 
@@ -104,7 +110,7 @@ def test_3_and_8_an_acknowledged_run_is_stored_and_has_a_message_while_it_lives(
         invariants.check_obligations(world.store, [encode(Drive("another", "a"))])
     invariants.purged.add(RUN)
     invariants.check_obligations(world.store, [])
-    world.write(run_transitions.finish(world.run, now=1, expires=2))
+    world.write(run_transitions.finish(world.run, Moment(1, 2)))
     invariants.purged.clear()
     invariants.check_obligations(world.store, [])
     invariants.started.add("r2")
@@ -140,19 +146,22 @@ def test_7_what_a_machine_waited_for_is_no_lateness_and_is_counted_once() -> Non
 def at_work() -> World:
     """`a` is claimed by its owner until 31,000."""
     world = World()
-    world.write(transitions.claim(Writer(RUN, "a", "owner", inline=False), now=1_000, lease=31_000, expires=EXPIRES))
+    owner = Writer(RUN, A, "owner", Turn.AGAIN)
+    world.write(transitions.claim(owner, NoRecord(A), Moment(1_000, EXPIRES, 31_000)))
     return world
 
 
-OTHER = Writer(RUN, "a", "other", inline=False)
+OTHER = Writer(RUN, A, "other", Turn.AGAIN)
+ERROR = ErrorInfo("E", "")
+NOW = Moment(2, EXPIRES)
 
 
 @pytest.mark.parametrize(
     "write",
     [
-        transitions.complete(OTHER, started=1, ended=2, output=NULL, expires=3),
-        transitions.retry(OTHER, None, started=1, ended=2, due=3, expires=EXPIRES, error=ErrorInfo("E", "")),
-        transitions.fail(OTHER, None, started=1, ended=2, expires=3, error=ErrorInfo("E", "")),
+        transitions.complete(OTHER, NoRecord(A), NOW, started=1, output=NULL),
+        transitions.retry(OTHER, NoRecord(A), NOW, started=1, due=3, error=ERROR),
+        transitions.fail(OTHER, NoRecord(A), NOW, started=1, error=ERROR),
     ],
     ids=["complete", "retry", "fail"],
 )
@@ -166,11 +175,12 @@ def test_9_nobody_but_its_owner_ends_an_attempt(write: Update) -> None:
 
 def test_9_a_take_over_waits_until_the_lease_has_run_out() -> None:
     step = StepDefinition(name="a")
-    for dead in (False, True):
+    for turn in (Turn.AGAIN, Turn.DEAD):
         early, late = at_work(), at_work()
-        seen = StepRecord.from_item("a", early.store.items[keys.step_key(RUN, "a")])
-        found = transitions.with_record(OTHER, step, seen, now=31_000, lease=61_000, expires=1, dead=dead)
-        assert isinstance(found, transitions.Claim | transitions.Revive)
+        seen = seen_of(A, early.store.items[keys.step_key(RUN, A)])
+        at = Moment(31_000, 1, 61_000)
+        found = begin(step, replace(OTHER, turn=turn), seen, Go(lambda _: None), Here(True, 0), at)
+        assert isinstance(found, Transition)
         early.now = 28_999  # a clock may be off by two seconds, and no more
         with pytest.raises(Violation, match=r"9: .* of 'a' of r1, 2\.0 s before its lease runs out"):
             early.write(found.write)
@@ -185,7 +195,7 @@ def test_a_violation_that_a_workers_write_makes_ends_the_simulation() -> None:
         await hand.start()
         await hand.drive("@start")
         table = hand.machine("rogue").backend.table
-        await table.write(Update(keys.step_key(hand.run, "a"), None, {"status": "RUNNING", "lease": 0}))
+        await table.write(Update(keys.step_key(hand.run, A), None, {"status": "RUNNING", "lease": 0}))
 
     with pytest.raises(Violation, match=r"1: step run 'a' of .* went from COMPLETED to RUNNING"):
         by_hand((Drawn("a"), Drawn("b", ("a",))), act, max_hops=1)
@@ -193,12 +203,13 @@ def test_a_violation_that_a_workers_write_makes_ends_the_simulation() -> None:
 
 def test_the_changes_that_were_made_are_counted_by_their_name_in_the_tables() -> None:
     world = World()
-    me = Writer(RUN, "a", "me", inline=True)
-    world.write(transitions.heartbeat(me, started=1_000, lease=32_000, expires=EXPIRES))
-    world.write(transitions.heartbeat(me, started=1_000, lease=37_000, expires=EXPIRES))
+    me = Writer(RUN, A, "me", Turn.INLINE)
+    world.write(transitions.heartbeat(me, NoRecord(A), Moment(2_000, EXPIRES, 32_000), started=1_000))
+    world.write(transitions.heartbeat(me, NoRecord(A), Moment(7_000, EXPIRES, 37_000), started=1_000))
     world.complete("a")
-    world.write(transitions.claim(Writer(RUN, "b", "me", inline=False), now=1, lease=30_001, expires=EXPIRES))
-    world.write(run_transitions.finish(world.run, now=1, expires=2))
+    other = Writer(RUN, StepPath("b"), "me", Turn.AGAIN)
+    world.write(transitions.claim(other, NoRecord(other.path), Moment(1, EXPIRES, 30_001)))
+    world.write(run_transitions.finish(world.run, Moment(1, 2)))
     assert world.invariants.changes == {
         f"step run: {Change.HEARTBEAT}": 2,
         f"step run: {Change.COMPLETE}": 1,
@@ -218,7 +229,7 @@ def test_6_a_run_in_which_one_step_is_excused_is_held_to_its_oracle_in_every_oth
     assert hand.statuses() == {"a": "COMPLETED", "once": "FAILED"}
     assert not check_end(hand.simulation, build(steps), hand.run, VALUE), "it needed its excuse"
     items = hand.simulation.store.items
-    key = keys.step_key(hand.run, "a")
+    key = keys.step_key(hand.run, A)
     sound = items[key]
     items[key] = {**sound, "output": '{"n":1}'}
     with pytest.raises(Violation, match=r"6: a of .* has the wrong output"):

@@ -37,7 +37,7 @@ def reserve(order: Order) -> frozenset[str]:
 async def charge(order: Order, held: frozenset[str] = reserve.output, *, ctx: Context) -> int: ...
 
 
-@orders.step(after=[reserve], name="la#bel/../x")
+@orders.step(after=[reserve], name="la~bel..x")
 def label(order: Order) -> None: ...
 
 

@@ -14,6 +14,7 @@ from detent.cli.follow import change_text
 from detent.testing import Harness
 from detent_state_machine.records import MAX_HISTORY, NULL, ErrorInfo, PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
+from detent_state_machine.step_path import StepPath
 
 RUN = RunRecord("r", "orders", "v", RunStatus.RUNNING, 0, NULL)
 
@@ -22,7 +23,7 @@ def record(
     status: StepStatus, history: Sequence[PastAttempt] = (), *, started: int = 0, ended: int | None = None, due: int = 0
 ) -> StepRecord:
     error = ErrorInfo("ValueError", "no\nluck") if history and status is not StepStatus.COMPLETED else None
-    step = StepRecord("charge", status, "owner", True, started=started, ended=ended, due=due, error=error)
+    step = StepRecord(StepPath("charge"), status, "owner", True, started=started, ended=ended, due=due, error=error)
     return replace(step, errors=len(history), history=tuple(history[-MAX_HISTORY:]))
 
 

@@ -12,6 +12,7 @@ from detent.testing import context
 from detent_state_machine import writes
 from detent_state_machine.keys import data_key, run_key, step_key
 from detent_state_machine.status import Delivery
+from detent_state_machine.step_path import StepPath
 
 
 def refused(write: DataWrite) -> str:
@@ -65,7 +66,7 @@ def test_names_are_as_long_as_a_table_takes_in_bytes() -> None:
 
 
 def test_no_collection_or_key_reaches_records_of_detents_own() -> None:
-    own = {run_key("r").pk, step_key("r", "s").pk, "workflows", "definitions#w"}
+    own = {run_key("r").pk, step_key("r", StepPath("s")).pk, "workflows", "definitions#w"}
     for collection in ("run#r", "#", "workflows", "../run#r", "a#b"):
         write = to_table(Put(collection, "run", {}))
         assert write.key.pk == f"data#{collection}"

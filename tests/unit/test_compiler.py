@@ -241,7 +241,7 @@ def test_a_name_that_could_not_be_stored_or_shown_is_refused(name: str) -> None:
         compile_workflow("orders", [DeclaredStep(name)])
 
 
-@pytest.mark.parametrize("name", ["a#b/../c", "step 1", "Größe", "🚀", "x" * MAX_NAME, "a@b", "run", "'; --", "%s{}"])
+@pytest.mark.parametrize("name", ["a..b\\c", "step 1", "Größe", "🚀", "x" * MAX_NAME, "a~b", "run", "'; --", "%s{}"])
 def test_any_other_name_is_allowed(name: str) -> None:
     definition = compile_workflow(name, [DeclaredStep(name), DeclaredStep("end", after=(name,))])
     assert (definition.name, definition.steps[0].name) == (name, name)

@@ -344,5 +344,5 @@ def test_the_state_diagram_shows_every_transition_and_every_end() -> None:
         found = re.fullmatch(r" {4}(\[\*\]|[A-Z]+) --> (\[\*\]|[A-Z]+)(?:: ([a-z, ]+))?", line)
         assert found, line
         shown |= {(found[1], found[2], change) for change in (found[3] or "end").split(", ")}
-    wanted = {(str(s or "[*]"), str(target), str(change)) for change, (ss, target) in STEP_TABLE.items() for s in ss}
+    wanted = {(str(s or "[*]"), str(target), str(change)) for change, (ss, target, _) in STEP_TABLE.items() for s in ss}
     assert shown == wanted | {(str(status), "[*]", "end") for status in StepStatus if status.terminal}

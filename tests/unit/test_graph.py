@@ -10,8 +10,8 @@ from detent_state_machine.definition import Definition, Parent, StepDefinition
 from detent_state_machine.errors import UnknownStep
 from detent_state_machine.graph import (
     END,
-    GROUP,
     HANDLED,
+    MEMBERS,
     START,
     Arrival,
     Graph,
@@ -20,6 +20,7 @@ from detent_state_machine.graph import (
     graph_of,
     topological,
 )
+from detent_state_machine.step_path import StepPath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,9 +41,9 @@ def names(found: tuple[Successor, ...]) -> list[str]:
 def test_a_chain_has_one_successor_each_and_nothing_to_join() -> None:
     chain = graph(step("a"), step("b", "a"), step("c", "b"))
     assert chain.successors == {
-        START: (Successor("a", ()),),
-        "a": (Successor("b", ()),),
-        "b": (Successor("c", ()),),
+        START: (Successor(StepPath("a"), ()),),
+        "a": (Successor(StepPath("b"), ()),),
+        "b": (Successor(StepPath("c"), ()),),
         "c": (Successor(END, ()),),
     }
     assert chain.sinks == ("c",)
@@ -50,9 +51,9 @@ def test_a_chain_has_one_successor_each_and_nothing_to_join() -> None:
 
 def test_a_diamond_joins_where_it_closes() -> None:
     diamond = graph(step("a"), step("b", "a"), step("c", "a"), step("d", "b", "c"))
-    assert diamond.successors["a"] == (Successor("b", ()), Successor("c", ()))
-    assert diamond.successors["b"] == (Successor("d", (Arrival("d", None, 0, 2),)),)
-    assert diamond.successors["c"] == (Successor("d", (Arrival("d", None, 1, 2),)),)
+    assert diamond.successors["a"] == (Successor(StepPath("b"), ()), Successor(StepPath("c"), ()))
+    assert diamond.successors["b"] == (Successor(StepPath("d"), (Arrival("d", None, 0, 2),)),)
+    assert diamond.successors["c"] == (Successor(StepPath("d"), (Arrival("d", None, 1, 2),)),)
 
 
 def test_several_last_steps_join_at_the_end() -> None:
@@ -96,12 +97,12 @@ def test_a_single_parent_joins_nothing() -> None:
 
 
 def test_up_to_a_group_of_parents_share_one_set() -> None:
-    assert arrivals("d", 99, GROUP) == (Arrival("d", None, 99, GROUP),)
+    assert arrivals("d", 99, MEMBERS) == (Arrival("d", None, 99, MEMBERS),)
 
 
 def test_more_parents_arrive_in_groups_and_groups_at_the_root() -> None:
-    assert arrivals("d", 0, GROUP + 1) == (Arrival("d", 0, 0, GROUP), Arrival("d", None, 0, 2))
-    assert arrivals("d", GROUP, GROUP + 1) == (Arrival("d", 1, 0, 1), Arrival("d", None, 1, 2))
+    assert arrivals("d", 0, MEMBERS + 1) == (Arrival("d", 0, 0, MEMBERS), Arrival("d", None, 0, 2))
+    assert arrivals("d", MEMBERS, MEMBERS + 1) == (Arrival("d", 1, 0, 1), Arrival("d", None, 1, 2))
 
 
 def arrive(count: int, order: list[int]) -> list[int]:
@@ -112,7 +113,7 @@ def arrive(count: int, order: list[int]) -> list[int]:
         for arrival in arrivals("d", parent, count):
             members = sets[arrival.join, arrival.group]
             members.add(arrival.member)
-            assert len(members) <= arrival.size <= GROUP
+            assert len(members) <= arrival.size <= MEMBERS
             if len(members) < arrival.size:
                 break
         else:
@@ -161,5 +162,5 @@ def test_a_cycle_ends_the_order_and_loses_no_step() -> None:
 
 def test_a_parent_that_another_parent_has_waited_for_is_not_waited_for_again() -> None:
     shop = graph(step("reserve"), step("charge", "reserve"), step("ship", "reserve", "charge"))
-    assert shop.successors["reserve"] == (Successor("charge", ()),)
-    assert shop.successors["charge"] == (Successor("ship", ()),)
+    assert shop.successors["reserve"] == (Successor(StepPath("charge"), ()),)
+    assert shop.successors["charge"] == (Successor(StepPath("ship"), ()),)

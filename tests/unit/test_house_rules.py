@@ -41,6 +41,7 @@ ENVIRONMENT = {
 }
 
 
+KIND = Path("state_machine/detent_state_machine/kinds/call.py")
 Offences = dict[str, object]
 
 
@@ -106,6 +107,45 @@ def test_the_state_machine_has_no_clock_no_chance_and_no_environment() -> None:
         return (IMPURE & set(imported(path))) | (clocks & asked) | ({"open", "print", "input"} & called)
 
     assert offences(modules(("state_machine",)), impure) == {}
+
+
+ENGINE = modules(("infra/detent_infra/engine",))
+
+
+def test_the_engine_can_be_read_in_one_sitting() -> None:
+    assert sum(len(text(path).splitlines()) for path in ENGINE) <= 700
+
+
+def test_the_engine_decides_nothing() -> None:
+    """It compares no status and builds no transition: `begin`, `settle` and `follow` do, each once."""
+    deciding = {
+        "detent_state_machine.status",
+        "detent_state_machine.transitions",
+        "detent_state_machine.run_transitions",
+    }
+    asked = {"status", "takeovers", "errors", "due", "delivery"}
+
+    def decides(path: Path) -> set[str]:
+        nodes = list(ast.walk(tree(path)))
+        named = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+        modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        looked_at = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        return (deciding & modules) | ({"StepStatus", "RunStatus", "Update", "Put"} & named) | (asked & looked_at)
+
+    assert offences(ENGINE, decides) == {}
+    assert "status" in {node.attr for node in ast.walk(tree(KIND)) if isinstance(node, ast.Attribute)}  # can be broken
+
+
+def test_no_other_module_takes_a_path_apart_or_puts_one_together() -> None:
+    """What would: a split at, or a text built with, one of the characters that tell step runs apart."""
+    splits = re.compile(r"""\.(?:r?split|r?partition)\(["'][/#@\[]["']""")
+    about_paths = re.compile(r"""(?:\bpath|_path|\bstep_run)\.(?:r?split|r?partition|rfind|find|index)\(""")
+    inside = [
+        path
+        for path in modules(("infra/detent_infra/engine", "infra/detent_infra/runs", "state_machine"))
+        if path.name not in ("step_path.py", "keys.py")
+    ]
+    assert offences(inside, lambda path: [*splits.findall(text(path)), *about_paths.findall(text(path))]) == {}
 
 
 def test_the_environment_is_read_in_the_settings_and_nowhere_else() -> None:
@@ -211,7 +251,6 @@ CLAIMED_TWICE = {
     "Delete",  # what a body commits (`detent.Delete`), and what a table is asked for: one becomes the other
     "Put",
     "Update",
-    "Ended",
 }
 """Names that two public types still share. Nothing may be added."""
 

@@ -36,6 +36,7 @@ from detent_state_machine.filter_pattern import parse
 from detent_state_machine.keys import run_key
 from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
+from detent_state_machine.turn import Moment
 from detent_state_machine.writes import Put, Write
 
 GROUP = "/detent/shop"
@@ -224,7 +225,7 @@ class Followed:
         self._write(Put(run_key("r1"), self.run.to_item()))
 
     def end(self) -> None:
-        self._write(run_transitions.finish(self.run, now=wall_clock(), expires=wall_clock()))
+        self._write(run_transitions.finish(self.run, Moment(wall_clock(), wall_clock())))
 
     def _write(self, write: Write) -> None:
         asyncio.run(self.backend.table.write(write))

@@ -23,6 +23,7 @@ from detent_state_machine.records import (
     payload_attributes,
 )
 from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item, Value
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,8 +73,8 @@ def test_a_run_can_be_listed_from_what_the_index_holds() -> None:
 
 
 def test_a_step_is_read_with_defaults_for_what_it_does_not_have_yet() -> None:
-    assert StepRecord.from_item("charge", STEP) == StepRecord(
-        "charge", StepStatus.RUNNING, "me", True, started=5, lease=9
+    assert StepRecord.from_item(StepPath("charge"), STEP) == StepRecord(
+        StepPath("charge"), StepStatus.RUNNING, "me", True, started=5, lease=9
     )
 
 
@@ -88,7 +89,7 @@ def test_a_step_that_has_ended_is_read_whole() -> None:
         "history": history_json((PastAttempt(1, 2, "Refused: no"),)),
         "output_ref": "sha",
     }
-    read = StepRecord.from_item("charge", {**STEP, **more})
+    read = StepRecord.from_item(StepPath("charge"), {**STEP, **more})
     assert (read.status, read.ended, read.expires, read.errors, read.takeovers) == (StepStatus.FAILED, 20, 99, 2, 1)
     assert read.error == ErrorInfo("Refused", "no", "trace")
     assert read.history == (PastAttempt(1, 2, "Refused: no"),)
@@ -97,7 +98,7 @@ def test_a_step_that_has_ended_is_read_whole() -> None:
 
 @pytest.mark.parametrize("payload", [Payload("1"), Payload(ref="sha"), NULL])
 def test_a_payload_survives_storage(payload: Payload) -> None:
-    read = StepRecord.from_item("charge", {**STEP, **payload_attributes("output", payload)})
+    read = StepRecord.from_item(StepPath("charge"), {**STEP, **payload_attributes("output", payload)})
     assert read.output == payload
 
 
@@ -106,7 +107,7 @@ def test_a_payload_survives_storage(payload: Payload) -> None:
 
 def test_a_record_of_a_newer_format_is_refused_and_says_to_upgrade() -> None:
     for read in (
-        lambda: StepRecord.from_item("charge", {"v": FORMAT + 1}),
+        lambda: StepRecord.from_item(StepPath("charge"), {"v": FORMAT + 1}),
         lambda: RunRecord.from_item("run-1", {"v": FORMAT + 1}),
     ):
         with pytest.raises(NewerRecord, match=f"format {FORMAT + 1}.*Upgrade this worker"):
@@ -115,7 +116,7 @@ def test_a_record_of_a_newer_format_is_refused_and_says_to_upgrade() -> None:
 
 def test_a_newer_format_is_newer_even_if_it_could_be_read() -> None:
     with pytest.raises(NewerRecord):
-        StepRecord.from_item("charge", {**STEP, "v": FORMAT + 1})
+        StepRecord.from_item(StepPath("charge"), {**STEP, "v": FORMAT + 1})
 
 
 @pytest.mark.parametrize(
@@ -146,14 +147,14 @@ def test_a_newer_format_is_newer_even_if_it_could_be_read() -> None:
 )
 def test_a_corrupt_step_is_refused_by_name(change: dict[str, Value]) -> None:
     with pytest.raises(CorruptRecord, match="step run 'charge' cannot be read"):
-        StepRecord.from_item("charge", {**STEP, **change})
+        StepRecord.from_item(StepPath("charge"), {**STEP, **change})
 
 
 @pytest.mark.parametrize("name", ["status", "owner", "inline"])
 def test_a_step_without_what_every_step_has_is_refused(name: str) -> None:
     item = {other: value for other, value in STEP.items() if other != name}
     with pytest.raises(CorruptRecord, match=name):
-        StepRecord.from_item("charge", item)
+        StepRecord.from_item(StepPath("charge"), item)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_a_run_without_what_every_run_has_is_refused(name: str) -> None:
 def test_nesting_beyond_reason_is_corrupt_and_no_crash() -> None:
     for name in ("error", "history"):
         with pytest.raises(CorruptRecord):
-            StepRecord.from_item("charge", {**STEP, name: "[" * 100_000})
+            StepRecord.from_item(StepPath("charge"), {**STEP, name: "[" * 100_000})
 
 
 # ---- bounded ----------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_the_history_keeps_the_newest_attempts_and_stays_small() -> None:
     past = tuple(PastAttempt(n, n + 1, "x" * 5000) for n in range(MAX_HISTORY + 5))
     stored = history_json(past)
     assert len(stored) < 3000
-    kept = StepRecord.from_item("charge", {**STEP, "history": stored}).history
+    kept = StepRecord.from_item(StepPath("charge"), {**STEP, "history": stored}).history
     assert [attempt.started for attempt in kept] == list(range(5, MAX_HISTORY + 5))
     assert kept[0].error.endswith("…")
 
@@ -221,9 +222,9 @@ def test_a_short_error_is_kept_as_it_is() -> None:
 
 @given(st.text(max_size=8), st.text(max_size=8), st.text(max_size=8), st.none() | st.integers(0, 99))
 def test_no_name_can_be_taken_for_another_record(run: str, one: str, other: str, group: int | None) -> None:
-    found = [keys.run_key(run), keys.step_key(run, one), keys.join_key(run, other, group)]
+    found = [keys.run_key(run), keys.step_key(run, StepPath(one)), keys.join_key(run, other, group)]
     assert len(set(found)) == 3
-    assert (keys.step_key(run, one) == keys.step_key(run, other)) == (one == other)
+    assert (keys.step_key(run, StepPath(one)) == keys.step_key(run, StepPath(other))) == (one == other)
     assert keys.join_key(run, one) != keys.join_key(run, other, 1)
 
 

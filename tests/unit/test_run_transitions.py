@@ -9,18 +9,20 @@ from detent_state_machine import keys, run_transitions
 from detent_state_machine.records import ErrorInfo, Payload, RunRecord
 from detent_state_machine.run_transitions import RUN_TABLE, RunChange
 from detent_state_machine.status import RunStatus
+from detent_state_machine.turn import Moment
 from detent_state_machine.writes import Update, apply, holds
 
 NOW = 1_000_000
 EXPIRES = 2_000
+AT = Moment(NOW, EXPIRES)
 ERROR = ErrorInfo("Refused", "card refused")
 RUN = RunRecord("run-1", "orders", "v1", RunStatus.RUNNING, 5, Payload("1"))
 RUN_WRITES: Mapping[RunChange, Update] = {
-    RunChange.FINISH: run_transitions.finish(RUN, now=NOW, expires=EXPIRES),
-    RunChange.FAIL: run_transitions.fail_run(RUN, "charge", ERROR, now=NOW, expires=EXPIRES),
+    RunChange.FINISH: run_transitions.finish(RUN, AT),
+    RunChange.FAIL: run_transitions.fail_run(RUN, "charge", ERROR, AT),
     RunChange.BEGIN_FAILING: run_transitions.begin_failing(RUN, "charge", ERROR),
-    RunChange.END_FAILING: run_transitions.end_failing(RUN, now=NOW, expires=EXPIRES),
-    RunChange.CANCEL: run_transitions.cancel_run(RUN, now=NOW, expires=EXPIRES),
+    RunChange.END_FAILING: run_transitions.end_failing(RUN, AT),
+    RunChange.CANCEL: run_transitions.cancel_run(RUN, AT),
 }
 
 

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.ops.doctor.findings import Finding
 from detent_infra.ops.doctor.stack_checks import CHECKS, RESOURCES, judge
 from detent_infra.ops.stack.facts import (
@@ -24,6 +23,7 @@ from detent_infra.ops.stack.facts import (
     Unread,
 )
 from detent_infra.ops.stack.permissions import NEEDED
+from detent_state_machine.kinds.call import TIME_MARGIN
 
 from tests.support.sam_template import allowed, template
 

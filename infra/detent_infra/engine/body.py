@@ -1,43 +1,35 @@
-"""Runs one attempt under its timeout, with the message's heartbeat beside it."""
+"""Runs one attempt under its timeout, with the message's heartbeat beside it. DESIGN 6.3."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from detent_state_machine import keys, transitions
+from detent_state_machine import keys
+from detent_state_machine.decisions import Released, RunOver, TakenOver, Transition
 from detent_state_machine.errors import DetentError, Unavailable
-from detent_state_machine.records import ErrorInfo, RunRecord
-from detent_state_machine.status import Delivery, StepStatus
-from detent_state_machine.transitions import Writer
+from detent_state_machine.follow import may_start
+from detent_state_machine.records import RunRecord, Seen, seen_of
+from detent_state_machine.settle import is_mine, renew, settle, timed_out
+from detent_state_machine.step_path import StepPath
+from detent_state_machine.turn import Writer
 
 from detent_infra.engine.session import Session
-from detent_infra.executor import Attempt, Executor, Failed, Outcome, running
+from detent_infra.executor import Attempt, Completed, Executor, Failed, running
 from detent_infra.ports import Conflict
 
 log = logging.getLogger("detent")
 
-
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
-    """Another worker has the step run: drop the result, delete nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOver:
-    """The run has ended (cancelled, or failed elsewhere): stop working on it."""
-
-
-Stop: TypeAlias = LeaseLost | RunOver
+Stop: TypeAlias = TakenOver | RunOver
 
 
 async def execute(
-    executor: Executor, session: Session, me: Writer, attempt: Attempt, started: int
-) -> tuple[Outcome | Stop, Writer]:
-    """The attempt's outcome, or why it was stopped; and the writer, which holds the record once a heartbeat wrote it.
+    executor: Executor, session: Session, me: Writer, seen: Seen, attempt: Attempt, started: int
+) -> tuple[Completed | Failed | Stop, Seen]:
+    """The attempt's outcome, or why it was stopped; and the record, once a heartbeat wrote it.
 
     A body that does not end in time, or ignores its cancellation, is left behind: its result is never looked at, so
     it cannot commit. (A thread cannot be killed; an abandoned synchronous body runs on until it returns.)
@@ -49,27 +41,27 @@ async def execute(
     token = running.set(attempt)  # what the body and its threads see: a task has the context it was made in
     body = asyncio.ensure_future(executor.execute(attempt))
     running.reset(token)
-    pulse: asyncio.Future[tuple[Stop | None, bool]] | None = None
-    writes = me
+    pulse: asyncio.Future[tuple[Stop | None, Seen]] | None = None
+    held: Seen = seen
     try:
         while True:
             await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
             if body.done():
-                return body.result(), writes
+                return body.result(), held
             if loop.time() >= ends:
-                return Failed(_timed_out(attempt, started)), writes
+                return Failed(timed_out(me.path, (attempt.control.deadline - started) / 1000)), held
             if pulse is None:
                 # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
-                pulse = asyncio.ensure_future(_heartbeat(session, writes, started))
+                pulse = asyncio.ensure_future(_heartbeat(session, me, held, started))
             elif pulse.done():
-                stop, held = pulse.result()
-                writes = replace(me, held=held)
+                heard: tuple[Stop | None, Seen] = pulse.result()
+                stop, held = heard
                 if stop is not None:
-                    return stop, writes
+                    return stop, held
                 pulse, beat = None, loop.time() + timing.heartbeat
     except asyncio.CancelledError:
-        await _release(session, writes, attempt)
+        await _release(session, me, held, attempt, started)
         raise
     finally:
         for future in (body, pulse):
@@ -80,7 +72,7 @@ async def execute(
 
 
 async def _first_of(
-    body: asyncio.Future[Outcome], pulse: asyncio.Future[Any] | None, when: float, loop: asyncio.AbstractEventLoop
+    body: asyncio.Future[Any], pulse: asyncio.Future[Any] | None, when: float, loop: asyncio.AbstractEventLoop
 ) -> None:
     """Waits until one of them has ended, at most until this time of the loop.
 
@@ -104,60 +96,50 @@ async def _first_of(
             future.remove_done_callback(wake)
 
 
-async def look(session: Session) -> bool:
-    """Extends the message's visibility and reads the run again: whether there is still work to do.
+async def check_in(session: Session, path: StepPath) -> bool:
+    """Extends the message's visibility and reads the run again: whether the run still wants this step.
 
     This is how a worker learns of a cancel, at most one heartbeat late.
     """
     backend = session.backend
-    await backend.queue.extend(session.received.receipt, backend.timing.lease)
+    await backend.queue.extend(session.receipt, backend.timing.lease)
     asked = backend.clock()  # what a slow reply says may be as old as the question
-    item = await backend.table.get(keys.run_key(session.run_id))
+    item = await backend.table.get(keys.run_key(session.run.run_id))
     if item is None:
         return False
-    fresh = RunRecord.from_item(session.run_id, item)
+    fresh = RunRecord.from_item(session.run.run_id, item)
     session.run = replace(fresh, input=session.run.input)
-    session.looked = asked
-    return session.run.status.live
+    session.renewed = asked
+    return session.run.live and may_start(session.graph, session.run, path)
 
 
-async def _heartbeat(session: Session, me: Writer, started: int) -> tuple[Stop | None, bool]:
-    """Why to stop, if at all, and whether the record is known to be mine."""
-    backend = session.backend
-    lease = backend.clock() + int(backend.timing.lease * 1000)
-    held = me.held
+async def _heartbeat(session: Session, me: Writer, seen: Seen, started: int) -> tuple[Stop | None, Seen]:
+    """Why to stop, if at all, and the record as this writer holds it."""
+    write = renew(me, seen, session.moment(), started=started)
     try:
         try:
-            await backend.table.write(transitions.heartbeat(me, started=started, lease=lease, expires=session.expires))
+            item = await session.backend.table.write(write)
         except Conflict as conflict:
-            if not transitions.wrote(me, StepStatus.RUNNING, conflict.item):
-                return LeaseLost(), held
-        held = True
-        await session.flush()
-        if not await look(session) or not session.may_start(me.path):
-            return RunOver(), held
+            if not is_mine(me, write, conflict.item):
+                return TakenOver(), seen
+            item = conflict.item
+        seen = seen_of(me.path, item)
+        await session.lines.flush()
+        if not await check_in(session, me.path):
+            return RunOver(), seen
     except Unavailable as error:
         # The lease may still hold, and the commit is fenced whether it does or not: try again at the next beat.
-        log.warning("heartbeat of %s in run %s: %s", me.path, session.run_id, error)
-    return None, held
+        log.warning("heartbeat of %s in run %s: %s", me.path, session.run.run_id, error)
+    return None, seen
 
 
-async def _release(session: Session, me: Writer, attempt: Attempt) -> None:
+async def _release(session: Session, me: Writer, seen: Seen, attempt: Attempt, started: int) -> None:
     """This worker is told to stop: what it was at begins again elsewhere, at once and without a take-over."""
-    if attempt.step.delivery is Delivery.AT_MOST_ONCE:
-        return
-    with suppress(Conflict, DetentError):
-        await session.backend.table.write(transitions.release(me, now=session.backend.clock()))
-        await session.backend.queue.extend(session.received.receipt, 0)
-
-
-def _timed_out(attempt: Attempt, started: int) -> ErrorInfo:
-    seconds = (attempt.control.deadline - started) / 1000
-    return ErrorInfo(
-        "StepTimeout",
-        f"Step {attempt.path!r} did not end within {seconds:g} s.",
-        kinds=("StepTimeout", "TimeoutError", "Exception"),
-    )
+    settled = settle(attempt.step, me, seen, Released(), session.moment(), started=started, jitter=0.0)
+    if isinstance(settled, Transition):
+        with suppress(Conflict, DetentError):
+            await session.backend.table.write(settled.write)
+            await session.backend.queue.extend(session.receipt, 0)
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

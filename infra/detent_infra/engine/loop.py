@@ -1,4 +1,4 @@
-"""The engine loop: load, claim, execute, commit, propagate, acknowledge.
+"""The engine loop: load, begin, run the body, settle, follow, acknowledge. DESIGN 6.
 
 A crash anywhere leaves the message undeleted. It comes back, finds what was committed, and walks from there: every
 link is idempotent (arrivals are sets, a claimed step run refuses a second claim, a commit is fenced by its owner), so
@@ -14,20 +14,25 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from detent_state_machine import keys, run_transitions
+from detent_state_machine import keys
+from detent_state_machine.begin import fits, started_line, turn_of
+from detent_state_machine.decisions import Ended, HandOver, Leave, Send
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS
-from detent_state_machine.errors import CorruptRecord
+from detent_state_machine.errors import CorruptRecord, UnknownStep
+from detent_state_machine.follow import STARTED, Fails, change_run, may_start, unreadable, unreadable_error
 from detent_state_machine.graph import START
-from detent_state_machine.messages import Drive, Message, Start, decode
-from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
-from detent_state_machine.status import StepStatus
+from detent_state_machine.messages import Drive, Message, decode
+from detent_state_machine.records import RunRecord
+from detent_state_machine.step_path import StepPath
+from detent_state_machine.turn import Moment, Turn
 
-from detent_infra.engine import body
-from detent_infra.engine.definitions import Definitions
-from detent_infra.engine.propagate import Propagation, send
-from detent_infra.engine.session import Origin, Session, Telling
-from detent_infra.engine.step import TIME_MARGIN, Driven, Ended, HandedOver, Lost, Steps
+from detent_infra.definitions import Definitions
+from detent_infra.engine.after import send, startable, walk
+from detent_infra.engine.body import check_in
+from detent_infra.engine.drive import Driven, Driver
+from detent_infra.engine.session import Session
 from detent_infra.executor import Executor
+from detent_infra.logs.buffer import LineBuffer, LogSettings, Origin
 from detent_infra.ports import Backend, Conflict, Received
 
 log = logging.getLogger("detent")
@@ -39,8 +44,8 @@ MAX_HOPS = 25
 class Engine:
     """Drives messages of one backend with one executor. Safe to share between tasks of an event loop.
 
-    `max_hops` bounds inline continuation; `jitter` draws a number from 0 up to 1 for retry pauses; `telling` says how
-    lines of runs are written.
+    `max_hops` bounds inline continuation; `jitter` draws a number from 0 up to 1 for retry pauses; `log_settings` says
+    how lines of runs are written.
     """
 
     def __init__(
@@ -50,16 +55,16 @@ class Engine:
         *,
         max_hops: int = MAX_HOPS,
         jitter: Callable[[], float] = random.random,
-        telling: Telling = Telling(),  # noqa: B008 - frozen
+        log_settings: LogSettings = LogSettings(),  # noqa: B008 - frozen
     ) -> None:
         self.backend = backend
         self.executor = executor
         self.definitions = Definitions(backend)
         for definition in executor.definitions().values():
-            self.definitions.know(definition)
+            self.definitions.cache(definition)
         self._max_hops = max_hops
-        self._telling = telling
-        self._steps = Steps(backend, executor, jitter)
+        self._log_settings = log_settings
+        self._driver = Driver(backend, executor, jitter)
 
     async def handle(
         self, received: Received, *, dead: bool = False, deadline: int | None = None, origin: Origin | None = None
@@ -91,13 +96,12 @@ class Engine:
                 raise
             return await self._end_unreadable(session, error)
         finally:
-            await session.flush()
-
-    # ---- load ---------------------------------------------------------------------------------------------
+            await session.lines.flush()
 
     async def _load(
         self, message: Message, received: Received, origin: Origin | None, *, dead: bool, deadline: int | None
     ) -> Session | bool:
+        """The run that the message is about; or, if there is nothing to do, whether to acknowledge. DESIGN 6.1."""
         now = self.backend.clock()
         item = await self.backend.table.get(keys.run_key(message.run_id))
         if item is None:
@@ -105,26 +109,19 @@ class Engine:
             log.warning("message for run %s, which is not stored", message.run_id)
             return dead
         run = RunRecord.from_item(message.run_id, item)
-        if not run.status.live:
+        if not run.live:
             return True
         graph = await self.definitions.graph(run.workflow, run.version)
-        if isinstance(message, Drive) and message.path not in graph.steps:
-            log.error("message for step %r, which run %s does not have", message.path, run.run_id)
+        try:
+            path = graph.path(message.path) if isinstance(message, Drive) else START
+        except (UnknownStep, CorruptRecord):
+            log.error("run %s does not have the step of %s", run.run_id, message)
             return dead
-        return Session(
-            backend=self.backend,
-            run=run,
-            graph=graph,
-            message=message,
-            received=received,
-            token=self.backend.ids(),
-            dead=dead,
-            telling=self._telling if origin is None else replace(self._telling, origin=origin),
-            deadline=deadline,
-            looked=now,
-        )
-
-    # ---- dead letters about what cannot be read -------------------------------------------------------------
+        settings = self._log_settings if origin is None else replace(self._log_settings, origin=origin)
+        lines = LineBuffer(self.backend.logs, self.backend.clock, settings, run.run_id, run.workflow)
+        lines.log_event(started_line(run, message, received.count, dead=dead))
+        turn, token = turn_of(message, received.count, dead=dead), self.backend.ids()
+        return Session(self.backend, run, graph, path, turn, token, received.receipt, lines, deadline, renewed=now)
 
     async def _end_unread(self, message: Message, error: CorruptRecord) -> bool:
         """Neither handlers nor retention are known. The run fails if its own record is sound; else the log has it."""
@@ -134,85 +131,69 @@ class Engine:
             run = RunRecord.from_item(message.run_id, item or {})
             now = self.backend.clock()
             path = message.path if isinstance(message, Drive) else START
-            expires = now // 1000 + DEFAULT_RETENTION_DAYS * 86_400
-            await self.backend.table.write(
-                run_transitions.fail_run(run, path, _unreadable(error), now=now, expires=expires)
-            )
+            at = Moment(now, now // 1000 + DEFAULT_RETENTION_DAYS * 86_400)
+            await self.backend.table.write(change_run(run, Fails(path, unreadable_error(error)), at))
         return True
 
     async def _end_unreadable(self, session: Session, error: CorruptRecord) -> bool:
         """The step run fails as one whose body raised: the run's handlers give back what it holds."""
-        log.error("dead letter of run %r: %s", session.run_id, error)
-        message = session.message
-        path = message.path if isinstance(message, Drive) else session.graph.successors[START][0].target
-        session.ended[path] = StepRecord(path, StepStatus.FAILED, session.token, False, error=_unreadable(error))
-        ready = await Propagation(session).after(path)
-        await send(session, [handler for handler in ready if session.may_start(handler)])
+        log.error("dead letter of run %r: %s", session.run.run_id, error)
+        path = session.path if session.path != START else session.graph.successors[START][0].target
+        ready = await startable(session, session.remember(unreadable(path, session.token, error)))
+        await send(session, [Send(each) for each in ready])
         return True
 
-    # ---- one message --------------------------------------------------------------------------------------
-
     async def _drive_message(self, session: Session) -> bool:
-        propagation = Propagation(session)
-        driven = await self._first(session, session.message)
+        driven = await self._first(session)
         while True:
             match driven:
-                case Lost():
+                case Leave(why, line):
+                    _warn(session, why)
+                    session.lines.log_event(line)
                     return False
-                case HandedOver():
+                case HandOver(sends, why):
+                    _warn(session, why)
+                    await send(session, sends)
                     return True
-                case Ended(path, fresh=False):
-                    await propagation.walk(path)
+                case Ended(record, mine=False):
+                    await walk(session, record)
                     return True
-                case Ended(path):
+                case Ended(record):
                     pass
                 case _:
                     assert_never(driven)
-            ready = [path for path in await propagation.after(path) if session.may_start(path)]
+            ready = await startable(session, record)
             inline = self._choose(session, ready)
-            # All arrivals and all other sends come first: if this worker dies in the inline step, nothing else waits.
-            await send(session, [path for path in ready if path != inline], fresh=True)
-            if inline is None:
-                return True
-            if not await self._still_live(session, inline):
+            # DESIGN 6.5: all arrivals and all other sends first. If this worker dies in the inline step, nothing waits.
+            await send(session, [Send(path, fresh=True) for path in ready if path != inline])
+            if inline is None or not await self._still_live(session, inline):
                 return True
             session.hops += 1
-            driven = await self._steps.drive(session, inline, inline=True, fresh=True)
+            driven = await self._driver.drive(session, inline, Turn.INLINE)
 
-    async def _first(self, session: Session, message: Message) -> Driven:
-        match message:
-            case Start(fresh=fresh):
-                done = StepRecord(START, StepStatus.COMPLETED, "", True)
-                session.ended[START] = done
-                if session.received.count == 1 and (fresh or session.run.retry_of) and not session.dead:
-                    of = f", a retry of {session.run.retry_of}" if session.run.retry_of else ""
-                    session.tell("INFO", "run_started", f"run started{of}")
-                return Ended(START, done, fresh and session.received.count == 1 and not session.dead)
-            case Drive(path=path, fresh=fresh):
-                if session.may_start(path):
-                    first = fresh and session.received.count == 1
-                    return await self._steps.drive(session, path, inline=False, fresh=first)
-                record = (await session.records([path])).get(path)
-                if record is not None and record.status.terminal:
-                    return Ended(path, record, False)
-                return HandedOver()
-            case _:
-                assert_never(message)
+    async def _first(self, session: Session) -> Driven:
+        """What the message itself names."""
+        path = session.path
+        if path == START:
+            return Ended(session.remember(STARTED), mine=session.turn is Turn.FIRST)
+        if may_start(session.graph, session.run, path):
+            return await self._driver.drive(session, path, session.turn)
+        record = (await session.records([path])).get(path)
+        return Ended(record) if record is not None and record.terminal else HandOver()
 
-    def _choose(self, session: Session, ready: list[str]) -> str | None:
+    def _choose(self, session: Session, ready: list[StepPath]) -> StepPath | None:
         """The successor to go on with in this delivery: the first one there is time for."""
-        if session.dead or session.hops >= self._max_hops:
+        if session.turn is Turn.DEAD or session.hops >= self._max_hops:
             return None  # What follows a dead letter is not dead: it goes to the main queue, and runs there.
-        if session.deadline is None:
-            return ready[0] if ready else None
-        left = (session.deadline - self.backend.clock() - TIME_MARGIN) / 1000
-        return next((path for path in ready if session.graph.step(path).timeout <= left), None)
+        now = self.backend.clock()
+        return next((path for path in ready if fits(session.graph.step(path), session.deadline, now)), None)
 
-    async def _still_live(self, session: Session, path: str) -> bool:
-        if self.backend.clock() - session.looked < self.backend.timing.heartbeat * 1000:
-            return True
-        return await body.look(session) and session.may_start(path)
+    async def _still_live(self, session: Session, path: StepPath) -> bool:
+        """DESIGN 6.3: the run is read again if it was read longer than a heartbeat ago."""
+        recently = self.backend.clock() - session.renewed < self.backend.timing.heartbeat * 1000
+        return recently or await check_in(session, path)
 
 
-def _unreadable(error: CorruptRecord) -> ErrorInfo:
-    return ErrorInfo("CorruptRecord", str(error), kinds=("CorruptRecord",), retryable=False)
+def _warn(session: Session, why: str) -> None:
+    if why:
+        log.warning("run %s: %s", session.run.run_id, why)

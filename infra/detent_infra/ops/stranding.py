@@ -13,6 +13,7 @@ from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import RunStatus
+from detent_state_machine.step_path import StepPath
 
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.live import live_runs
@@ -100,11 +101,11 @@ async def _still_to_do(lifecycle: Lifecycle, runs: Iterable[tuple[_Live, tuple[s
     wanted = [(run, step) for run, steps in runs for step in steps]
     if not wanted:
         return []
-    items = await lifecycle.backend.table.get_many([keys.step_key(run.run_id, step) for run, step in wanted])
+    items = await lifecycle.backend.table.get_many([keys.step_key(run.run_id, StepPath(step)) for run, step in wanted])
     return [
         (run, step)
         for (run, step), item in zip(wanted, items, strict=True)
-        if item is None or not StepRecord.from_item(step, item).status.terminal
+        if item is None or not StepRecord.from_item(StepPath(step), item).terminal
     ]
 
 

@@ -9,9 +9,10 @@ from detent_state_machine import run_transitions
 from detent_state_machine.errors import DetentError, WrongState
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
+from detent_state_machine.turn import Moment
 
+from detent_infra.definitions import Definitions
 from detent_infra.durations import duration
-from detent_infra.engine.definitions import Definitions
 from detent_infra.ports import Backend, Conflict, LogLine
 
 log = logging.getLogger("detent")
@@ -22,7 +23,7 @@ async def cancel(backend: Backend, definitions: Definitions, run: RunRecord) -> 
     now = backend.clock()
     expires = now // 1000 + (await definitions.graph(run.workflow, run.version)).retention
     try:
-        item = await backend.table.write(run_transitions.cancel_run(run, now=now, expires=expires))
+        item = await backend.table.write(run_transitions.cancel_run(run, Moment(now, expires)))
     except Conflict as conflict:
         ended = RunRecord.from_item(run.run_id, conflict.item or {})
         if ended.status is not RunStatus.CANCELLED:

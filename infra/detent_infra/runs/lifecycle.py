@@ -20,7 +20,7 @@ from detent_state_machine.records import Payload, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 
 from detent_infra import payloads
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.ids import is_whole
 from detent_infra.ports import Backend
 from detent_infra.runs.cancel import cancel

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from detent_state_machine import keys
 from detent_state_machine.writes import Item, Key
 
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.pages import pages
 from detent_infra.ports import Backend
 

@@ -11,10 +11,11 @@ from detent_state_machine.errors import RunCancelled, RunFailed, UnknownRun
 from detent_state_machine.graph import Graph, topological
 from detent_state_machine.records import NULL, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item
 
 from detent_infra import payloads
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.pages import pages
 from detent_infra.ports import Backend
 
@@ -31,9 +32,8 @@ async def read_steps(backend: Backend, run_id: str) -> list[StepRecord]:
     """The step runs that have a record, in no particular order."""
     prefix = keys.STEP_PREFIX
     query = partial(backend.table.query, keys.run_partition(run_id), start=prefix, end=prefix[:-1] + "$")
-    return [
-        StepRecord.from_item(key.sk.removeprefix(prefix), item) async for page in pages(query) for key, item in page
-    ]
+    found = [(StepPath(key.sk.removeprefix(prefix)), item) async for page in pages(query) for key, item in page]
+    return [StepRecord.from_item(path, item) for path, item in found]
 
 
 async def result_of(backend: Backend, definitions: Definitions, run: RunRecord) -> str | None:
@@ -64,7 +64,7 @@ async def result_of(backend: Backend, definitions: Definitions, run: RunRecord) 
     return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in zip(sinks, texts, strict=True)) + "}"
 
 
-async def _output_of(backend: Backend, path: str, item: Item | None) -> str:
+async def _output_of(backend: Backend, path: StepPath, item: Item | None) -> str:
     if item is None:
         raise UnknownRun(
             f"The output of step {path!r} is no longer stored: the run is past its retention.",
@@ -83,6 +83,6 @@ def unknown_run(run_id: str, url: str) -> UnknownRun:
 
 def in_order(graph: Graph, records: Iterable[StepRecord]) -> list[tuple[str, StepRecord | None]]:
     """Every step of the definition in the order of the graph, handlers last, with its record if it has one."""
-    found = {record.path: record for record in records}
+    found: dict[str, StepRecord] = {record.path: record for record in records}
     ordered = sorted(topological(graph.definition.steps), key=lambda step: step.scope == "on_failure")
     return [(step.name, found.get(step.name)) for step in ordered]

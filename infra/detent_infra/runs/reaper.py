@@ -15,13 +15,14 @@ from functools import partial
 
 from detent_state_machine import keys
 from detent_state_machine.errors import RecordError, UnknownWorkflow
-from detent_state_machine.graph import END, HANDLED, Graph
-from detent_state_machine.messages import Drive, Message, Start, encode
+from detent_state_machine.follow import stalled
+from detent_state_machine.graph import Graph
+from detent_state_machine.messages import Message, encode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.writes import Item, Key, LessThan, OneOf, Put, Update
 
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.pages import pages
 from detent_infra.ports import Backend, Conflict
 from detent_infra.runs.lifecycle import Lifecycle
@@ -115,31 +116,17 @@ async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message
     graph = await lifecycle.graph(run)
     partition = partial(table.query, keys.run_partition(run_id))
     items = [each async for page in pages(partition) for each in page]
-    await _keep(lifecycle.backend, graph, items)
+    await _move_expiry(lifecycle.backend, graph, items)
     prefix = keys.STEP_PREFIX
     records = [
-        StepRecord.from_item(key.sk.removeprefix(prefix), item) for key, item in items if key.sk.startswith(prefix)
+        StepRecord.from_item(graph.path(key.sk.removeprefix(prefix)), item)
+        for key, item in items
+        if key.sk.startswith(prefix)
     ]
     return stalled(run, graph, records, before)
 
 
-def stalled(run: RunRecord, graph: Graph, records: list[StepRecord], before: int) -> list[Message]:
-    """What to send for a run without progress since `before`; nothing for one that moved."""
-    newest = max((max(r.started, r.ended or 0, r.lease, r.due) for r in records), default=run.created)
-    if newest > before:
-        return []
-    have = {record.path for record in records}
-    found: list[Message] = [Start(run.run_id)]
-    for record in records:
-        following = [s.target for s in graph.successors[record.path] if s.target not in (END, HANDLED)]
-        failing = run.status is RunStatus.FAILING and record.path == run.failed_step
-        following += graph.handler_roots if failing else ()
-        if not record.status.terminal or not following or any(target not in have for target in following):
-            found.append(Drive(run.run_id, record.path))
-    return found
-
-
-async def _keep(backend: Backend, graph: Graph, items: list[tuple[Key, Item]]) -> None:
+async def _move_expiry(backend: Backend, graph: Graph, items: list[tuple[Key, Item]]) -> None:
     """Moves the expiry of a long run's records on: retention counts from the run's end, not from the step's."""
     expires = backend.clock() // 1000 + graph.retention
     for key, item in items:

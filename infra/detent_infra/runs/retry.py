@@ -7,17 +7,18 @@ that it cannot commit beside the new one; then its completed and skipped steps a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 
-from detent_state_machine import keys, transitions
-from detent_state_machine.definition import StepDefinition
+from detent_state_machine import keys
+from detent_state_machine.carry_over import close, is_carried_over
 from detent_state_machine.errors import WrongState
 from detent_state_machine.graph import Graph, topological
-from detent_state_machine.records import RunRecord, StepRecord
-from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.records import RunRecord, StepRecord, seen_of
+from detent_state_machine.status import RunStatus
+from detent_state_machine.step_path import StepPath
+from detent_state_machine.turn import Moment, Turn, Writer
 from detent_state_machine.writes import Item, Put
 
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.ids import keyed_id
 from detent_infra.ports import Backend, Conflict
 
@@ -65,41 +66,27 @@ async def retry(backend: Backend, definitions: Definitions, old: RunRecord) -> s
     return new_id
 
 
-async def _close(backend: Backend, run_id: str, graph: Graph) -> dict[str, Item]:
+async def _close(backend: Backend, run_id: str, graph: Graph) -> dict[StepPath, Item]:
     """Ends whatever of an ended run a worker may still be at, and returns what is carried over into its retry."""
     steps = [step for step in topological(graph.definition.steps) if step.scope == "main"]
-    items = await backend.table.get_many([keys.step_key(run_id, step.name) for step in steps])
-    found = {step.name: item for step, item in zip(steps, items, strict=True) if item is not None}
-    for step in steps:
-        record = StepRecord.from_item(step.name, found[step.name]) if step.name in found else None
-        if record is not None:
-            _check(run_id, step, record, found, backend.clock())
-            if record.status.terminal:
-                continue
-        closer = transitions.Writer(run_id, step.name, f"retry-{backend.ids()}", inline=True)
+    paths = [StepPath(step.name) for step in steps]
+    items = await backend.table.get_many([keys.step_key(run_id, path) for path in paths])
+    found = {path: item for path, item in zip(paths, items, strict=True) if item is not None}
+    token = f"retry-{backend.ids()}"
+    for step, path in zip(steps, paths, strict=True):
+        closer = Writer(run_id, path, token, Turn.INLINE)
         now = backend.clock()
+        at = Moment(now, now // 1000 + graph.retention)
+        write = close(step, closer, seen_of(path, found.get(path)), at, found)
+        if write is None:
+            continue
         try:
-            await backend.table.write(transitions.close(closer, record, now=now, expires=now // 1000 + graph.retention))
+            await backend.table.write(write)
         except Conflict as conflict:
             # Its worker was first. If it is not at an end now, it is at work this moment.
-            if conflict.item is None or not StepRecord.from_item(step.name, conflict.item).status.terminal:
+            if conflict.item is None or not StepRecord.from_item(path, conflict.item).terminal:
                 raise WrongState(
                     f"Step {step.name!r} of run {run_id} is still at work.", advice="Try again in a moment."
                 ) from None
-            found[step.name] = conflict.item
-    done = (StepStatus.COMPLETED, StepStatus.SKIPPED)
-    return {path: item for path, item in found.items() if StepRecord.from_item(path, item).status in done}
-
-
-def _check(run_id: str, step: StepDefinition, record: StepRecord, found: Mapping[str, Item], now: int) -> None:
-    """Raises `WrongState` if records are past retention, or an at_most_once body would run beside itself."""
-    if any(parent.step not in found for parent in step.parents):
-        raise WrongState(
-            f"Run {run_id} cannot be retried: records of its completed steps are past their retention.",
-            advice="Start a new run with the same input instead.",
-        )
-    if not record.status.terminal and step.delivery is Delivery.AT_MOST_ONCE and record.lease > now:
-        raise WrongState(
-            f"Step {step.name!r} of run {run_id} is still at work, and its body may not run twice.",
-            advice="Try again when it has ended.",
-        )
+            found[path] = conflict.item
+    return {path: item for path, item in found.items() if is_carried_over(StepRecord.from_item(path, item))}

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
 from detent_infra import event_loop, forks
-from detent_infra.engine import Engine, Telling
+from detent_infra.engine import Engine, LogSettings
 from detent_infra.logs.standard_logging import forward_standard_logging
 from detent_infra.ports import Backend
 from detent_infra.sources.triggers import Subscription
@@ -25,7 +25,7 @@ from detent_state_machine.triggers import Queue
 
 from detent.ambient import backend_for, open_url
 from detent.client import Client
-from detent.logs import telling
+from detent.logs import log_settings
 from detent.options import backend_url, seconds, whole, written
 from detent.runner import Body, Runner
 from detent.task import TaskDeclarer
@@ -198,7 +198,7 @@ class App:
 
     async def work(self, stop: asyncio.Event, *, concurrency: int = 100, grace: Seconds = 30.0) -> None:
         """`run_worker` inside your own event loop, until `stop` is set."""
-        await work_with(self, telling(), stop, concurrency=concurrency, grace=grace)
+        await work_with(self, log_settings(), stop, concurrency=concurrency, grace=grace)
 
     async def _work_until_signal(self, concurrency: int, grace: Seconds) -> None:
         stop = asyncio.Event()
@@ -216,10 +216,12 @@ class App:
         return declared.body if declared else None
 
 
-async def work_with(app: App, telling: Telling, stop: asyncio.Event, *, concurrency: int, grace: Seconds) -> None:
+async def work_with(
+    app: App, log_settings: LogSettings, stop: asyncio.Event, *, concurrency: int, grace: Seconds
+) -> None:
     """`App.work`, writing lines so."""
     concurrency, grace = whole("run_worker", "concurrency", concurrency), seconds("run_worker", "grace", grace)
-    engine = Engine(app.backend, app.executor, telling=telling)
+    engine = Engine(app.backend, app.executor, log_settings=log_settings)
     worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
     with forward_standard_logging():
         await worker.run(stop)

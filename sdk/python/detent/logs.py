@@ -6,7 +6,7 @@ import os
 import socket
 import traceback
 
-from detent_infra.engine import Origin, Telling
+from detent_infra.engine import LogSettings, Origin
 from detent_infra.executor import Attempt
 from detent_infra.logs.lines import LEVELS, fields_text, level_name, message_text
 from detent_infra.ports import LogLine
@@ -56,9 +56,9 @@ class RunLog:
         control.write(LogLine(control.now(), level, text, attempt.run_id, attempt.path, attempt.number, more))
 
 
-def telling() -> Telling:
+def log_settings() -> LogSettings:
     """How this process's worker writes lines. Raises `ConfigurationError` if DETENT_LOG_LEVEL is not a level."""
     level = level_name(settings().log_level)
     if level not in LEVELS:
         raise ConfigurationError(f"DETENT_LOG_LEVEL is {level!r}.", advice=f"Use one of {', '.join(LEVELS)}.")
-    return Telling(Origin(worker=f"{socket.gethostname()}-{os.getpid()}"), level)
+    return LogSettings(Origin(worker=f"{socket.gethostname()}-{os.getpid()}"), level)

@@ -101,9 +101,9 @@ class RunHandle(Generic[_Out]):
     async def aoutput_of(self, step: str) -> Any:
         """`output_of`, async."""
         lifecycle = self._client.lifecycle
-        (await lifecycle.graph(await lifecycle.get(await self._found()))).step(step)
-        item = await lifecycle.backend.table.get(step_key(self.id, step))
-        text = None if item is None else await lifecycle.output(StepRecord.from_item(step, item).output)
+        path = (await lifecycle.graph(await lifecycle.get(await self._found()))).path(step)
+        item = await lifecycle.backend.table.get(step_key(self.id, path))
+        text = None if item is None else await lifecycle.output(StepRecord.from_item(path, item).output)
         return ANYTHING.read(text or "null", f"The output of step {step!r} of run {self.id}")
 
     def history(self) -> Iterator[StepChange]:

@@ -11,6 +11,7 @@ from detent_state_machine import keys
 from detent_state_machine.graph import Graph
 from detent_state_machine.records import PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item
 
 ERROR_BYTES = 700
@@ -68,7 +69,8 @@ class Facts:
     def records(self) -> Mapping[str, StepRecord]:
         """By path, those of steps that the definition has."""
         found = {key.removeprefix(keys.STEP_PREFIX): key for key in self.items if key.startswith(keys.STEP_PREFIX)}
-        return {path: StepRecord.from_item(path, self.items[key]) for path, key in found.items() if self._has(path)}
+        paths = [StepPath(path) for path in found if self._has(path)]
+        return {path: StepRecord.from_item(path, self.items[found[path]]) for path in paths}
 
     def _has(self, path: str) -> bool:
         return path in self.graph.steps

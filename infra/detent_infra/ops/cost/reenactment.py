@@ -21,6 +21,7 @@ from detent_state_machine.messages import Drive, Start, decode, encode
 from detent_state_machine.records import NULL, ErrorInfo, Payload, StepRecord, payload_attributes
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Key, Put
 
 from detent_infra import executor
@@ -113,7 +114,9 @@ class _Stage:
         if run.input.ref is not None:
             self.parts.of(RUN).asked("s3.PutObject")
         for path in facts.carried:
-            await backend.table.write(Put(keys.step_key(run.run_id, path), facts.items[keys.STEP_PREFIX + path]))
+            await backend.table.write(
+                Put(keys.step_key(run.run_id, StepPath(path)), facts.items[keys.STEP_PREFIX + path])
+            )
         await backend.table.write(Put(keys.run_key(run.run_id), facts.at_start))
         await backend.queue.send([encode(Start(run.run_id, fresh=run.retry_of is None))])
 
@@ -173,7 +176,7 @@ class _Stage:
         facts, now = self._facts, self._clock()
         if path == RUN:
             return facts.first_begun if facts.was_delivered else None
-        item = await self._plain.table.get(keys.step_key(facts.run.run_id, path))
+        item = await self._plain.table.get(keys.step_key(facts.run.run_id, StepPath(path)))
         if item is not None and item.get("status") == StepStatus.RETRYING and cast("int", item["due"]) > now:
             return now  # The queue could not delay it for so long: the engine sends it on.
         attempt, record = self._script.next_attempt(path), facts.records.get(path)

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
+from detent_state_machine.kinds.call import TIME_MARGIN
+
 from detent_infra.aws.table import INDEX
-from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.ops.doctor import queue_checks
 from detent_infra.ops.doctor.findings import Finding
 from detent_infra.ops.doctor.judgement import AGAIN, NEAR, REVERT, aws, or_well, skipped, when_read

@@ -14,7 +14,7 @@ from detent_infra.aws.errors import VENDOR_ERRORS, translate
 from detent_infra.aws.resources import Clients, deployed
 from detent_infra.clock import wall_clock
 from detent_infra.connect import connect, parse_aws
-from detent_infra.engine.definitions import Definitions
+from detent_infra.definitions import Definitions
 from detent_infra.ops.stack.facts import Fact, MappingFacts, StackFacts, StepTimeout, Unread
 from detent_infra.ops.stack.parts import FAILED_STARTS, TRIGGER, StackParts, StackResource, attempt
 from detent_infra.ops.stack.permissions import NEEDED

@@ -10,7 +10,7 @@ import sys
 import time
 from contextlib import closing
 
-from detent_infra.engine import Telling
+from detent_infra.engine import LogSettings
 
 from detent.app import App, work_with
 from detent.cli.output import indented
@@ -45,10 +45,10 @@ class Stop:
             os._exit(128 + number)
 
 
-async def work(app: App, telling: Telling, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
-    """Works on the app's runs, telling of it so, until `stop` is set, and closes the app's backend."""
+async def work(app: App, log_settings: LogSettings, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
+    """Works on the app's runs, log_settings of it so, until `stop` is set, and closes the app's backend."""
     with closing(app.backend):
-        await work_with(app, telling, stop, concurrency=concurrency, grace=grace)
+        await work_with(app, log_settings, stop, concurrency=concurrency, grace=grace)
 
 
 def log_to_stderr() -> None:

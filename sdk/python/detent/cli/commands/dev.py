@@ -35,7 +35,7 @@ from detent.cli.output import clean, console, one_line
 from detent.cli.project import Options, app_name, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
 from detent.client import Client
-from detent.logs import telling
+from detent.logs import log_settings
 from detent.settings import DEFAULT_URL
 
 CHANGED = 75
@@ -132,7 +132,7 @@ async def _serve(app: App, options: Options, before: Snapshot, parent: int, conc
     watch = RunWatch(feed)
     watching = asyncio.create_task(watch.runs(client, every))
     try:
-        await work(app, replace(telling(), watch=watch.line), stop.event, concurrency=concurrency, grace=grace)
+        await work(app, replace(log_settings(), watch=watch.line), stop.event, concurrency=concurrency, grace=grace)
     finally:
         watching.cancel()
         changed.cancel()

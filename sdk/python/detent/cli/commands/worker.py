@@ -14,7 +14,7 @@ from detent.cli.options import AppName, Concurrency, Grace, Url
 from detent.cli.output import clean, console
 from detent.cli.project import Options, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
-from detent.logs import telling
+from detent.logs import log_settings
 
 
 def worker(
@@ -51,5 +51,5 @@ async def _work(app: App, concurrency: int, grace: float) -> int:
         f"{f', listening to {listening}' if listening else ''}. Ctrl-C stops it.",
         soft_wrap=True,
     )
-    await work(app, telling(), stop.event, concurrency=concurrency, grace=grace)
+    await work(app, log_settings(), stop.event, concurrency=concurrency, grace=grace)
     return 128 + signal.SIGINT if stop.interrupted else 0

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Never, TypeAlias, TypeVar
 
-from detent_infra.engine.patience import PAUSES
 from detent_infra.memory import MemoryQueue
 from detent_infra.ports import Backend, Blobs, Conflict, LogLine, LogPage, LogQuery, Logs, MessageQueue, Received, Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.sources.embedded import EmbeddedSource
+from detent_infra.unanswered import PAUSES
 from detent_state_machine.errors import CorruptRecord, Unavailable
 from detent_state_machine.messages import Message, decode
 from detent_state_machine.writes import Delete, Put, Update, Write

@@ -14,6 +14,7 @@ from detent_state_machine.graph import Graph
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
+from detent_state_machine.step_path import StepPath
 from detent_state_machine.transitions import STEP_TABLE, Change
 from detent_state_machine.writes import Item, Key
 
@@ -144,7 +145,7 @@ class Invariants:
 
     def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
         for parent in step.parents:
-            item = self.table(keys.step_key(run_id, parent.step))
+            item = self.table(keys.step_key(run_id, StepPath(parent.step)))
             status = StepStatus(str(item["status"])) if item else None
             allowed = {StepStatus.COMPLETED, StepStatus.SKIPPED}
             if status not in allowed:
@@ -161,7 +162,7 @@ def records_of(store: Store, run_id: str) -> tuple[RunRecord, dict[str, StepReco
     found: dict[str, StepRecord] = {}
     for sk in store.sorted_keys.get(keys.run_partition(run_id), []):
         if sk.startswith(keys.STEP_PREFIX):
-            path = sk.removeprefix(keys.STEP_PREFIX)
+            path = StepPath(sk.removeprefix(keys.STEP_PREFIX))
             found[path] = StepRecord.from_item(path, store.items[Key(keys.run_partition(run_id), sk)])
     return run, found
 
@@ -173,7 +174,7 @@ def _kept(item: Item | None) -> Mapping[str, object]:
 
 def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None) -> Change | None:
     """The transition that a write made; None if the table has none."""
-    found = [change for change, (sources, target) in STEP_TABLE.items() if old in sources and new is target]
+    found = [change for change, (sources, target, _) in STEP_TABLE.items() if old in sources and new is target]
     match found:
         case [Change.CLAIM, Change.HEARTBEAT]:
             return Change.CLAIM if _age(after) < LATE else Change.HEARTBEAT

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 
 from detent_infra.engine import Engine
-from detent_infra.engine.step import TIME_MARGIN
 from detent_infra.ports import Received
 from detent_infra.redelivery import drive
 from detent_infra.worker import BATCH, RECEIVE_WAIT
+from detent_state_machine.kinds.call import TIME_MARGIN
 
 from detent.testing.simulation.faults import Machine
 

@@ -102,7 +102,7 @@ class Simulation:
         for app in self.apps:
             engine = Engine(self.backend, app.executor)
             for definition in app.definitions().values():
-                self._graphs[definition.name, definition.version] = engine.definitions.know(definition)
+                self._graphs[definition.name, definition.version] = engine.definitions.cache(definition)
 
     # ---- what a test does ---------------------------------------------------------------------------------
 

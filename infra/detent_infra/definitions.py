@@ -32,8 +32,8 @@ class Definitions:
         name = (definition.name, definition.version)
         if name in self._registered:
             return
-        self.know(definition)
-        await self.keep(definition)
+        self.cache(definition)
+        await self.store(definition)
         # Looked at first, so that a thousand cold starts of one version cost reads, not a thousand writes of one item.
         newest = workflow_key(definition.name)
         item = await self._backend.table.get(newest)
@@ -42,15 +42,15 @@ class Definitions:
             await self._backend.table.write(Put(newest, registered, expect=None))
         self._registered.add(name)
 
-    async def keep(self, definition: Definition) -> None:
+    async def store(self, definition: Definition) -> None:
         body = await payloads.store(self._backend.blobs, definition.to_json())
         key = definition_key(definition.name, definition.version)
         # A refusal is fine: the key is a hash of the content, so what is stored is this very definition.
         with contextlib.suppress(Conflict):
             await self._backend.table.write(Put(key, payload_attributes("definition", body)))
 
-    def know(self, definition: Definition, version: str | None = None) -> Graph:
-        """Keeps the definition at hand, as deployed code does with its own.
+    def cache(self, definition: Definition, version: str | None = None) -> Graph:
+        """Has the definition at hand from now on, as deployed code has its own.
 
         `version`: under which it is stored, if an older detent did: read back, it has fields more and another hash.
         """
@@ -62,7 +62,7 @@ class Definitions:
     async def graph(self, workflow: str, version: str) -> Graph:
         """Raises `UnknownWorkflow` if no such definition is stored."""
         known = self._graphs.get((workflow, version))
-        return known if known is not None else self.know(await self._read(workflow, version), version)
+        return known if known is not None else self.cache(await self._read(workflow, version), version)
 
     async def newest(self, workflow: str) -> Definition:
         """The definition registered last. Raises `UnknownWorkflow`."""

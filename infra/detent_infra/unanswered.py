@@ -21,11 +21,11 @@ PAUSES = Backoff(first=0.1, longest=3.0, factor=3.0)
 """Between the tries; in sum within every lease."""
 
 
-async def insist(act: Callable[[], Awaitable[_T]], jitter: Callable[[], float]) -> _T:
+async def retry_unanswered(act: Callable[[], Awaitable[_T]], jitter: Callable[[], float]) -> _T:
     """Repeats a claim or a commit that the backend did not answer, while the lease lasts.
 
     Giving up would throw an attempt away though its owner lives: an at_most_once body would never have run, or its
-    result be lost. If an earlier try was applied after all, the next is refused, and `transitions.wrote` knows it.
+    result be lost. If an earlier try was applied after all, the next is refused, and `settle.is_mine` knows it.
     """
     for tries in range(1, TRIES):
         try:

@@ -1,0 +1,197 @@
+"""What can be decided about a step run: values, which the engine carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from detent_state_machine.errors import DetentError
+from detent_state_machine.lines import Line
+from detent_state_machine.records import ErrorInfo, Payload, Seen, StepRecord
+from detent_state_machine.step_path import StepPath
+from detent_state_machine.when import Lookup
+from detent_state_machine.writes import Update, Write
+
+
+class Then(StrEnum):
+    """What comes after a transition that was made."""
+
+    BEGIN = "begin"
+    """Decide again, with what is stored now: its body can run."""
+    FOLLOW = "follow"
+    """The step run has ended."""
+    ACKNOWLEDGE = "acknowledge"
+    """A message owns what comes next."""
+
+
+class IfRefused(StrEnum):
+    """What a refused transition means, unless it is the writer's own, stored by an earlier try."""
+
+    BEGIN = "begin"
+    """Decide again, with what is stored."""
+    LOST = "lost"
+    """Somebody else was first: drop the result, delete nothing."""
+    NOTHING = "nothing"
+    """The step run belongs to somebody else, and nothing is owed for it."""
+
+
+# ---- what a step run finds ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this worker can do: whether its code has the step's body, and until when its invocation goes on.
+
+    `arrived`: when the delivery began or was renewed; milliseconds, as `deadline`. None: it goes on for ever.
+    """
+
+    knows: bool
+    arrived: int
+    deadline: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Its parents have ended and its condition holds. `lookup` has the values that its definition refers to."""
+
+    lookup: Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A parent that it needs was skipped, or its condition does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Its condition cannot be evaluated, now or ever."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TooSoon:
+    """These parents have not ended. No message is sent so early: the table has lost them, or somebody made it up."""
+
+    parents: tuple[str, ...]
+
+
+Readiness: TypeAlias = Go | Skip | Unfit | TooSoon
+
+
+def final(error: DetentError) -> ErrorInfo:
+    """An error that no further attempt changes."""
+    return ErrorInfo(type(error).__name__, str(error), retryable=False)
+
+
+# ---- what becomes of a body ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The body returned. `effects` are writes of the user's that land in the transaction of its completion."""
+
+    output: Payload
+    effects: tuple[Write, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """It raised, or its input or output did not fit, or its time was over."""
+
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Another worker has the step run: drop the result, delete nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOver:
+    """The run has ended (cancelled, or failed elsewhere): nothing follows from the step run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """This worker is told to stop: the attempt begins again elsewhere, at once."""
+
+
+Outcome: TypeAlias = Returned | Raised | TakenOver | RunOver | Released
+
+
+# ---- what is decided ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message that drives the path, `delay` seconds from now. `fresh` as in `Drive`."""
+
+    path: StepPath
+    delay: float = 0.0
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One conditional write; once it is made: the line that tells it, the messages that it owes, and what comes then.
+
+    `effects` are writes of the user's, in the same transaction.
+    """
+
+    write: Update
+    then: Then
+    refusal: IfRefused
+    line: Line | None = None
+    sends: tuple[Send, ...] = ()
+    effects: tuple[Write, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Its body runs now. `seen` is the record that the writer holds, or what it takes for missing."""
+
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """It is claimed, and its body cannot run: it fails with this error."""
+
+    record: StepRecord
+    error: ErrorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It has ended. `mine`: by a commit of this delivery, so its successors have no record yet; else walk."""
+
+    record: StepRecord
+    mine: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Other messages own the work, once these are sent: acknowledge. `why`: for the operator, if it is not usual."""
+
+    sends: tuple[Send, ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """It cannot be done here: touch nothing, delete nothing, and the message comes back. `why` is for the operator."""
+
+    why: str = ""
+    line: Line | None = None
+
+
+Settled: TypeAlias = Transition | Leave
+"""What an outcome of a body becomes."""
+Beginning: TypeAlias = Run | Reject | Ended | HandOver | Leave | Transition
+
+
+def later(path: StepPath, at: int, now: int) -> Send:
+    """A copy that arrives at that time (milliseconds). One that comes before it is sent on."""
+    return Send(path, max(0.0, (at - now) / 1000 + 0.001))
