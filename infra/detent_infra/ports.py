@@ -116,6 +116,8 @@ class Received:
     body: str
     receipt: str
     count: int
+    orphaned: bool = False
+    """Whether the worker that had it before is known to be dead."""
 
 
 class MessageQueue(Protocol):

@@ -212,20 +212,20 @@ class Owned:
 Walk: TypeAlias = Send | Through | Owned
 
 
-def walk_at(graph: Graph, run: RunRecord, target: StepPath, seen: Seen, now: int, first_heartbeat: float) -> Walk:
-    """What a walk does at a successor of an ended step run. It only sends: messages claim, and count.
-    DESIGN 6, walk.
+def walk_at(graph: Graph, run: RunRecord, target: StepPath, seen: Seen, now: int, wait: float) -> Walk:
+    """What a walk does at a successor of an ended step run. It only sends: messages claim, and count. DESIGN 6, walk.
+
+    `wait`: seconds for which somebody may be at it who has no record yet, as an owner in its first second.
     """
     if isinstance(seen, NoRecord):
-        # Late enough that an owner in its first second, who has no record yet, wins.
-        return Send(target, 2 * first_heartbeat) if may_start(graph, run, target) else Owned()
+        return Send(target, wait) if may_start(graph, run, target) else Owned()
     if not seen.inline:
         return Owned()
     if seen.terminal:
         return Through(seen)
     if not may_start(graph, run, target):
         return Owned()
-    return later(target, seen.due if seen.status is StepStatus.RETRYING else seen.lease, now)
+    return later(target, seen.owned_until, now)
 
 
 def stalled(run: RunRecord, graph: Graph, records: Sequence[StepRecord], before: int) -> list[Message]:

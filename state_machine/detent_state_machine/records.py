@@ -88,6 +88,15 @@ class StepRecord:
     output: Payload | None = None
     error: ErrorInfo | None = None
     history: tuple[PastAttempt, ...] = ()
+    orphaned: bool = False
+    """Whether its owner is known to be dead, which is not stored: its lease is over, whatever it says."""
+
+    @property
+    def owned_until(self) -> int:
+        """Until when nobody else may claim it; milliseconds."""
+        if self.status is StepStatus.RETRYING:
+            return self.due
+        return 0 if self.orphaned else self.lease
 
     @property
     def attempt(self) -> int:

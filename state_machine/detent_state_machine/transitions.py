@@ -57,7 +57,7 @@ class Fence(StrEnum):
     SEEN = "seen"
     """Whoever saw the record as it is: status and owner are the same."""
     EXPIRED = "expired"
-    """As SEEN, and the lease of a step run that is at work has run out."""
+    """As SEEN, and the lease of a step run that is at work has run out, or is that of an owner known to be dead."""
 
 
 class Row(NamedTuple):
@@ -205,7 +205,7 @@ def take_over(me: Writer, seen: StepRecord, at: Moment) -> Update:
     set_ = {
         **_claimed(me, at),
         "takeovers": seen.takeovers + 1,
-        "history": _with_attempt(seen, seen.started, max(seen.lease, seen.started), lost),
+        "history": _with_attempt(seen, seen.started, max(min(seen.lease, at.time), seen.started), lost),
     }
     return _step(Change.TAKE_OVER, me, seen, at, set_, remove=("due",))
 
@@ -282,7 +282,9 @@ def _expect(change: Change, me: Writer, seen: Seen, at: Moment) -> Expect:
         return Missing()
     same = AllOf((Equals("status", seen.status.value), Equals("owner", seen.owner)))
     if fence is Fence.EXPIRED and seen.status is StepStatus.RUNNING:
-        return AllOf((same, LessThan("lease", at.time + 1)))
+        # An owner that is dead renews no lease: the one that was seen stands until another worker takes over.
+        over = Equals("lease", seen.lease) if seen.orphaned else LessThan("lease", at.time + 1)
+        return AllOf((same, over))
     return same
 
 

@@ -56,6 +56,8 @@ class Case:
     """Its runs are started by messages, which are sent twice."""
     brisk: bool = False
     """Its run is a line of steps too short for a heartbeat, and cancelled soon: only a look between them sees it."""
+    known_deaths: bool = False
+    """The death of a worker becomes known, as on SQLite."""
     injected: dict[int, Fault] = field(default_factory=dict[int, Fault])
     trace: list[str] = field(default_factory=list[str])
     calls: int = 0
@@ -116,6 +118,7 @@ def run(case: Case) -> None:
         invocations=case.invocations,
         max_receives=case.max_receives,
         max_hops=case.max_hops,
+        known_deaths=case.known_deaths,
     )
     try:
         ended = simulation.run(scenario(case, simulation, workload))
@@ -133,6 +136,7 @@ def run(case: Case) -> None:
         case.seen.update(f"fault: {fault}" for fault in case.injected.values())
         case.seen.update({f"message: {kind.__name__}": n for kind, n in simulation.queues[0].sent.items()})
         case.seen.update(simulation.invariants.changes)
+        case.seen["messages of the dead"] = len(simulation.gate.orphans)
         case.seen.update(f"event: {name}" for name in EVENTS if getattr(case, name))
 
 

@@ -13,6 +13,7 @@ from detent_state_machine.records import NoRecord, StepRecord
 from detent_state_machine.step_path import StepPath
 
 from detent_infra.engine.session import Session
+from detent_infra.orphans import first_second
 from detent_infra.ports import Conflict
 
 
@@ -61,8 +62,9 @@ async def walk(session: Session, record: StepRecord) -> None:
         found = await session.records(targets)
         for target in targets:
             seen = found.get(target, NoRecord(target))
-            first_heartbeat = backend.timing.first_heartbeat
-            step = follow.walk_at(session.graph, session.run, target, seen, backend.clock(), first_heartbeat)
+            parents = await session.records(session.graph.to_read[target] if session.received.orphaned else ())
+            wait = first_second(backend, session.received, session.graph.step(target), parents.values())
+            step = follow.walk_at(session.graph, session.run, target, seen, backend.clock(), wait)
             match step:
                 case Send():
                     await send(session, [step])

@@ -102,7 +102,7 @@ async def check_in(session: Session, path: StepPath) -> bool:
     This is how a worker learns of a cancel, at most one heartbeat late.
     """
     backend = session.backend
-    await backend.queue.extend(session.receipt, backend.timing.lease)
+    await backend.queue.extend(session.received.receipt, backend.timing.lease)
     asked = backend.clock()  # what a slow reply says may be as old as the question
     item = await backend.table.get(keys.run_key(session.run.run_id))
     if item is None:
@@ -139,7 +139,7 @@ async def _release(session: Session, me: Writer, seen: Seen, attempt: Attempt, s
     if isinstance(settled, Transition):
         with suppress(Conflict, DetentError):
             await session.backend.table.write(settled.write)
-            await session.backend.queue.extend(session.receipt, 0)
+            await session.backend.queue.extend(session.received.receipt, 0)
 
 
 def _ignore(future: asyncio.Future[Any]) -> None:

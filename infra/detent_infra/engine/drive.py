@@ -9,12 +9,12 @@ from detent_state_machine import begin, settle
 from detent_state_machine import decisions as decided
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.errors import CorruptRecord, InputError
-from detent_state_machine.records import NoRecord, Seen, StepRecord, seen_of
+from detent_state_machine.records import NoRecord, Seen, StepRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Turn, Writer
 from detent_state_machine.writes import Item
 
-from detent_infra import payloads
+from detent_infra import orphans, payloads
 from detent_infra.engine import body
 from detent_infra.engine.session import Session
 from detent_infra.executor import Attempt, Completed, Control, Executor, Failed, Failure
@@ -63,7 +63,7 @@ class Driver:
                     if made and decision.then is not decided.Then.BEGIN:
                         return self._made(session, me, decision, item)
                     session.lines.log_event(decision.line if made else None)
-                    seen = seen_of(path, item)
+                    seen = orphans.read_seen(self._backend, path, item)
                     races += not made
                 case _:
                     assert_never(decision)

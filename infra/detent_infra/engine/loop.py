@@ -120,8 +120,8 @@ class Engine:
         settings = self._log_settings if origin is None else replace(self._log_settings, origin=origin)
         lines = LineBuffer(self.backend.logs, self.backend.clock, settings, run.run_id, run.workflow)
         lines.log_event(started_line(run, message, received.count, dead=dead))
-        turn, token = turn_of(message, received.count, dead=dead), self.backend.ids()
-        return Session(self.backend, run, graph, path, turn, token, received.receipt, lines, deadline, renewed=now)
+        turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
+        return Session(self.backend, run, graph, path, turn, token, received, lines, deadline, renewed=now)
 
     async def _end_unread(self, message: Message, error: CorruptRecord) -> bool:
         """Neither handlers nor retention are known. The run fails if its own record is sound; else the log has it."""

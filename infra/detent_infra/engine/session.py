@@ -11,9 +11,9 @@ from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Moment, Turn
 
-from detent_infra import payloads
+from detent_infra import orphans, payloads
 from detent_infra.logs.buffer import LineBuffer
-from detent_infra.ports import Backend
+from detent_infra.ports import Backend, Received
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Session:
     """The step run that the message names."""
     turn: Turn
     token: str
-    receipt: str
+    received: Received
     lines: LineBuffer
     deadline: int | None
     renewed: int
@@ -53,7 +53,7 @@ class Session:
             items = await self.backend.table.get_many([step_key(self.run.run_id, path) for path in unread])
             for path, item in zip(unread, items, strict=True):
                 if item is not None:
-                    found[path] = self.remember(StepRecord.from_item(path, item))
+                    found[path] = self.remember(orphans.read_record(self.backend, path, item))
         return found
 
     def remember(self, record: StepRecord) -> StepRecord:

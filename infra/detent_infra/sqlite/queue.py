@@ -37,7 +37,9 @@ HIDDEN_AT_MOST = 3_600_000
 
 _SEND = "INSERT INTO messages (queue, body, visible) VALUES (?, ?, ?)"
 _NEXT = "SELECT min(visible) FROM messages WHERE queue = ?"
-_VISIBLE = "SELECT id, body, count FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible LIMIT ?"
+_VISIBLE = (
+    "SELECT id, body, count, holder, held FROM messages WHERE queue = ? AND visible <= ? ORDER BY visible LIMIT ?"
+)
 _CLAIM = "UPDATE messages SET count = count + 1, visible = ?, holder = ?, held = count + 1 WHERE id = ?"
 _SIGN_IN = "INSERT OR IGNORE INTO workers (queue, name) VALUES (?, ?)"
 _WORKERS = "SELECT name FROM workers WHERE queue = ?"
@@ -205,6 +207,9 @@ class SqliteQueue:
 
         await session.write(run, durable=False)
 
+    def _is_dead(self, worker: str) -> bool:
+        return self._liveness is not None and self._liveness.is_dead(worker)
+
     async def _take(self, session: SqliteSession, limit: int, visibility: float) -> list[Received]:
         taken: list[Received] = []
 
@@ -236,7 +241,7 @@ class SqliteQueue:
         while len(taken) < limit:
             rows = connection.execute(_VISIBLE, (self._name, now, limit - len(taken))).fetchall()
             buried = 0
-            for id, body, count in rows:
+            for id, body, count, holder, held in rows:
                 if self._dead is not None and count >= self._max_receives:
                     # A new row, so that no receipt of the old one holds the dead letter.
                     connection.execute(_BURY, (self._dead, now, id))
@@ -244,7 +249,8 @@ class SqliteQueue:
                     buried += 1
                 else:
                     connection.execute(_CLAIM, (hidden, worker, id))
-                    taken.append(Received(body, f"{id}/{count + 1}", count + 1))
+                    orphaned = holder is not None and held == count and self._is_dead(holder)
+                    taken.append(Received(body, f"{id}/{count + 1}", count + 1, orphaned))
             if not buried:
                 break
         return taken

@@ -68,18 +68,17 @@ def _claim(step: StepDefinition, me: Writer, seen: Seen, at: Moment) -> Beginnin
         if me.turn is Turn.DEAD:
             return _dead_letter(step, me, seen, at)
         return Transition(transitions.claim(me, seen, at), Then.BEGIN, IfRefused.BEGIN)
-    owned_until = seen.due if seen.status is StepStatus.RETRYING else seen.lease
-    if owned_until > at.time:
+    if seen.owned_until > at.time:
         # Perhaps this is the owner's own message, delivered twice: deleting it without a copy would delete the owner's
         # recovery. DESIGN 6.2.
-        return HandOver((later(me.path, owned_until, at.time),))
+        return HandOver((later(me.path, seen.owned_until, at.time),))
     if me.turn is Turn.DEAD:
         return _dead_letter(step, me, seen, at)
     if seen.status is StepStatus.RETRYING:
         return Transition(transitions.reclaim(me, seen, at), Then.BEGIN, IfRefused.BEGIN)
     if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:
         return _interrupt(me, seen, at, _interrupted(step, seen))
-    said = "taken over: the worker at it fell silent"
+    said = f"taken over: the worker at it {'died' if seen.orphaned else 'fell silent'}"
     line = Line("WARN", "step_taken_over", said, me.path, seen.attempt + 1)
     return Transition(transitions.take_over(me, seen, at), Then.BEGIN, IfRefused.BEGIN, line)
 

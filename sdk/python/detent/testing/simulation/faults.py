@@ -68,6 +68,14 @@ class Gate:
     """Told of each machine that dies."""
     paused: Callable[[Machine], None] | None = None
     """Told of each machine that stands still."""
+    deaths_are_known: bool = False
+    """Whether a machine's death becomes known, as on SQLite: at once, late or never, but never early."""
+    known_dead: dict[str, float] = field(default_factory=dict[str, float])
+    """From when on each dead machine is known to be dead, in seconds of the loop."""
+    holders: dict[tuple[int, str], str] = field(default_factory=dict[tuple[int, str], str])
+    """Which machine received a message, by queue and receipt."""
+    orphans: set[tuple[int, str]] = field(default_factory=set[tuple[int, str]])
+    """Receipts of machines that were known to be dead when the message was made visible again."""
     applied: Callable[[], None] | None = None
     """Told after each call that was applied: the moment to check invariants."""
 
@@ -94,6 +102,8 @@ class Gate:
         fault = self.plan(call)
         self.note(machine, f"{operation} {what}" + (f"  [{fault}]" if fault else ""))
         await self._before(machine, operation, fault)
+        if self.deaths_are_known:
+            await machine.may_go_on()  # a process that has ended writes nothing more, however slow its call was
         try:
             result = await act(fault)
             if self.applied is not None:
@@ -133,6 +143,11 @@ class Gate:
         if self.down.get(operation, 0.0) > now:
             raise Unavailable(f"No {operation} is answered at the moment (simulated).")
 
+    def is_known_dead(self, owner: str) -> bool:
+        """Whether the machine that made the owner token is known to be dead."""
+        since = self.known_dead.get(owner.partition(".")[0])
+        return since is not None and since <= asyncio.get_running_loop().time()
+
     def note(self, machine: Machine, text: str) -> None:
         now = asyncio.get_running_loop().time()
         self.trace.append(f"{now:9.3f} {machine.name:<8} {text}")
@@ -145,6 +160,9 @@ class Gate:
         """The machine dies. Raises `WorkerCrashed`."""
         machine.dead = True
         self.note(machine, "dies")
+        if self.deaths_are_known:
+            now = asyncio.get_running_loop().time()
+            self.known_dead.setdefault(machine.name, now + self.rng.choice((0.0, 0.0, self.rng.uniform(0.0, 20.0))))
         if self.crashed is not None:
             self.crashed(machine)
         raise WorkerCrashed
@@ -171,11 +189,15 @@ class Machine:
             clock=lambda: backend.clock() + skew,
             source=self._source,
         )
+        if gate.deaths_are_known:
+            self.backend = replace(
+                self.backend, new_owner=lambda: f"{name}.{backend.ids()}", is_dead=gate.is_known_dead
+            )
 
     def _source(self, name: str) -> EmbeddedSource:
         source = self._sources(name)
         assert isinstance(source, EmbeddedSource), "a simulation runs on its own memory backend"
-        queue, dead = (FaultyQueue(self, _visible(queue)) for queue in (source.queue, source.dead))
+        queue, dead = (FaultyQueue(self, _visible(queue), of_users=True) for queue in (source.queue, source.dead))
         return replace(source, queue=queue, dead=dead)
 
     def pause(self, seconds: float) -> None:
@@ -245,9 +267,10 @@ class FaultyTable(RelayedTable):
 
 
 class FaultyQueue:
-    def __init__(self, machine: Machine, queue: VisibleQueue) -> None:
+    def __init__(self, machine: Machine, queue: VisibleQueue, *, of_users: bool = False) -> None:
         self._machine = machine
         self._queue = queue
+        self._tells_deaths = machine.gate.deaths_are_known and not of_users
         self.max_delay = queue.max_delay
 
     async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
@@ -265,7 +288,8 @@ class FaultyQueue:
 
     async def receive(self, limit: int, *, wait: float, visibility: float) -> list[Received]:
         await self._machine.may_go_on()
-        received = await self._queue.receive(limit, wait=wait, visibility=visibility)
+        await self._free_messages_of_the_dead()
+        received = [self._held(one) for one in await self._queue.receive(limit, wait=wait, visibility=visibility)]
         if not received:
             return received
 
@@ -277,6 +301,23 @@ class FaultyQueue:
 
         # A machine that dies here has taken the messages with it: they come back after their visibility.
         return await self._call("receive", ", ".join(f"{one.body} #{one.count}" for one in received), act)
+
+    async def _free_messages_of_the_dead(self) -> None:
+        gate, mine = self._machine.gate, id(self._queue)
+        for (queue, receipt), holder in list(gate.holders.items()):
+            if queue == mine and gate.is_known_dead(holder):
+                del gate.holders[queue, receipt]
+                if self._queue.newest_receipt(receipt) == receipt:
+                    gate.orphans.add((mine, receipt))
+                    await self._queue.extend(receipt, 0)
+
+    def _held(self, message: Received) -> Received:
+        gate, mine = self._machine.gate, id(self._queue)
+        if not self._tells_deaths:
+            return message
+        gate.holders[mine, message.receipt] = self._machine.name
+        number = message.receipt.partition("/")[0]
+        return replace(message, orphaned=(mine, f"{number}/{message.count - 1}") in gate.orphans)
 
     async def extend(self, receipt: str, visibility: float) -> None:
         await self._call("extend", f"{receipt} {visibility:g}s", lambda _: self._queue.extend(receipt, visibility))

@@ -67,6 +67,8 @@ class Simulation:
     skew: bool = True
     stand_ins: bool = False
     """A machine that stands still is replaced at once, as a platform does that finds it unhealthy."""
+    known_deaths: bool = False
+    """A machine's death becomes known, as that of a worker on SQLite does: at once or late, never early."""
     timing: Timing = Timing()
     store: Store = field(default_factory=Store)
     runs: list[str] = field(default_factory=list[str])
@@ -94,6 +96,8 @@ class Simulation:
         # Chance of its own: the same faults by number (`FixedPlan`) replay the very same simulation.
         chosen = self.plan or RandomPlan(random.Random(f"faults of {self.seed}"), self.rates)  # noqa: S311
         self.gate = Gate(chosen, self.rng, crashed=self._crashed, applied=self._check, paused=self._paused)
+        self.gate.deaths_are_known = self.known_deaths
+        self.invariants.is_dead = self.gate.is_known_dead
         self.violation: Violation | None = None
         self._names = itertools.count(1)
         self._at_work: dict[Machine, _AtWork] = {}
