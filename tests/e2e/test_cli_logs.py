@@ -27,7 +27,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def ended(project: Project, id: str) -> str:
     """A run that has ended; its id."""
     project.call("run", "orders", f'{{"id": "{id}", "total": 2.0}}', "--here")
-    runs: Any = project.call("runs", "--json").json
+    listed: Any = project.call("runs", "--json").json
+    runs = listed["runs"]
     return str(runs[0]["run_id"])
 
 

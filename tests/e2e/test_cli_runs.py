@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +190,8 @@ def test_runs_lists_the_newest_first_and_filters(project: Project) -> None:
     def ids(*filters: str) -> list[str]:
         result = project.call("runs", "--json", *filters)
         assert result.code == 0, result.err
-        runs: Any = result.json
-        return [run["run_id"] for run in runs]
+        listed: Any = result.json
+        return [run["run_id"] for run in listed["runs"]]
 
     newest, failed, oldest = ids()
     assert newest == live
@@ -207,18 +208,60 @@ def test_runs_lists_the_newest_first_and_filters(project: Project) -> None:
 def test_a_full_list_says_that_there_are_more_and_only_then(project: Project) -> None:
     ids = [started(project, str(number)) for number in range(3)]
     part = project.call("runs", "--limit", "2")
-    assert part.err == "the module prints\nThere are more: --limit 10\n"
+    [_, said] = part.err.splitlines()
+    assert said.startswith("2 of more: detent runs --limit 2 --after ")
     assert [run in part.out for run in ids] == [False, True, True]
+    rest = project.call(*said.partition("detent ")[2].split())
+    assert ([run in rest.out for run in ids], rest.err) == ([True, False, False], "the module prints\n")
     assert project.call("runs", "--limit", "3").err == "the module prints\n"
     assert project.call("runs", "--limit", "2", "--status", "failed").err == "the module prints\nNo run matches.\n"
-    of_json = project.call("runs", "--limit", "2", "--json")
-    assert (len(of_json.json), of_json.err) == (2, "the module prints\n")  # type: ignore[arg-type]
+
+
+def test_a_list_that_is_cut_says_how_to_go_on_with_the_same_filters(project: Project) -> None:
+    for number in range(3):
+        started(project, str(number), "--metadata", "team=red and blue")
+    filters = ("--workflow", "orders", "--status", "running", "--since", "1h", "--metadata", "team=red and blue")
+    [_, said] = project.call("runs", "--limit", "2", *filters).err.splitlines()
+    _, *command = shlex.split(said.partition(": ")[2])
+    assert command[:-2] == ["runs", *filters, "--limit", "2"]
+    assert len(project.call(*command).out.splitlines()) == 2
+
+
+def test_runs_as_json_say_whether_there_are_more(project: Project) -> None:
+    ids = [started(project, str(number)) for number in range(3)]
+    first: Any = project.call("runs", "--limit", "2", "--json").json
+    second: Any = project.call("runs", "--limit", "2", "--json", "--after", first["next"]).json
+    assert [run["run_id"] for page in (first, second) for run in page["runs"]] == ids[::-1]
+    assert second["next"] is None
+    project.call("runs", "--after", "yesterday").refused("'yesterday' is not the cursor")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 79, 80, 100, 120, 200])
+def test_a_run_id_is_never_cut(columns: int, project: Project) -> None:
+    run = started(project, "a", "--key", "k" * 60)
+    assert f"{run} " in project.call("runs", columns=columns).out
+
+
+def test_a_part_of_a_run_id_is_taken_by_every_command(project: Project) -> None:
+    ended(project, "refused")
+    listed: Any = project.call("runs", "--json").json
+    run: str = listed["runs"][0]["run_id"]
+    for part in (run[-6:], run[:20], run[8:]):
+        assert run in project.call("show", part).out
+        assert project.call("logs", part).code == 0
+        assert project.call("cost", part).code == 0
+    assert project.call("retry", run[-6:]).code == 0
+    live = started(project, "b")
+    assert project.call("cancel", live[-6:]).out == f"Cancelled {live}.\n"
+    project.call("show", live[:4]).refused("is a part of", live, run)
+    project.call("show", "zzzz").refused("the whole id")
+    project.call("cancel", live[-3:]).refused("4 characters")
 
 
 def test_runs_as_json_has_stable_names_and_iso_times(project: Project) -> None:
     ended(project, "a", "--metadata", "customer=42", "--key", "A-17")
-    runs: Any = project.run("runs", "--json").json
-    (run,) = runs
+    listed: Any = project.run("runs", "--json").json
+    (run,) = listed["runs"]
     assert list(run) == [
         "run_id",
         "workflow",
@@ -252,7 +295,7 @@ def test_a_filter_that_makes_no_sense_is_refused(project: Project, arguments: tu
 
 def test_a_list_of_no_runs_is_no_error(project: Project) -> None:
     started(project, "a")
-    assert project.call("runs", "--status", "failed", "--json").json == []
+    assert project.call("runs", "--status", "failed", "--json").json == {"runs": [], "next": None}
     assert "No run matches" in project.call("runs", "--status", "failed").err
 
 

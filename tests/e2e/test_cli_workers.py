@@ -156,6 +156,82 @@ def test_dev_shows_what_happens_and_starts_afresh_when_the_code_changes(project:
         assert dev.stop(signal.SIGINT) == 130
 
 
+LOUD = """
+import logging, os, sys, threading
+
+from detent import App
+
+app = App("loud")
+w = app.workflow("w", input=int)
+
+
+@w.step
+def f(n: int) -> int:
+    print("one, ", end="")
+    logging.getLogger("mine").warning("by logging")
+    print("two\\nthree")
+    thread = threading.Thread(target=lambda: print("of a thread"))
+    thread.start()
+    thread.join()
+    sys.stderr.write("half on standard error")
+    print("half a line", end="")
+    return n
+"""
+
+
+def test_what_a_step_prints_under_dev_is_a_line_of_its_own_marked_as_the_step_s(project: Project) -> None:
+    (project.path / "loud.py").write_text(LOUD)
+    with project.background("dev", "--app", "loud:app") as dev:
+        dev.says("Ctrl-C stops")
+        project.run("run", "w", "1", "--app", "loud:app")
+        text = dev.says("completed in")
+        assert dev.stop(signal.SIGINT) == 130
+    printed = [line.partition(" f │ ")[2] for line in text.splitlines() if " f │ " in line]
+    assert printed[:3] == ["one, two", "three", "of a thread"]
+    assert sorted(printed[3:]) == ["half a line", "half on standard error"]
+    assert text.count("by logging") == 1
+
+
+def test_dev_says_that_its_worker_was_killed_and_starts_another(project: Project) -> None:
+    with project.background("dev") as dev:
+        dev.says("Ctrl-C stops")
+        [worker] = _children(dev.process.pid)
+        os.kill(worker, signal.SIGKILL)
+        dev.says("The worker process was killed (SIGKILL). Starting another.")
+        dev.says("Ctrl-C stops", times=2)
+        project.run("run", "hello")
+        dev.says("completed in")
+        assert dev.stop(signal.SIGTERM) == 0
+
+
+def test_dev_waits_for_a_change_if_the_app_ends_its_process_while_it_is_loaded(project: Project) -> None:
+    """`os._exit` cannot be told by the process that it ends."""
+    good = (project.path / "shop.py").read_text()
+    (project.path / "shop.py").write_text("import os\nos._exit(0)\n")
+    with project.background("dev") as dev:
+        dev.says("ended with exit code 0 while it loaded the app")
+        dev.says("Waiting for a change")
+        (project.path / "shop.py").write_text("import sys\nsys.exit(0)\n")
+        dev.says("(shop.py, line 2): SystemExit: 0.")
+        (project.path / "shop.py").write_text(good)
+        dev.says("Ctrl-C stops. ".strip(), times=3)
+        assert dev.stop(signal.SIGTERM) == 0
+
+
+def test_an_app_s_own_logging_outlasts_the_worker_s(project: Project) -> None:
+    """As `../logs.md` says: neither side's lines are lost, and the commands set up nothing of the app's."""
+    setup = "import logging; logging.basicConfig(level='INFO', filename='app.log')\n"
+    body = LOUD.replace('.warning("by logging")', '.info("by logging")')
+    (project.path / "own.py").write_text(setup + body)
+    with project.background("worker", "--app", "own:app") as worker:
+        worker.says("Ctrl-C stops")
+        run = project.run("run", "w", "1", "--app", "own:app", "--follow")
+        assert run.code == 0
+        assert worker.stop(signal.SIGTERM) == 0
+    assert "by logging" in (project.path / "app.log").read_text()
+    assert "by logging" in project.run("logs", "last", "--app", "own:app").out
+
+
 def test_dev_ends_with_its_parent(project: Project) -> None:
     with project.background("dev") as dev:
         dev.says("Ctrl-C stops.")

@@ -123,6 +123,9 @@ class _EngineLogger(logging.Logger):
 class _OnStandardError(logging.StreamHandler):  # type: ignore[type-arg]
     """Prints where nobody else does: an app's own handler on the terminal has its own format."""
 
+    steps = True
+    """Whether records that steps make are printed, if nobody else takes them."""
+
     @property
     def stream(self) -> object:
         return sys.stderr
@@ -132,6 +135,8 @@ class _OnStandardError(logging.StreamHandler):  # type: ignore[type-arg]
         """`sys.stderr` of the moment: it may be replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if not self.steps and _attempt_of(record) is not None:
+            return
         others = (each for each in _handlers(logging.getLogger(record.name)) if each is not self)
         if not any(_prints(other) and record.levelno >= other.level for other in others):
             super().emit(record)
@@ -147,8 +152,12 @@ def keep_engine_lines() -> None:
         logger.__class__ = _EngineLogger
 
 
-def show_engine_lines(formatter: logging.Formatter) -> None:
-    """Warnings and errors of the engine on standard error, unless a handler of the app prints them there already."""
+def show_engine_lines(formatter: logging.Formatter, *, steps: bool) -> None:
+    """Warnings and errors of the engine on standard error, unless a handler of the app prints them there already; and
+    those of others that no handler takes, of steps only with `steps`. The root logger is the app's own.
+    """
     keep_engine_lines()
     _on_standard_error.setFormatter(formatter)
+    _on_standard_error.steps = steps
+    logging.lastResort = _on_standard_error
     logging.getLogger("detent").addHandler(_on_standard_error)

@@ -28,7 +28,7 @@ class SteadyStream:
     """A text stream that drops what cannot be written: closed, full, or without a reader. Else it is `inner`."""
 
     def __init__(self, inner: TextIO | None) -> None:
-        self._inner: TextIO = io.StringIO() if inner is None else inner
+        self._inner: TextIO = io.TextIOWrapper(io.BytesIO(), "utf-8") if inner is None else inner
         self._nowhere = inner is None  # closed before Python began
         self.half_line = False
         """Whether what was written last did not end its line."""

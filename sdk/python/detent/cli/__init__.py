@@ -7,16 +7,15 @@ answer; 130 interrupted; 141 the reader of the output went away.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from typing import Protocol, runtime_checkable
 
 import typer
 from detent_state_machine.errors import DetentError, RunError
 
-from detent.cli.output import ReaderGone, indented, one_line
+from detent.cli.output import indented, one_line
+from detent.cli.streams import OutputFailed, ReaderGone, command_streams, discard, end_process
 
 __all__ = ["main"]
 
@@ -37,19 +36,26 @@ class _UsageError(Protocol):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (by default this process's) and returns its exit code."""
+    with command_streams():
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        end_process(code)
+    return code
+
+
+def _run(given: Sequence[str]) -> int:
     from detent.cli.commands import command_line
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode is not a reason to stop
-    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         program = typer.main.get_command(command_line(_commands_in(given)))
-        result: object = program.main(args=given, prog_name="detent", standalone_mode=False)
+        result: object = program.main(args=list(given), prog_name="detent", standalone_mode=False)
         _flush()
-    except (ReaderGone, BrokenPipeError):
-        _discard_output()
+    except ReaderGone:
+        discard(sys.stdout)
         return READER_GONE
+    except OutputFailed as error:
+        discard(sys.stdout)
+        return _say(f"Standard output cannot be written: {error.strerror}.", WRONG)
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except RunError as error:
@@ -69,9 +75,9 @@ def _commands_in(given: Sequence[str]) -> list[str]:
 
 
 def _say(message: str, code: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(ReaderGone, OutputFailed):
         _flush()
-        print(f"detent: {message}", file=sys.stderr, flush=True)
+    print(f"detent: {message}", file=sys.stderr, flush=True)
     return code
 
 
@@ -83,8 +89,3 @@ def _asked(error: object) -> str:
 def _flush() -> None:
     """Here rather than at the interpreter's exit, where a reader that is gone cannot be told quietly."""
     sys.stdout.flush()
-
-
-def _discard_output() -> None:
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -23,10 +23,6 @@ PLAIN_WIDTH = 160
 """Columns of output that goes to a file or a pipe: nothing is cut there that a program may want to read."""
 
 
-class ReaderGone(Exception):
-    """Whoever read our output has closed it, as `head` does."""
-
-
 class Mark(NamedTuple):
     """How a status is shown: a symbol, one for terminals without Unicode, and a colour."""
 
@@ -54,7 +50,7 @@ def console(*, stderr: bool = False) -> Console:
 
     class _Console(Console):
         def on_broken_pipe(self) -> None:
-            raise ReaderGone
+            raise  # the error that rich is handling; it would end the process by itself
 
     stream = sys.stderr if stderr else sys.stdout
     plain = not stream.isatty() and "FORCE_COLOR" not in os.environ
@@ -73,10 +69,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def write_line(text: str) -> None:
     """A line of plain text on standard output, there at once."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        raise ReaderGone from None
+    print(text, flush=True)
 
 
 def write_json(value: object, *, lines: bool = False) -> None:
@@ -84,6 +77,18 @@ def write_json(value: object, *, lines: bool = False) -> None:
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     text = json.dumps(value, ensure_ascii=plain, indent=None if lines else 2)
     write_line(_UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
+
+
+def say_cut(shown: int, most: int) -> None:
+    """That a list ends at its limit, on standard error. `most`: the largest limit there is."""
+    more = f"There are more than these {shown}" + (f": --limit {min(most, shown * 5)}" if shown < most else ".")
+    console(stderr=True).print(more, style="bright_black", soft_wrap=True)
+
+
+def say_may_be_cut(limit: int) -> None:
+    """The same of what was taken out of a queue, where nobody knows what is left before asking for it."""
+    more = f"That were {limit}, the --limit: there may be more. The same command goes on."
+    console(stderr=True).print(more, style="bright_black", soft_wrap=True)
 
 
 def mark(status: str | None) -> Mark:

@@ -6,12 +6,8 @@ backend  --url, else the app's, else DETENT_URL, else the default file under the
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
-import sys
 import tomllib
-import traceback
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -114,10 +110,15 @@ def _load(chosen: Chosen) -> App:
     module_name, _, attribute = chosen.value.partition(":")
     if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
         raise ConfigurationError(f"{said} is not a module and attribute.", advice=_FORM)
-    module = _import(module_name, said)
+    from detent.cli.app_import import import_module
+
+    module = import_module(module_name, said)
     found: object = module
-    for part in attribute.split("."):
-        found = getattr(found, part, None)
+    try:
+        for part in attribute.split("."):
+            found = getattr(found, part, None)
+    except Exception as error:
+        raise ConfigurationError(f"{said} cannot be read: {type(error).__name__}: {error}.", advice=_FORM) from error
     if found is None:
         apps = [name for name, value in vars(module).items() if isinstance(value, App)]
         has = f"It has {', '.join(map(repr, apps))}." if apps else _FORM
@@ -127,45 +128,6 @@ def _load(chosen: Chosen) -> App:
             f"{said} is a {type(found).__name__}, not an App.", advice="Name the App itself, not a workflow of it."
         )
     return found
-
-
-def _import(module_name: str, said: str) -> object:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # What a module prints is not part of a command's output.
-            return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(
-                f"{said}: there is no module {error.name!r} in {here} or among the installed packages.",
-                advice="Run detent where the module can be imported from.",
-            ) from error
-        raise ConfigurationError(
-            f"{said} imports {error.name!r}, which is not there.", advice="Install it in this environment."
-        ) from error
-    except Exception as error:
-        raise ConfigurationError(
-            f"{said} failed while it was imported{_where(error)}: {_message(error)}",
-            advice=f"`python -c 'import {module_name}'` shows the whole trace.",
-        ) from error
-
-
-def _where(error: Exception) -> str:
-    """The line of the author's code that failed."""
-    if isinstance(error, SyntaxError):
-        return f" ({error.filename}, line {error.lineno})" if error.filename else ""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path.cwd())]
-    frame = (own or frames)[-1]
-    return f" ({frame.filename}, line {frame.lineno})"
-
-
-def _message(error: Exception) -> str:
-    said = (error.msg if isinstance(error, SyntaxError) else str(error)).rstrip()
-    said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return said if said.endswith((".", "?", "!")) else f"{said}."
 
 
 # ---- the backend ----------------------------------------------------------------------------------------------

@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from contextlib import closing
 
 from detent_infra.engine import LogSettings
+from detent_infra.logs.standard_logging import show_engine_lines
 
 from detent.app import App, work_with
 from detent.cli.output import indented
@@ -46,16 +46,17 @@ class Stop:
 
 
 async def work(app: App, log_settings: LogSettings, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
-    """Works on the app's runs, log_settings of it so, until `stop` is set, and closes the app's backend."""
+    """Works on the app's runs, with its log as `log_settings` say, until `stop` is set, and closes the app's backend."""
     with closing(app.backend):
         await work_with(app, log_settings, stop, concurrency=concurrency, grace=grace)
 
 
-def log_to_stderr() -> None:
-    """Warnings and errors of the engine, unless the app has set up logging itself."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Indented("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+def log_to_stderr(*, steps: bool = True) -> None:
+    """Warnings and errors on standard error: the engine's, and those that no handler of the app takes.
+
+    `steps`: those of steps, too.
+    """
+    show_engine_lines(_Indented("%(asctime)s %(levelname)s %(name)s: %(message)s"), steps=steps)
 
 
 class _Indented(logging.Formatter):

@@ -14,9 +14,11 @@ from detent_state_machine.envelopes import texts
 
 from detent.app import App
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import age, console, name, one_line, write_json, write_line
+from detent.cli.output import age, console, name, one_line, say_cut, say_may_be_cut, write_json, write_line
 from detent.cli.project import Options, find_app
 from detent.cli.queues import must_listen, source_of
+
+MOST = 1_000
 
 
 def dead(
@@ -24,7 +26,7 @@ def dead(
     redrive: Annotated[
         bool, typer.Option("--redrive", help="Move them back into the queue, to be tried again.")
     ] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=MOST, help="At most so many.")] = 10,
     app: AppName = None,
     url: Url = None,
     json: AsJson = False,
@@ -40,15 +42,18 @@ def _show(options: Options, queue: str, limit: int, *, as_json: bool) -> None:
 
     async def look() -> list[DeadLetter]:
         async with source_of(options, app, queue) as source:
-            return await source.dead_letters(limit)
+            return await source.dead_letters(limit + 1)  # one more tells whether there are more
 
-    letters = asyncio.run(look())
+    found = asyncio.run(look())
+    letters = found[:limit]
     if as_json:
         write_json([_letter_json(letter) for letter in letters])
     elif letters:
         _print_table(letters)
     else:
         console(stderr=True).print(f"Queue {name(queue)} has no dead letters.", soft_wrap=True)
+    if len(found) > limit:
+        say_cut(limit, MOST)
 
 
 def _redrive(options: Options, queue: str, limit: int, *, as_json: bool) -> None:
@@ -63,6 +68,8 @@ def _redrive(options: Options, queue: str, limit: int, *, as_json: bool) -> None
         write_json({"queue": queue, "moved": moved})
     else:
         write_line(f"Moved {moved} dead letter{'' if moved == 1 else 's'} back into {name(queue)}.")
+    if moved == limit:
+        say_may_be_cut(limit)
 
 
 def _listening(options: Options, queue: str) -> App | None:

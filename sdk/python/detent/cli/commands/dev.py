@@ -13,17 +13,23 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TextIO, TypeAlias, cast
 
 import detent_infra
 import detent_state_machine
 import typer
 from detent_infra import event_loop
 from detent_infra.connect import redacted
+from detent_infra.executor import Attempt
+from detent_infra.logs.step_output import SteadyStream, step_output
 from detent_infra.sources.triggers import queues
 from detent_state_machine.errors import ConfigurationError, DetentError
 
@@ -31,17 +37,23 @@ import detent
 from detent.app import App
 from detent.cli.events import Feed, RunWatch
 from detent.cli.options import AppName, Concurrency, Grace, Url
-from detent.cli.output import clean, console, one_line
+from detent.cli.output import ascii_only, clean, console, local_time, one_line
+from detent.cli.output import name as named
 from detent.cli.project import Options, app_name, load_app, must_be_shared
 from detent.cli.workers import Stop, log_to_stderr, work
 from detent.client import Client
 from detent.logs import log_settings
 from detent.settings import DEFAULT_URL
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 CHANGED = 75
 """Exit code of a worker whose source has changed."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at the source files."""
+SOON, LONGEST_PAUSE = 5.0, 10.0
+"""Seconds: a worker process that ends sooner is followed by the next after a pause, which doubles each time."""
 RUNS_EVERY, RUNS_EVERY_REMOTE = 0.5, 5.0
 """Seconds between two looks at the runs: a look costs nothing here, and requests there."""
 
@@ -65,6 +77,7 @@ def dev(
 
 def dev_worker(
     parent: Annotated[int, typer.Option()],
+    ready: Annotated[str, typer.Option()],
     app: AppName = None,
     url: Url = None,
     concurrency: Concurrency = 100,
@@ -75,59 +88,134 @@ def dev_worker(
     It ends with a code of its own when the source has changed.
     """
 
-    raise typer.Exit(_serve_until_changed(Options(app, url), parent=parent, concurrency=concurrency, grace=grace))
+    raise typer.Exit(
+        _serve_until_changed(Options(app, url), _Parent(parent, Path(ready)), concurrency=concurrency, grace=grace)
+    )
 
 
 def _keep_serving(options: Options, *, concurrency: int, grace: float) -> int:
-    """Runs one worker after the other until one ends otherwise than by a change; returns its exit code."""
-    command = [sys.executable, "-m", "detent.cli", "dev-worker"]
+    """Runs one worker after the other until a signal; returns the exit code of the last one."""
+    # Without the directory that Python is started in: a `queue.py` there is the app's, and not for detent to import.
+    command = [sys.executable, "-P", "-m", "detent.cli", "dev-worker"]
     command += ["--parent", str(os.getpid()), "--concurrency", str(concurrency), "--grace", str(grace)]
     command += ["--app", options.app] if options.app else []
     command += ["--url", options.url] if options.url else []
-    if app_name(options) is None:
+    chosen = app_name(options)
+    if chosen is None:
         load_app(options)  # Raises: no change of the source would help.
-    worker: subprocess.Popen[bytes] | None = None
+    with TemporaryDirectory(prefix="detent-dev-") as folder:
+        ready = Path(folder, "ready")
+        return Workers([*command, "--ready", str(ready)], ready, _places(chosen.value if chosen else "")).keep()
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        if worker is not None and worker.poll() is None:
-            worker.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
-    while True:
-        worker = subprocess.Popen(command)  # noqa: S603 - this program, with the options it was given
-        code = worker.wait()
-        if code != CHANGED:
-            return code if code >= 0 else 128 - code
+def _places(app: str) -> set[Path]:
+    """Where an app's code lies whose worker did not live long enough to say it."""
+    parts = app.partition(":")[0].split(".")
+    bases = (Path.cwd(), Path.cwd() / "src")
+    return {base.joinpath(*parts[:depth]) for base in bases for depth in range(len(parts) + 1)}
+
+
+class Workers:
+    """Worker processes, one after the other. `ready` is a file that each one makes once it works on runs."""
+
+    def __init__(self, command: Sequence[str], ready: Path, places: set[Path]) -> None:
+        self._command = command
+        self._ready = ready
+        self._places = places
+        self._worker: subprocess.Popen[bytes] | None = None
+        self._told_to_stop = threading.Event()
+
+    def keep(self) -> int:
+        """Starts the next one when the code has changed, or when one is gone that nobody stopped."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._pass_on)
+        pause = 0.0
+        while True:
+            self._ready.unlink(missing_ok=True)
+            before, began = snapshot(self._places), time.monotonic()
+            self._worker = subprocess.Popen(self._command)  # noqa: S603 - this program, with the options it was given
+            code = self._worker.wait()
+            if self._told_to_stop.is_set():
+                return code if code >= 0 else 128 - code
+            if code == CHANGED:
+                continue
+            lasted = time.monotonic() - began
+            pause = 0.0 if lasted > SOON else min(LONGEST_PAUSE, max(LOOK_EVERY, pause * 2))
+            if self._ready.exists():
+                _tell(f"The worker process {_ended(code)}. Starting another.")
+                self._told_to_stop.wait(pause)
+            else:
+                said = "`os._exit`, or a crash of the interpreter" if code >= 0 else "by somebody, or a crash"
+                _tell(f"The worker process {_ended(code)} while it loaded the app: {said}.")
+                _tell("Waiting for a change of the code; Ctrl-C stops.")
+                while snapshot(self._places) == before and not self._told_to_stop.wait(LOOK_EVERY):
+                    pass
+            if self._told_to_stop.is_set():
+                return 128 + signal.SIGINT
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        self._told_to_stop.set()
+        if self._worker is not None and self._worker.poll() is None:
+            self._worker.send_signal(number)
+
+
+def _ended(code: int) -> str:
+    return f"ended with exit code {code}" if code >= 0 else f"was killed ({signal.Signals(-code).name})"
+
+
+def _tell(message: str) -> None:
+    console(stderr=True).print(f"detent: {message}", style="yellow", soft_wrap=True)
 
 
 # ---- the worker -----------------------------------------------------------------------------------------------
 
 
-def _serve_until_changed(options: Options, *, parent: int, concurrency: int, grace: float) -> int:
+class _Parent(NamedTuple):
+    """The process that started this worker, and the file by which it learns that the worker works on runs."""
+
+    pid: int
+    ready: Path
+
+
+def _serve_until_changed(options: Options, parent: _Parent, *, concurrency: int, grace: float) -> int:
     """Works until the source changes (`CHANGED`), a signal comes, or the parent is gone; returns the exit code."""
-    log_to_stderr()
-    before = snapshot(source_directories())
-    try:
-        app = load_app(options)
-        _must_be_local(app.url, options)
-        before = {**snapshot(source_directories()), **before}
-        with event_loop.leaving_threads():
-            event_loop.exit_code = event_loop.run(_serve(app, options, before, parent, concurrency, grace))
-            return event_loop.exit_code
-    except DetentError as error:
-        return asyncio.run(_wait_for_change(error, {**snapshot(source_directories()), **before}, parent))
+    out = console()
+    out.file = cast("TextIO", SteadyStream(sys.stdout))  # what steps print is put between its lines
+    with step_output(partial(_show_printed, out)):
+        log_to_stderr(steps=False)
+        before = snapshot(source_directories())
+        try:
+            app = load_app(options)
+            _must_be_local(app.url, options)
+            before = {**snapshot(source_directories()), **before}
+            serving = _serve(app, options, before, parent, Feed(out), concurrency, grace)
+            with event_loop.leaving_threads():
+                event_loop.exit_code = event_loop.run(serving)
+                return event_loop.exit_code
+        except DetentError as error:
+            return asyncio.run(_wait_for_change(error, {**snapshot(source_directories()), **before}, parent.pid))
 
 
-async def _serve(app: App, options: Options, before: Snapshot, parent: int, concurrency: int, grace: float) -> int:
+def _show_printed(out: Console, attempt: Attempt, line: str) -> None:
+    """A line of its own for each that a step prints. From any thread."""
+    from rich.text import Text
+
+    head = f"{local_time(int(time.time() * 1000), '%H:%M:%S')} {named(attempt.run_id[-6:])}"
+    bar = "|" if ascii_only(out) else "│"
+    text = Text.assemble((f"{head} ", "bright_black"), named(attempt.path), (f" {bar} ", "bright_black"), clean(line))
+    out.print(text, soft_wrap=True)
+
+
+async def _serve(
+    app: App, options: Options, before: Snapshot, parent: _Parent, feed: Feed, concurrency: int, grace: float
+) -> int:
     stop = Stop()
     stop.listen()
-    out = console()
-    feed = Feed(out)
     _greet(app, options, feed)
+    parent.ready.touch()
     client = Client(app.url, backend=lambda: app.backend)
     every = RUNS_EVERY_REMOTE if app.url.startswith("aws://") else RUNS_EVERY
-    changed = asyncio.create_task(_changed(before, parent))
+    changed = asyncio.create_task(_changed(before, parent.pid))
     changed.add_done_callback(lambda _: stop.event.set())
     watch = RunWatch(feed)
     watching = asyncio.create_task(watch.runs(client, every))

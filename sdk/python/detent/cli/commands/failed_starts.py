@@ -23,7 +23,7 @@ from detent_state_machine.errors import ConfigurationError, DetentError, InputEr
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from detent.cli.options import AppName, AsJson, Url
-from detent.cli.output import age, console, name, one_line, write_json
+from detent.cli.output import age, console, name, one_line, say_cut, say_may_be_cut, write_json
 from detent.cli.project import Options, opened, place
 
 HIDDEN = 120.0
@@ -34,9 +34,12 @@ WAIT = 1.0
 """Seconds: SQS asks all of its servers, rather than some, only if it may wait."""
 
 
+MOST = 1_000
+
+
 def failed_starts(
     redrive: Annotated[bool, typer.Option("--redrive", help="Start them, and take them out of the queue.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=1000, help="At most so many.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=MOST, help="At most so many.")] = 10,
     app: AppName = None,
     url: Url = None,
     json: AsJson = False,
@@ -110,12 +113,15 @@ def show_failed(options: Options, limit: int, *, as_json: bool) -> None:
 
     async def look() -> list[Told]:
         async with _events(options) as (source, _):
-            found = [one async for one in _take(source, limit)]
+            found = [one async for one in _take(source, limit + 1)]  # one more tells whether there are more
             for one in found:
                 await source.extend(one.receipt, 0)
             return [Told(_read(one.message)) for one in found]
 
-    _tell(asyncio.run(look()), as_json=as_json)
+    told = asyncio.run(look())
+    _tell(told[:limit], as_json=as_json)
+    if len(told) > limit:
+        say_cut(limit, MOST)
 
 
 def start_failed(options: Options, limit: int, *, as_json: bool) -> int:
@@ -135,6 +141,8 @@ def start_failed(options: Options, limit: int, *, as_json: bool) -> int:
 
     told = asyncio.run(start())
     _tell(told, as_json=as_json)
+    if len(told) == limit:
+        say_may_be_cut(limit)
     return 2 if any(each.error for each in told) else 0
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from detent_infra.logs.lines import known_level, level_name
-from detent_infra.logs.reader import LogReader
+from detent_infra.logs.reader import MAX_FAMILY, LogReader
 from detent_infra.ports import LogLine, LogPage, LogQuery
 from detent_infra.runs.as_json import iso
 from detent_state_machine import filter_pattern
@@ -172,6 +172,8 @@ async def _show(options: Options, wanted: LogOptions, query: LogQuery, *, follow
     out, err = console(), console(stderr=True)
     async with opened(options) as client:
         runs = [] if wanted.run is None else await _runs(client, await run_id_of(client, wanted.run), wanted.children)
+        if wanted.children and len(runs) == MAX_FAMILY:
+            err.print(f"Only the first {MAX_FAMILY} of its retries are read.", style="yellow", soft_wrap=True)
         await _check_names(client, wanted, runs)
         if not runs and wanted.since is None:
             query = replace(query, since=_now() - RECENT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from detent_infra.runs.as_json import run_json
+from detent_infra.runs.listing import Listed
 from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
@@ -17,8 +19,9 @@ from detent.cli.options import AppName, AsJson, Metadata, Url
 from detent.cli.output import age, console, duration, mark, name, say_left_out, symbol, write_json
 from detent.cli.project import Options, must_be_whole, opened
 
-MORE = 5
-"""Times as many runs are proposed, where there are more than were listed."""
+LIMIT = 20
+NARROWEST = 14
+"""Columns that a run takes beside its id: its mark, four characters of its workflow, its age."""
 
 
 def runs(
@@ -33,14 +36,17 @@ def runs(
         str | None, typer.Option(metavar="TIME", help="Started since: 10m, 2h, 3d, or an ISO time.")
     ] = None,
     metadata: Metadata = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")] = LIMIT,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="CURSOR", help="Go on behind a list that was cut, as it says.")
+    ] = None,
     app: AppName = None,
     url: Url = None,
     json: AsJson = False,
 ) -> None:
     """List runs, newest first."""
 
-    show_runs(Options(app, url), Filter(workflow, status or [], since, metadata or [], limit), as_json=json)
+    show_runs(Options(app, url), Filter(workflow, status or [], since, metadata or [], limit, after), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +58,46 @@ class Filter:
     since: str | None
     metadata: Sequence[str]
     limit: int
+    after: str | None
 
 
 def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
-    asked = wanted.limit if as_json else wanted.limit + 1  # one more tells whether there are more
-    runs = asyncio.run(_find(options, wanted, asked))
+    page = asyncio.run(_find(options, wanted))
     if as_json:
-        write_json([run_json(run) for run in runs])
-    elif runs:
-        _print_table(runs[: wanted.limit])
-        if len(runs) > wanted.limit:
-            more = f"There are more: --limit {wanted.limit * MORE}"
+        write_json({"runs": [run_json(run) for run in page.runs], "next": page.next})
+    elif page.runs:
+        _print_table(page.runs)
+        if page.next is not None:
+            more = f"{len(page.runs)} of more: {_going_on(options, wanted, page.next)}"
             console(stderr=True).print(more, style="bright_black", soft_wrap=True)
     else:
         _print_none(options, wanted)
 
 
-async def _find(options: Options, wanted: Filter, limit: int) -> list[RunRecord]:
+def _going_on(options: Options, wanted: Filter, cursor: str) -> str:
+    """The command that lists the runs behind these."""
+    given = [("--workflow", wanted.workflow), *(("--status", each) for each in wanted.statuses)]
+    given += [("--since", wanted.since), *(("--metadata", each) for each in wanted.metadata)]
+    filters = "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
+    limit = f" --limit {wanted.limit}" if wanted.limit != LIMIT else ""
+    return f"detent runs{filters}{limit}{options.repeated()} --after {cursor}"
+
+
+async def _find(options: Options, wanted: Filter) -> Listed:
     statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
     metadata = arguments.metadata(wanted.metadata)
     async with opened(options) as client:
-        found = await client.lifecycle.list(
+        found = await client.lifecycle.page(
             None if wanted.workflow is None else [wanted.workflow],
             statuses=statuses,
             since=0 if since is None else int(since.timestamp() * 1000),
             metadata=metadata,
-            limit=limit,
+            limit=wanted.limit,
+            after=wanted.after,
         )
-        if not found:
+        if not found.runs:
             must_be_whole(client)
-        if not found and wanted.workflow is not None:
+        if not found.runs and wanted.workflow is not None:
             await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
         return found
 
@@ -92,11 +108,13 @@ def _print_table(runs: Sequence[RunRecord]) -> None:
 
     out = console()
     now = int(time.time() * 1000)
+    longest = max(len(name(run.run_id)) for run in runs)
+    out.width = max(out.width, longest + NARROWEST)  # a run id is never cut: rather the terminal breaks the line
     words, took, notes = out.width >= 66, out.width >= 76, out.width >= 100
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-    table.add_column("RUN", no_wrap=True)
+    table.add_column("RUN", no_wrap=True, min_width=longest)
     table.add_column("STATUS" if words else "", no_wrap=True)
-    table.add_column("WORKFLOW", no_wrap=True, overflow="ellipsis", min_width=8)
+    table.add_column("WORKFLOW", no_wrap=True, overflow="ellipsis", min_width=8 if out.width >= longest + 20 else 4)
     table.add_column("AGE", no_wrap=True, justify="right")
     if took:
         table.add_column("TOOK", no_wrap=True, justify="right")

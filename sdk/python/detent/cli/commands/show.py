@@ -177,7 +177,11 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
             out.print(Text(f"  {line}", "bright_black"), overflow="fold")
     history = record.history
     if len(history) > 1 or (history and not failed):
-        for number, past in list(record.failed_attempts())[-SHOWN_ATTEMPTS:]:
+        attempts = list(record.failed_attempts())[-SHOWN_ATTEMPTS:]
+        if earlier := attempts[0][0] - 1:
+            said = f"  … {earlier} earlier attempt{'' if earlier == 1 else 's'}; --json has the newest ten"
+            out.print(Text(said, "bright_black"))
+        for number, past in attempts:
             when = (f"{clock_time(past.started)}, {duration(past.ended - past.started)}: ", "bright_black")
             lines = Text.assemble(when, one_line(past.error)).wrap(out, out.width - PAST_INDENT)
             head = f"  {number}."

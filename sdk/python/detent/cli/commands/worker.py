@@ -7,6 +7,7 @@ import signal
 import typer
 from detent_infra import event_loop
 from detent_infra.connect import redacted
+from detent_infra.logs.step_output import step_output
 from detent_infra.sources.triggers import queues
 
 from detent.app import App
@@ -33,12 +34,13 @@ def worker(
 
 def _serve(options: Options, *, concurrency: int, grace: float) -> int:
     """Works until told to stop; returns the exit code."""
-    log_to_stderr()
-    app = load_app(options)
-    must_be_shared(app.url)
-    with event_loop.leaving_threads():
-        event_loop.exit_code = event_loop.run(_work(app, concurrency, grace))
-        return event_loop.exit_code
+    with step_output():
+        log_to_stderr()
+        app = load_app(options)
+        must_be_shared(app.url)
+        with event_loop.leaving_threads():
+            event_loop.exit_code = event_loop.run(_work(app, concurrency, grace))
+            return event_loop.exit_code
 
 
 async def _work(app: App, concurrency: int, grace: float) -> int:
