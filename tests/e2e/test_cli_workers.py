@@ -276,4 +276,4 @@ def test_control_c_while_following_exits_with_130_and_no_trace(project: Project)
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.ended() == 130
     assert "Traceback" not in terminal.text
-    assert terminal.text.endswith("\x1b[?25h"), "the cursor is shown again"
+    assert terminal.text.rindex("\x1b[?25h") > terminal.text.rindex("\x1b[?25l"), "the cursor is shown again"
