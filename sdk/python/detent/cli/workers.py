@@ -46,7 +46,7 @@ class Stop:
 
 
 async def work(app: App, log_settings: LogSettings, stop: asyncio.Event, *, concurrency: int, grace: float) -> None:
-    """Works on the app's runs, with its log as `log_settings` say, until `stop` is set, and closes the app's backend."""
+    """Works on the app's runs until `stop` is set, with its log as `log_settings` say; closes the app's backend."""
     with closing(app.backend):
         await work_with(app, log_settings, stop, concurrency=concurrency, grace=grace)
 
