@@ -73,7 +73,8 @@ def test_a_run_is_cancelled_though_its_log_takes_no_line() -> None:
     def never(n: int) -> int:
         return n
 
-    client = Client(backend=lambda: replace(memory_backend(), logs=FullLogs(Store())))
+    backend = replace(memory_backend(), logs=FullLogs(Store()))
+    client = Client(backend=lambda: backend)
     run = client.start(flow, 1)
     client.cancel(run.id)
     client.cancel(run.id)

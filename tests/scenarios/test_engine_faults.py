@@ -147,10 +147,10 @@ def unorderable() -> World:
     w = world()
 
     @w.flow.step
-    def first(n: int) -> int:
+    def first(n: int) -> Any:  # of a type that says nothing, so that nobody can refuse what follows
         return n
 
-    @w.flow.step(when=first.output > "five")  # type: ignore[operator]  # the very mistake
+    @w.flow.step(when=first.output > "five")
     def second(n: int) -> int:
         w.bodies["second"] += 1
         return n
