@@ -82,7 +82,7 @@ MUTANTS = (
     Mutant(
         "under a live lease a delayed copy is sent before the acknowledgement",
         CALL,
-        "        return HandOver((later(me.path, owned_until, at.time),))",
+        "        return HandOver((later(me.path, seen.owned_until, at.time),))",
         "        return HandOver()",
         ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue", SEEDS),
     ),
@@ -123,14 +123,14 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     Mutant(
         "a walk gives an inline step that has not ended a message of its own",
         FOLLOW,
-        "    return later(target, seen.due if seen.status is StepStatus.RETRYING else seen.lease, now)",
+        "    return later(target, seen.owned_until, now)",
         "    return Owned()",
         ("h1_a_redelivered_head_message_does_not_lose_an_inline_child_that_runs", SEEDS),
     ),
     Mutant(
         "a walk sends what has no record late enough for an owner in its first second",
         FOLLOW,
-        "return Send(target, 2 * first_heartbeat) if",
+        "return Send(target, wait) if",
         "return Send(target) if",
         ("h16_a_start_sent_again_walks_and_runs_nothing",),
     ),
@@ -238,16 +238,16 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     ),
     Mutant(
         "a retry is not claimed before it is due",
-        CALL,
-        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else seen.lease",
-        "    owned_until = 0 if seen.status is StepStatus.RETRYING else seen.lease",
+        CORE + "records.py",
+        "            return self.due",
+        "            return 0",
         ("a_retry_is_not_claimed_before_it_is_due",),
     ),
     Mutant(
         "a step under a live lease is not taken over",
-        CALL,
-        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else seen.lease",
-        "    owned_until = seen.due if seen.status is StepStatus.RETRYING else 0",
+        CORE + "records.py",
+        "        return 0 if self.orphaned else self.lease",
+        "        return 0",
         ("h8_a_dead_letter_under_a_live_lease_is_handed_back_to_the_main_queue",),
     ),
     Mutant(
