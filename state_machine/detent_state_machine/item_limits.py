@@ -92,7 +92,8 @@ def applied(write: Write, current: Item | None) -> Item | None:
     if isinstance(write, Update) and after is not None:
         for name in write.add:
             _check_value(write.key, name, after[name])
-        if not _is_plain(after):
+        # Where nothing was stored, the item is what the update sets and adds, and `check` has measured that.
+        if current is not None and not _is_plain(after):
             _check_size(write.key, after)
     return after
 
@@ -246,24 +247,26 @@ def _check_condition(key: Key, expect: Expect) -> None:
     parts: list[Expect] = [expect]
     compared = 0
     for part in parts:  # it grows on the way: no recursion, however deep the condition is
-        if isinstance(part, Equals):
-            value = part.value
-            if not (type(value) is str and _is_short(value) and _is_short(part.name)):
-                _check_compared(key, part.name, value)
-        elif isinstance(part, AllOf | AnyOf):
-            parts += part.parts
-        elif isinstance(part, LessThan):
-            if type(part.value) is not int:
-                raise InputError(f"{key}: {part.name!r} is compared with {part.value!r:.80}, which is not a number.")
-            _check_compared(key, part.name, part.value)
-        elif isinstance(part, OneOf):
-            compared += len(part.values)
-            for text in part.values:
-                if type(text) is not str:
-                    raise InputError(f"{key}: {part.name!r} is compared with {text!r:.80}, which is not a text.")
-                _check_compared(key, part.name, text)
-        elif not isinstance(part, Missing):
-            raise InputError(f"{key}: {part!r:.80} is not a condition.")
+        match part:
+            case Equals(name, value):
+                if not (type(value) is str and _is_short(value) and _is_short(name)):
+                    _check_compared(key, name, value)
+            case AllOf(inner) | AnyOf(inner):
+                parts += inner
+            case Missing():
+                pass
+            case LessThan(name, number):
+                if type(number) is not int:
+                    raise InputError(f"{key}: {name!r} is compared with {number!r:.80}, which is not a number.")
+                _check_compared(key, name, number)
+            case OneOf(name, values):
+                compared += len(values)
+                for text in values:
+                    if type(text) is not str:
+                        raise InputError(f"{key}: {name!r} is compared with {text!r:.80}, which is not a text.")
+                    _check_compared(key, name, text)
+            case _:
+                raise InputError(f"{key}: {part!r:.80} is not a condition.")
     if max(len(parts), compared) > MAX_COMPARED:
         raise InputError(
             f"{key}: its condition has more than {MAX_COMPARED} parts or values.",

@@ -280,7 +280,7 @@ def _str(item: Item, name: str) -> str:
 
 def _int(item: Item, name: str, default: int | None = None) -> int:
     value = item[name] if default is None else item.get(name, default)
-    return _number(name, value)
+    return value if type(value) is int else _number(name, value)
 
 
 def _number(name: str, value: object) -> int:

@@ -56,7 +56,7 @@ def difference(given: object, back: object, *, forms: bool = False) -> Differenc
     With `forms`, a plain JSON value that stands for a richer one (a dictionary for a model, a text for a date) came
     back as that one.
     """
-    if type(given) is type(back) and _are_same_flat_models(given, back):
+    if type(given) is type(back) and (_are_same_flat_models(given, back) or _are_same_flat_dicts(given, back)):
         return None
     todo: list[Pair] = [(given, back, None)]
     met: dict[tuple[int, int], object] = {}
@@ -100,6 +100,19 @@ def _are_same_flat_models(one: object, other: object) -> bool:
         if value is not came and not (type(value) is type(came) and type(value) in QUICK and value == came and value):
             return False
     return len(left.__dict__) == len(fields)
+
+
+def _are_same_flat_dicts(one: object, other: object) -> bool:
+    """The same for a plain dictionary of simple values by texts, as JSON has them."""
+    if type(one) is not dict:
+        return False
+    left, right = cast("dict[object, object]", one), cast("dict[object, object]", other)
+    for (key, value), (found, came) in zip(left.items(), right.items(), strict=False):
+        if not (type(key) is str and type(found) is str and key == found):
+            return False
+        if not (type(value) is type(came) and type(value) in QUICK and value == came and (value or value is came)):
+            return False
+    return len(left) == len(right)
 
 
 def shown(path: Step) -> str:
