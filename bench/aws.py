@@ -32,8 +32,8 @@ from tests.support.aws_stack import REGION, Call, moto_stack, recorded_calls
 INVOCATION_MS = 900_000
 """How long a Lambda invocation may take, at most."""
 BATCH = 10
-UNHURRIED = Timing(first_heartbeat=600.0, heartbeat=600.0)
-"""Bodies that do nothing pay for no heartbeat, on AWS; on a busy machine they would."""
+UNHURRIED = Timing(first_heartbeat=600.0, heartbeat=600.0, short_batch=600.0)
+"""Bodies that do nothing pay for no heartbeat and no visibility, on AWS; on a busy machine they would."""
 LAMBDA = Origin("e5a1" * 8, "8f507cfc-0000-4697-b07a-ac58fc914c95", "1-5759e988-bd862e3fe1be46a994272793")
 """Where lines come from, as long as Lambda has it: a line is paid for by the byte."""
 

@@ -87,6 +87,10 @@ class CountingQueue:
         self._counts.extended += 1
         await self._queue.extend(receipt, visibility)
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        self._counts.extended += len(receipts)
+        await self._queue.extend_many(receipts, visibility)
+
     async def delete(self, receipt: str) -> None:
         self._counts.deleted += 1
         await self._queue.delete(receipt)

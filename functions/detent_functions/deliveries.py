@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.engine import Engine, Origin
 from detent_infra.ports import MessageQueue
-from detent_infra.redelivery import HIDDEN, drive, hide
+from detent_infra.redelivery import HIDDEN, drive, hide, keep_hidden
 from detent_state_machine.errors import RecordError
 from detent_state_machine.messages import Drive, Start, decode
 
@@ -25,6 +26,8 @@ class Batch(NamedTuple):
     left_ms: int
     origin: Origin
     dead: bool
+    at_work: dict[str, None]
+    """Receipts of the messages that are not done with, nor left."""
 
 
 def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchResponse:
@@ -34,12 +37,15 @@ def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
     def drive(_: Counters, left_ms: int) -> list[str]:
         here = runtime()
         queue = here.backend.dead_letters if dead else here.backend.queue
-        try:
-            engine = here.engine
-        except Exception:
-            here.run(_leave(queue, records))
-            raise
-        return here.run(_drive(Batch(engine, queue, left_ms, origin(context), dead), records))
+        at_work = {record.message.receipt: None for record in records if record.message is not None}
+        with here.beside(keep_hidden(queue, partial(list, at_work), here.backend.timing)):
+            try:
+                engine = here.engine
+            except Exception:
+                at_work.clear()
+                here.run(_leave(queue, records))
+                raise
+            return here.run(_drive(Batch(engine, queue, left_ms, origin(context), dead, at_work), records))
 
     return answer([record.id for record in records], context, drive)
 
@@ -77,16 +83,19 @@ async def _one(batch: Batch, record: BatchRecord, deadline: int) -> bool:
     if received is None:
         log.error("message kept: its record is not one of SQS", extra=about)
         return False
-    return await drive(
-        batch.engine,
-        batch.queue,
-        received,
-        dead=batch.dead,
-        deadline=deadline,
-        origin=batch.origin,
-        sooner=True,
-        about=about | _names(received.body),
-    )
+    try:
+        return await drive(
+            batch.engine,
+            batch.queue,
+            received,
+            dead=batch.dead,
+            deadline=deadline,
+            origin=batch.origin,
+            sooner=True,
+            about=about | _names(received.body),
+        )
+    finally:
+        batch.at_work.pop(received.receipt, None)
 
 
 def _names(body: str) -> dict[str, str]:

@@ -6,8 +6,9 @@ Imported by every function, so it imports nothing that only some of them use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from contextlib import ExitStack, suppress
+import threading
+from collections.abc import Coroutine, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, cached_property
 from typing import TypeVar
 
@@ -53,6 +54,22 @@ class Runtime:
         """The result of the work, done on this process's one event loop."""
         return event_loop.drive(self._loop, self._loop.create_task(work))
 
+    @contextmanager
+    def beside(self, work: Coroutine[object, object, None]) -> Generator[None]:
+        """Does the work while the block lasts, on a thread of its own: no body that blocks the loop holds it up."""
+        doing = asyncio.run_coroutine_threadsafe(work, self._beside[0])
+        try:
+            yield
+        finally:
+            doing.cancel()
+
+    @cached_property
+    def _beside(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever, name="detent-beside", daemon=True)
+        thread.start()
+        return loop, thread
+
     @cached_property
     def backend(self) -> Backend:
         s = self.settings
@@ -95,6 +112,11 @@ class Runtime:
             await self.definitions.register(definition)
 
     def close(self) -> None:
+        if "_beside" in self.__dict__:
+            loop, thread = self._beside
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            event_loop.close(loop)
         if "backend" in self.__dict__:
             self.backend.close()
         self._open.close()

@@ -264,6 +264,10 @@ class MemoryQueue:
                 heapq.heappush(self._due, (message.visible, message.id))
                 self._wake()
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        for receipt in receipts:
+            await self.extend(receipt, visibility)
+
     async def delete(self, receipt: str) -> None:
         with self._lock:
             if (message := self._held(receipt)) is not None:

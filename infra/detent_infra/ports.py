@@ -141,6 +141,10 @@ class MessageQueue(Protocol):
         """The message becomes visible `visibility` seconds from now (0: at once). A stale receipt changes nothing."""
         ...
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        """As `extend`, of several messages in as few requests as there can be. Raises if any failed (some may not)."""
+        ...
+
     async def delete(self, receipt: str) -> None:
         """Acknowledges the message. A stale receipt may or may not delete it: only call it when the work is done."""
         ...
@@ -349,5 +353,7 @@ class Timing:
     """How long a step run stays with a worker that has fallen silent."""
     visibility: float = 30.0
     """How long a message stays with a worker that dies before its first heartbeat."""
+    short_batch: float = 0.2
+    """A batch that a function drives within this time pays for no visibility. Until then the queue's own holds."""
     reap_after: float = 900.0
     """A live run without progress for this long is looked at by the reaper."""

@@ -5,20 +5,23 @@ Each time that a message comes back in vain, it stays away for longer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import DetentError
 
 from detent_infra.engine import Engine, Origin
-from detent_infra.ports import MessageQueue, Received, Source
+from detent_infra.ports import MessageQueue, Received, Source, Timing
 
 log = logging.getLogger("detent")
 
 HIDDEN = Backoff(first=10.0, longest=900.0)
 """How long a message stays hidden, by its deliveries. Five deliveries so outlast an outage of two and a half minutes,
 ten one of 50."""
+TURNS = 4
+"""Of a batch at work, in each visibility: two requests in a row may fail, and the third comes in time."""
 
 
 async def drive(
@@ -54,6 +57,29 @@ async def drive(
         log.exception("message kept", extra=about)
     await hide(queue, received.receipt, pauses.pause(received.count), about)
     return False
+
+
+async def keep_hidden(queue: MessageQueue, at_work: Callable[[], Sequence[str]], timing: Timing) -> None:
+    """Lets a batch's messages come back soon after its worker has died, and not before. Runs until it is cancelled.
+
+    A queue hides what a function receives for longer than a function may run. As soon as the batch is no longer a short
+    one, those messages that are `at_work`, by their receipts, are hidden for `timing.visibility` instead, again and
+    again. That is so whether or not they have heartbeats: a message may wait for calls, or drive many short steps. A
+    request that fails is made again at the next turn. Raises nothing but what ends the process or the task.
+    """
+    pause = timing.short_batch
+    while True:
+        await asyncio.sleep(pause)
+        if receipts := at_work():
+            # A message that is left while this is under way may come back after a visibility and not after its own
+            # pause. That is harmless: it is tried again at another time.
+            try:
+                await queue.extend_many(receipts, timing.visibility)
+            except DetentError as error:
+                log.warning("the visibility of a batch was not changed: %s", error)
+            except Exception:  # what is beside the batch must not end before it
+                log.exception("the visibility of a batch was not changed")
+        pause = timing.visibility / TURNS
 
 
 async def acknowledge(queue: MessageQueue | Source, receipt: str, about: Mapping[str, str] | None = None) -> None:

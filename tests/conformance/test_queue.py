@@ -111,6 +111,22 @@ def test_extending_counts_from_now_and_may_shorten(backend: Backend, tick: float
     asyncio.run(scenario())
 
 
+def test_several_are_extended_at_once_and_a_deleted_one_among_them_changes_nothing(backend: Backend) -> None:
+    async def scenario() -> None:
+        await backend.queue.send(["a", "b", "c"])
+        held = [await one(backend.queue) for _ in range(3)]
+        await backend.queue.delete(held[1].receipt)
+        await backend.queue.extend_many([message.receipt for message in held], 0)
+        again = [await one(backend.queue) for _ in range(2)]
+        assert sorted((message.body, message.count) for message in again) == sorted(
+            (message.body, 2) for message in (held[0], held[2])
+        )
+        await backend.queue.extend_many([], 0)
+        assert await nothing(backend.queue)
+
+    asyncio.run(scenario())
+
+
 def test_extending_by_zero_gives_a_message_back_at_once(backend: Backend) -> None:
     async def scenario() -> None:
         await backend.queue.send(["a"])

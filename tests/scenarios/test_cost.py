@@ -46,9 +46,12 @@ Declared = Workflow[Small, Any]
 
 
 def counted(declare: Callable[[App], Declared]) -> Counted:
-    """One run of it. Heartbeats count only where bodies are long: elsewhere a busy machine would add some."""
+    """One run of it, by a worker that is no function.
+
+    Heartbeats count only where bodies are long: elsewhere a busy machine would add some.
+    """
     app = App("cost", url="memory://")
-    timing = Timing(first_heartbeat=5.0, heartbeat=15.0) if declare is long_steps else UNHURRIED
+    timing = Timing(first_heartbeat=5.0, heartbeat=15.0, short_batch=600.0) if declare is long_steps else UNHURRIED
     return count_runs(app, declare(app), [{"n": 0}], may_fail=True, timing=timing)
 
 

@@ -20,7 +20,7 @@ HOPS = 18
 LARGE = 300_000
 """Characters, each of one byte: far over what a record or a message holds."""
 LONG = 8.0
-"""Seconds that outlast two heartbeats. After the first one, a dead worker's message is back in 30 s, not in 960 s."""
+"""Seconds that outlast two heartbeats. A dead worker's message is back in 30 s, not in 960 s."""
 PATIENT = Retry(attempts=1000)
 
 app = App("stack")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
@@ -69,7 +69,8 @@ class Bodies:
     def __init__(self) -> None:
         self.ran: list[tuple[str, str]] = []
         self.forgotten: set[str] = set()
-        self.table = asyncio.Barrier(3)
+        self.meet: Callable[[], Awaitable[object]] = asyncio.Barrier(3).wait
+        """What the body of `meet` waits for."""
 
     def definitions(self) -> Mapping[str, Definition]:
         return {each.name: each for each in (GREETING, REFUSED, MEETING, KEEPING)}
@@ -92,7 +93,7 @@ class Bodies:
             case "left" | "right" | "join" | "tidy":
                 return Completed(json.dumps(LARGE))
             case "meet":
-                await self.table.wait()
+                await self.meet()
                 return Completed("true")
             case _:
                 return Failed(ErrorInfo("CardRefused", "no", trace="File /var/task/secret.py", retryable=False))

@@ -156,6 +156,24 @@ def test_whatever_sqs_calls_a_stale_receipt_is_passed_over(backend: Backend, cod
         run(backend.queue.delete("receipt"))
 
 
+@pytest.mark.parametrize("code", ["ReceiptHandleIsInvalid", "AWS.SimpleQueueService.MessageNotInflight"])
+def test_stale_receipts_of_a_batch_are_passed_over(backend: Backend, code: str) -> None:
+    with answering("sqs.ChangeMessageVisibilityBatch", failed("0", "2", code=code, fault=True)):
+        run(backend.queue.extend_many(["a", "b", "c"], 30))
+
+
+def test_what_else_failed_of_a_batch_is_told_when_all_of_it_was_asked_for(backend: Backend) -> None:
+    run(backend.queue.send([f"m{number}" for number in range(12)]))
+    receipts = [message.receipt for _ in (1, 2) for message in run(backend.queue.receive(10, wait=1, visibility=600))]
+    with (
+        answering("sqs.ChangeMessageVisibilityBatch", failed("3")),
+        recorded_calls() as calls,
+        pytest.raises(Unavailable, match="1 of "),
+    ):
+        run(backend.queue.extend_many(receipts, 30))
+    assert sorted(len(call.params["Entries"]) for call in calls) == [2, 10]
+
+
 def test_any_other_refusal_of_an_acknowledgement_is_told(backend: Backend) -> None:
     answer = (400, {"__type": "com.amazonaws.sqs#AccessDeniedException", "message": "no"})
     with answering("sqs.DeleteMessage", answer), pytest.raises(ConfigurationError, match="DeleteMessage"):

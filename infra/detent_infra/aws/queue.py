@@ -183,6 +183,32 @@ class SqsQueue(forks.Forkable):
         except ClientError as error:
             _ignore_stale(error)
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        """One request for ten messages. What a batch refuses for a while is not tried again: callers repeat it."""
+        seconds = _whole_seconds(visibility)
+        requests = [
+            self._calls(partial(self._extend_batch, receipts[at : at + MAX_BATCH], seconds))
+            for at in range(0, len(receipts), MAX_BATCH)
+        ]
+        for result in await asyncio.gather(*requests, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
+
+    def _extend_batch(self, receipts: Sequence[str], seconds: int) -> None:
+        answer = self._clients.sqs.change_message_visibility_batch(
+            QueueUrl=self._url,
+            Entries=[
+                {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": seconds}
+                for number, receipt in enumerate(receipts)
+            ],
+        )
+        failed = [entry for entry in answer.get("Failed", []) if entry["Code"].rpartition(".")[2] not in _STALE]
+        if failed:
+            raise Unavailable(
+                f"SQS did not change the visibility of {len(failed)} of {len(receipts)} messages: {failed[0]['Code']}.",
+                advice="Try again.",
+            )
+
     async def delete(self, receipt: str) -> None:
         await self._calls(lambda: self._delete(receipt))
 

@@ -171,12 +171,16 @@ class SqliteQueue:
                         active = loop.time()
 
     async def extend(self, receipt: str, visibility: float) -> None:
-        if (held := _parse(receipt)) is None:
-            return
+        await self.extend_many([receipt], visibility)
+
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
         visible = self._clock() + _milliseconds(visibility)
+        rows = [(visible, *held) for receipt in receipts if (held := _parse(receipt)) is not None]
+        if not rows:
+            return
 
         def run(connection: sqlite3.Connection) -> None:
-            connection.execute(_EXTEND, (visible, *held))
+            connection.executemany(_EXTEND, rows)
 
         await self._session().write(run, durable=False)
         self._wakes.wake()

@@ -158,6 +158,10 @@ class MeteredQueue:
         self._parts.ahead.asked_queue("ChangeMessageVisibility")
         await self._queue.extend(receipt, visibility)
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        self._parts.ahead.asked_queue("ChangeMessageVisibilityBatch", times=math.ceil(len(receipts) / BATCH))
+        await self._queue.extend_many(receipts, visibility)
+
     async def delete(self, receipt: str) -> None:
         await self._queue.delete(receipt)
 

@@ -33,6 +33,7 @@ from detent_infra.ops.cost.metered import RUN, MeteredDelivery, Parts, metered
 from detent_infra.ops.cost.metering import Usage
 from detent_infra.payloads import INLINE_LIMIT
 from detent_infra.ports import Received, Timing
+from detent_infra.redelivery import TURNS
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.virtual_time import VirtualLoop
 
@@ -156,6 +157,7 @@ class _Stage:
         usage.invocations += share
         usage.log_bytes += share * LOG_BYTES_PER_INVOCATION
         dead = self._script.next_is_dead(path)
+        began = self._clock.exact
         try:
             done = await self._engine.handle(received, dead=dead)
         except _Died:
@@ -165,11 +167,19 @@ class _Stage:
             return
         finally:
             self.parts.end(delivery)
+            if turns := self._turns_hidden((self._clock.exact - began) / 1000):
+                usage.asked_queue("ChangeMessageVisibilityBatch", times=share * turns)
         if dead:
             self._script.tried[path] += 1
         if done:
             usage.asked_queue("DeleteMessageBatch", times=share)
             await queue.delete(received.receipt)
+
+    def _turns_hidden(self, seconds: float) -> int:
+        """How often a function that works for so long hides its batch, as `redelivery.keep_hidden` does."""
+        timing = self._plain.timing
+        longer = seconds - timing.short_batch
+        return 0 if longer <= 0 else 1 + int(longer / (timing.visibility / TURNS))
 
     async def _begins(self, path: str, *, again: bool) -> int | None:
         """When a message for the step was delivered; None if it was not, as far as the records tell."""

@@ -322,6 +322,15 @@ class FaultyQueue:
     async def extend(self, receipt: str, visibility: float) -> None:
         await self._call("extend", f"{receipt} {visibility:g}s", lambda _: self._queue.extend(receipt, visibility))
 
+    async def extend_many(self, receipts: Sequence[str], visibility: float) -> None:
+        async def act(fault: Fault | None) -> None:
+            some = receipts[: len(receipts) // 2] if fault is Fault.PARTIAL else receipts
+            await self._queue.extend_many(some, visibility)
+            if fault is Fault.PARTIAL:
+                raise Unavailable("Part of the batch was not changed (simulated).")
+
+        await self._call("extend many", f"{', '.join(receipts)} {visibility:g}s", act)
+
     async def delete(self, receipt: str) -> None:
         async def act(fault: Fault | None) -> None:
             stale = fault is Fault.STALE_DELETE

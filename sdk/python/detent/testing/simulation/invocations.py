@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from detent_infra.engine import Engine
 from detent_infra.ports import Received
-from detent_infra.redelivery import drive
+from detent_infra.redelivery import drive, keep_hidden
 from detent_infra.worker import BATCH, RECEIVE_WAIT
 from detent_state_machine.kinds.call import TIME_MARGIN
 
@@ -48,6 +48,11 @@ class Invocations:
             asyncio.ensure_future(drive(self._engine, self._queue, message, deadline=deadline, sooner=True)): message
             for message in received
         }
+
+        def at_work() -> list[str]:
+            return [message.receipt for task, message in tasks.items() if not task.done()]
+
+        hiding = asyncio.ensure_future(keep_hidden(self._queue, at_work, self._machine.backend.timing))
         try:
             _, late = await asyncio.wait(tasks, timeout=seconds - margin)
             if late and self._machine.stands_still:
@@ -64,6 +69,9 @@ class Invocations:
             for task in tasks:
                 task.cancel()
             raise
+        finally:
+            hiding.cancel()
+            await asyncio.gather(hiding, return_exceptions=True)
         for task, message in tasks.items():
             if task not in late and task.result():
                 await self._queue.delete(message.receipt)
