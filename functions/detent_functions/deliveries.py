@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
 from typing import NamedTuple
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -38,7 +37,7 @@ def handle(event: object, context: LambdaContext, *, dead: bool) -> BatchRespons
         here = runtime()
         queue = here.backend.dead_letters if dead else here.backend.queue
         at_work = {record.message.receipt: None for record in records if record.message is not None}
-        with here.beside(keep_hidden(queue, partial(list, at_work), here.backend.timing)):
+        with here.beside(keep_hidden(queue, lambda: list(at_work), here.backend.timing)):
             try:
                 engine = here.engine
             except Exception:
