@@ -15,7 +15,7 @@ import itertools
 import os
 import threading
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
 _T = TypeVar("_T")
@@ -89,14 +89,20 @@ def _in_parent() -> None:
     _forking.release()
 
 
+def _renew_lock(attribute: Any) -> None:
+    """Of a cached property, which has a lock before Python 3.12."""
+    if hasattr(attribute, "lock"):
+        attribute.lock = threading.RLock()
+
+
 def _in_child() -> None:
     global _generation, _forking, _process
     _generation += 1
     _process = os.getpid()
     _forking = threading.Lock()
     for attribute in (attribute for kind in _kinds for attribute in vars(kind).values()):
-        if isinstance(attribute, cached_property) and hasattr(attribute, "lock"):
-            attribute.lock = threading.RLock()
+        if isinstance(attribute, cached_property):
+            _renew_lock(cast("Any", attribute))
     for each in _all():
         each.in_child()
     _prepared.clear()

@@ -7,7 +7,7 @@ import math
 import selectors
 from collections.abc import Callable
 from contextvars import Context
-from typing import TypeVarTuple, Unpack
+from typing import Any, TypeVarTuple, Unpack, cast
 
 _Ts = TypeVarTuple("_Ts")
 
@@ -25,7 +25,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self, ticks: int | None = None) -> None:
-        self._now = 0.0
+        self._now: float = 0.0
         self._ticks = ticks
         super().__init__(_Jump(self))
 
@@ -43,7 +43,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def jump(self) -> None:
         """To the next timer exactly: a sum of clock and pause may fall short of it, and then never get there."""
-        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # asyncio's own, a heap
+        timers: list[asyncio.TimerHandle] = cast("Any", self)._scheduled  # asyncio's own, a heap
         self._now = timers[0].when()
 
     def wall_clock(self) -> int:

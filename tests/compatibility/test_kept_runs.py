@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections import Counter
@@ -91,9 +92,8 @@ def live(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Harne
             some = ("retrying", "join_half_arrived", "large_payloads", "died_in_an_inline_step_it_had_claimed")
             names = [name for name in names if name.partition("/")[2] in some]
         snapshots = [KEPT[name] for name in names]
-        h = Harness(kept.app, backend=backend)
-        h.wait_for(put_back(backend, snapshots))
-        yield stack.enter_context(h), kept, snapshots
+        asyncio.run(put_back(backend, snapshots))  # before there is a worker
+        yield stack.enter_context(Harness(kept.app, backend=backend)), kept, snapshots
 
 
 def test_kept_runs_go_on_side_by_side_in_a_real_store(live: tuple[Harness, Kept, list[Snapshot]]) -> None:

@@ -38,6 +38,7 @@ from tests.support.runtime_api import (
 from tests.support.server import Server
 from tests.support.service_stack import CREDENTIALS, service_stack, session
 from tests.support.sqs_events import sqs_event
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.service, pytest.mark.slow]
 
@@ -348,7 +349,7 @@ def test_an_app_that_cannot_be_imported_keeps_every_message_and_fails_the_tick(o
     broken, tick = orders.function("worker"), orders.function("tick")
     try:
         for _ in range(2):
-            assert len(failures(orders.deliver(broken))) == 1
+            until(lambda: failures(orders.deliver(broken)))  # it comes back: it is hidden for some seconds
         failed = tick.invoke({})
     finally:
         broken.end()

@@ -43,6 +43,10 @@ async def execute(
     running.reset(token)
     pulse: asyncio.Future[tuple[Stop | None, Seen]] | None = None
     held: Seen = seen
+
+    def renewal() -> asyncio.Future[tuple[Stop | None, Seen]]:
+        return asyncio.ensure_future(_heartbeat(session, me, held, started))
+
     try:
         while True:
             await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
@@ -53,10 +57,9 @@ async def execute(
             if pulse is None:
                 # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
-                pulse = asyncio.ensure_future(_heartbeat(session, me, held, started))
+                pulse = renewal()
             elif pulse.done():
-                heard: tuple[Stop | None, Seen] = pulse.result()
-                stop, held = heard
+                stop, held = pulse.result()
                 if stop is not None:
                     return stop, held
                 pulse, beat = None, loop.time() + timing.heartbeat

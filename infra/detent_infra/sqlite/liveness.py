@@ -117,10 +117,12 @@ class _OpenFile:
 
     def lock(self, place: int) -> None:
         """Raises `OSError` if the file system has no such locks."""
+        assert fcntl is not None, "without it no file of locks is opened"
         fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, place))
 
     def is_free(self, place: int) -> bool:
         """Raises `OSError` if it cannot be told."""
+        assert fcntl is not None, "without it no file of locks is opened"
         answer = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, place))
         return bool(struct.unpack(_FLOCK, answer)[0] == fcntl.F_UNLCK)
 

@@ -10,7 +10,7 @@ import asyncio
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 from detent_infra.executor import Failed
 from detent_state_machine.errors import InputError
@@ -27,15 +27,11 @@ MAX_DEPTH = 50
 """Groups in groups that are looked into."""
 
 # Python's own descriptors, so that no attribute or metaclass of an author is asked.
-_name_of_class: Callable[[type], str] = cast("Any", type.__dict__["__name__"]).__get__
-_bases_of: Callable[[type], tuple[type, ...]] = cast("Any", type.__dict__["__mro__"]).__get__
-_members_of: Callable[[BaseException], tuple[BaseException, ...]] = cast(
-    "Any", BaseExceptionGroup.__dict__["exceptions"]
-).__get__
-_trace_of: Callable[[BaseException], TracebackType | None] = cast(
-    "Any", BaseException.__dict__["__traceback__"]
-).__get__
-_cause_of: Callable[[BaseException], BaseException | None] = cast("Any", BaseException.__dict__["__cause__"]).__get__
+_name_of_class: Callable[[type], str] = type.__dict__["__name__"].__get__
+_bases_of: Callable[[type], tuple[type, ...]] = type.__dict__["__mro__"].__get__
+_members_of: Callable[[BaseException], tuple[BaseException, ...]] = BaseExceptionGroup.__dict__["exceptions"].__get__
+_trace_of: Callable[[BaseException], TracebackType | None] = BaseException.__dict__["__traceback__"].__get__
+_cause_of: Callable[[BaseException], BaseException | None] = BaseException.__dict__["__cause__"].__get__
 
 
 def failed(error: BaseException) -> Failed:

@@ -33,8 +33,9 @@ def import_module(name: str, said: str) -> ModuleType:
     _must_not_be_pythons_own(name, said)
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
+    interrupted: list[int] = []
     try:
-        with _apart(), _interruptible() as interrupted, _told_if_slow(said, here):
+        with _apart(), _interruptible(interrupted), _told_if_slow(said, here):
             module = importlib.import_module(name)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and interrupted:
@@ -101,22 +102,21 @@ def _apart() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _interruptible() -> Generator[list[int]]:
+def _interruptible(came: list[int]) -> Generator[None]:
     """Tells a Ctrl-C from a module that raises `KeyboardInterrupt` itself: the list then has the signal."""
-    came: list[int] = []
 
     def interrupt(number: int, _: FrameType | None) -> None:
         came.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield came
+        yield
         return
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     try:
-        yield came
+        yield
     finally:
         if signal.getsignal(signal.SIGINT) is interrupt:
             signal.signal(signal.SIGINT, before)

@@ -90,9 +90,10 @@ def discard(stream: TextIO) -> None:
 def end_process(code: int) -> None:
     """Threads that the app's module started keep no command from ending: they have a moment. The rest is Python's."""
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             discard(stream)
     left = [each for each in threading.enumerate() if each is not threading.main_thread() and not each.daemon]
