@@ -28,6 +28,10 @@ def listed(project: Project, *arguments: str) -> list[dict[str, object]]:
     return cast("list[dict[str, object]]", project.call(*arguments, "--json").json)
 
 
+def runs(project: Project) -> list[dict[str, object]]:
+    return cast("dict[str, list[dict[str, object]]]", project.call("runs", "--json").json)["runs"]
+
+
 def test_a_message_that_is_sent_twice_starts_one_run_in_a_worker_that_says_what_it_listens_to(project: Project) -> None:
     with project.background("worker") as worker:
         worker.says(", listening to inbox. Ctrl-C stops it.")
@@ -38,7 +42,7 @@ def test_a_message_that_is_sent_twice_starts_one_run_in_a_worker_that_says_what_
         assert isinstance(refused, dict)
         worker.says(f"message {refused['message_id']} of the queue 'inbox' refused, now a dead letter")
         assert worker.stop(signal.SIGTERM) == 0
-    [run] = listed(project, "runs")
+    [run] = runs(project)
     assert (run["workflow"], run["key"]) == ("orders", "inbox/m-1")
 
 

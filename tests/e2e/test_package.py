@@ -247,13 +247,13 @@ def refused(project: Path, *words: str, **environment: str) -> None:
     assert len(done.stderr.splitlines()) == 1, done.stderr
     for word in words:
         assert word in done.stderr
-    assert not list((project / "build").iterdir())
+    assert not [*(project / "build").glob("*")]
 
 
 def test_a_module_with_the_name_of_a_dependency_s_package_is_refused(tmp_path: Path) -> None:
     project = scaffold(tmp_path / "shop", module="jmespath.py")
     shutil.copy(ROOT / LOCK, project)
-    refused(project, "'jmespath.py'", "Rename it")
+    refused(project, "jmespath.py has the name of a module of the dependency 'jmespath'", "Rename it")
 
 
 # ---- projects -------------------------------------------------------------------------------------------------

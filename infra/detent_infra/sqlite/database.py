@@ -214,7 +214,7 @@ def translated(error: sqlite3.Error, path: Path, *, in_use: bool = False) -> Det
                 advice="It must be a file in an existing directory, and both must be writable by this user.",
             )
         case sqlite3.SQLITE_CORRUPT:
-            return CorruptRecord(said, advice=RESTORE)
+            return CorruptRecord(f"The database {path} is damaged: {error}.", advice=RESTORE)
         case sqlite3.SQLITE_FULL:
             return Unavailable(said, advice="Free some space on the disk; nothing of this write was stored.")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

@@ -21,8 +21,11 @@ THREADS_END = 2.0
 """Seconds that threads of the app's module have to end once the command has."""
 
 
-class ReaderGone(BrokenPipeError):
-    """Whoever read our output has closed it, as `head` does."""
+class ReaderGone(Exception):
+    """Whoever read our output has closed it, as `head` does.
+
+    Not a `BrokenPipeError`: at one of those click and rich exit with 1.
+    """
 
 
 class OutputFailed(OSError):
