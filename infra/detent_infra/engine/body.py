@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from detent_state_machine import keys
 from detent_state_machine.decisions import Released, RunOver, TakenOver, Transition
@@ -24,6 +24,7 @@ from detent_infra.ports import Conflict
 log = logging.getLogger("detent")
 
 Stop: TypeAlias = TakenOver | RunOver
+_Pulse: TypeAlias = "asyncio.Future[tuple[Stop | None, Seen]]"
 
 
 async def execute(
@@ -41,12 +42,8 @@ async def execute(
     token = running.set(attempt)  # what the body and its threads see: a task has the context it was made in
     body = asyncio.ensure_future(executor.execute(attempt))
     running.reset(token)
-    pulse: asyncio.Future[tuple[Stop | None, Seen]] | None = None
+    pulse: _Pulse | None = None
     held: Seen = seen
-
-    def renewal() -> asyncio.Future[tuple[Stop | None, Seen]]:
-        return asyncio.ensure_future(_heartbeat(session, me, held, started))
-
     try:
         while True:
             await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
@@ -57,7 +54,7 @@ async def execute(
             if pulse is None:
                 # Beside the body, so that a slow backend holds up neither its result nor its timeout. One that is
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
-                pulse = renewal()
+                pulse = cast("_Pulse", asyncio.ensure_future(_heartbeat(session, me, held, started)))
             elif pulse.done():
                 stop, held = pulse.result()
                 if stop is not None:
