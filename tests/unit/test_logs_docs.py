@@ -23,7 +23,7 @@ from tests.unit.test_docs import blocks, prose
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/logs.md"
 QUERIES = [block.text for block in blocks(PAGE, "insights")]
-ENGINE = ROOT / "infra/detent_infra/engine"
+CORE = ROOT / "state_machine/detent_state_machine"
 
 WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "asc", "desc", "in", "and", "or", "not", "like"}
 FUNCTIONS = {"count", "pct", "max", "avg", "sum", "bin", "ispresent", "strlen", "min"}
@@ -35,14 +35,17 @@ DISCOVERED = {
 
 
 def told() -> Iterator[tuple[str, str, set[str]]]:
-    """What the engine's source tells of: its level, its name, and its fields."""
-    for path in ENGINE.glob("*.py"):
+    """The lines that the state machine makes for the engine: their level, their name, and their fields."""
+    for path in CORE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
-            if node.func.attr in ("tell", "tell_error") and len(node.args) > 2:
-                fields = {each.arg for each in node.keywords if each.arg}
-                fields |= {"error"} if node.func.attr == "tell_error" else set()
+            if node.func.id in ("Line", "error_line") and len(node.args) > 2:
+                given = [*node.args, *(word.value for word in node.keywords)]
+                keys = [key for each in given if isinstance(each, ast.Dict) for key in each.keys]
+                fields = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+                if node.func.id == "error_line":
+                    fields |= {"error"} | {each.arg for each in node.keywords if each.arg}
                 yield ast.unparse(node.args[0]), ast.unparse(node.args[1]), fields
 
 

@@ -56,7 +56,8 @@ async def execute(
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
                 pulse = cast("_Pulse", asyncio.ensure_future(_heartbeat(session, me, held, started)))
             elif pulse.done():
-                stop, held = pulse.result()
+                heard: Any = pulse.result()  # pyright cannot tell its type in this loop
+                stop, held = cast("tuple[Stop | None, Seen]", heard)
                 if stop is not None:
                     return stop, held
                 pulse, beat = None, loop.time() + timing.heartbeat
