@@ -21,10 +21,10 @@ THREADS_END = 2.0
 """Seconds that threads of the app's module have to end once the command has."""
 
 
-class ReaderGone(Exception):
+class ReaderGone(OSError):
     """Whoever read our output has closed it, as `head` does.
 
-    Not a `BrokenPipeError`: at one of those click and rich exit with 1.
+    Not a `BrokenPipeError`, and without its number: at one of those click and rich exit with 1.
     """
 
 
@@ -59,7 +59,7 @@ def _named() -> Generator[None]:
     try:
         yield
     except BrokenPipeError as error:
-        raise ReaderGone(*error.args) from error
+        raise ReaderGone("the reader of the output has gone") from error
     except OSError as error:
         raise OutputFailed(*error.args) from error
 
