@@ -25,6 +25,7 @@ from detent_state_machine.status import Delivery
 from detent_state_machine.writes import Key
 
 from tests.support.forking import begin_child, in_child, result_of
+from tests.support.waiting import until
 
 SHARED = ("sqlite", "service")
 """Adapters whose store is outside of the process. moto is in it: a child has a copy, which it can use all the same."""
@@ -95,11 +96,13 @@ def test_a_child_of_a_process_whose_threads_are_at_work_goes_on(backend: Backend
     at_work = [threading.Thread(target=busy, args=(number,)) for number in range(4)]
     for thread in at_work:
         thread.start()
-    children = [begin_child(partial(using, backend, f"child-{number}")) for number in range(4)]
-    found = [result_of(child) for child in children]
-    stop.set()
-    for thread in at_work:
-        thread.join()
+    try:
+        children = [begin_child(partial(using, backend, f"child-{number}")) for number in range(4)]
+        found = [result_of(child) for child in children]
+    finally:
+        stop.set()
+        for thread in at_work:
+            thread.join()
     assert found == [f"child-{number}" for number in range(4)]
     assert set(asyncio.run(everything(backend))) >= {*written, *map(str, found)}
 
@@ -134,8 +137,7 @@ def test_what_a_child_writes_survives_its_parent(tmp_path: Path) -> None:
 
     in_child(parent)
     with closing(sqlite_backend(file)) as backend:
-        while "orphan" not in asyncio.run(names(backend)):
-            os.sched_yield()
+        until(lambda: "orphan" in asyncio.run(names(backend)))
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 

@@ -20,6 +20,8 @@ from detent.settings import settings
 from detent_infra.engine import LogSettings
 from rich.console import Console
 
+from tests.support.waiting import until_async
+
 WIDTHS = [60, 80, 100, 120]
 at_each_width = pytest.mark.parametrize("width", WIDTHS)
 REASON = f"the bank does not answer: {'POST https://bank.example/v2/charges ' * 4}request 7f3a-99b1"
@@ -61,8 +63,8 @@ async def told(app: App, cents: int, width: int) -> tuple[RunHandle[str], list[s
     watch = RunWatch(Feed(dev))
     working = asyncio.create_task(work_with(app, LogSettings(watch=watch.line), stop, concurrency=1, grace=5))
     await follow(client, run.id, Lines(following, Options()), here=True)
-    while f"run {(await run.astatus()).lower()} in" not in written(dev):  # noqa: ASYNC110 - a text that grows
-        await asyncio.sleep(0.01)
+    ended = f"run {(await run.astatus()).lower()} in"
+    await until_async(lambda: working.done() or ended in written(dev), every=0.01)
     stop.set()
     await working
     return run, written(dev).splitlines(), written(following).splitlines()
