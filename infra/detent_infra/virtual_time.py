@@ -32,6 +32,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    @property
+    def _clock_resolution(self) -> float:
+        """asyncio's own: it runs timers that are due within it. The least that there is, so that none is early.
+
+        A clock that jumps does not get on while something is ready: two who are woken too early, wait again and make
+        each other ready in turn would keep it standing for ever.
+        """
+        return math.ulp(self._now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, of_the_real_clock: float) -> None: ...
+
     def call_at(
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:

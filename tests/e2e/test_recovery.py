@@ -62,9 +62,11 @@ def killed_worker(app: App, folder: Path, timing: Timing, dies: str) -> Iterator
     with closing(sqlite_backend(folder / "detent.db", timing=timing)) as backend:
         child = os.fork()
         if child == 0:
-            app._stand_in = sqlite_backend(folder / "detent.db", timing=timing)
-            asyncio.run(app.work(asyncio.Event()))
-            os._exit(1)
+            try:
+                app._stand_in = sqlite_backend(folder / "detent.db", timing=timing)
+                asyncio.run(app.work(asyncio.Event()))
+            finally:
+                os._exit(1)  # it is not to go on with the tests
         try:
             with app._on(backend):
                 run = app.workflows["flow"].start(3)

@@ -19,14 +19,16 @@ def begin_child(work: Callable[[], object]) -> tuple[int, int]:
     if child:
         os.close(writing)
         return child, reading
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(SECONDS)
     try:
-        said: object = {"result": work()}
-    except BaseException:  # noqa: BLE001 - told by the parent
-        said = {"error": traceback.format_exc()}
-    os.write(writing, json.dumps(said).encode())
-    os._exit(0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(SECONDS)
+        try:
+            said: object = {"result": work()}
+        except BaseException:  # noqa: BLE001 - told by the parent
+            said = {"error": traceback.format_exc()}
+        os.write(writing, json.dumps(said).encode())
+    finally:
+        os._exit(0)  # it is not to go on with the tests, whatever happens
 
 
 def result_of(begun: tuple[int, int]) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 from collections.abc import Awaitable, Callable
@@ -289,6 +290,32 @@ def test_who_waits_until_a_time_and_looks_finds_it_reached(pause: float, ticks: 
 
     loop = VirtualLoop(ticks)
     assert loop.run_until_complete(wait()) <= 2
+    loop.close()
+
+
+@pytest.mark.parametrize("ticks", [None, TICKS])
+@pytest.mark.parametrize("apart", [1, 2, 1_000])
+def test_two_who_wait_until_times_a_hair_apart_do_not_keep_each_other_from_them(apart: int, ticks: int | None) -> None:
+    """Each is woken while the other is ready to go on, when time does not jump: neither may be woken too early."""
+
+    async def wait(ends: float) -> int:
+        loop, looks = asyncio.get_running_loop(), 0
+        while loop.time() < ends:
+            assert looks < 10, "time stands still"
+            woken = loop.create_future()
+            loop.call_at(ends, woken.set_result, None)
+            await woken
+            looks += 1
+        return looks
+
+    async def both() -> list[int]:
+        now = asyncio.get_running_loop().time()
+        ends = [now + step * math.ulp(now) for step in range(1, 1 + 3 * apart, apart)]
+        return await asyncio.gather(*map(wait, ends))
+
+    loop = VirtualLoop(ticks)
+    loop.run_until_complete(asyncio.sleep(9.458734))
+    assert max(loop.run_until_complete(both())) <= 3
     loop.close()
 
 
