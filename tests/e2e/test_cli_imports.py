@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -117,22 +118,25 @@ def test_threads_that_a_module_starts_keep_no_command_from_ending(project: Proje
 
 
 def shell(project: Project, text: str) -> int:
-    """The exit code of a shell's line, in which `$D` is the command."""
-    environ = {**os.environ, "D": " ".join(command())}
-    done = subprocess.run(["bash", "-c", text], cwd=project.path, env=environ, timeout=PATIENCE, check=False)
+    """The exit code of a shell's line, in which `detent` is the command."""
+    named = f'detent() {{ {shlex.join(command())} "$@"; }}\n{text}'
+    done = subprocess.run(["bash", "-c", named], cwd=project.path, timeout=PATIENCE, check=False)
     return done.returncode
 
 
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("$D runs > /dev/full 2> err; rc=$?; grep -q 'No space left' err && ! grep -q Traceback err && exit $rc", 2),
-        ("$D runs --json > /dev/full 2> /dev/full", 2),
-        ("$D runs >&- 2> err; rc=$?; [ ! -s err ] && exit $rc", 0),
-        ("$D runs 2>&- >&-", 0),
-        ("$D nothing 2> /dev/full", 2),
-        ("$D runs --limit 0 2>&-", 2),
-        ("$D logs 2>/dev/null | true; exit ${PIPESTATUS[0]}", 0),
+        (
+            "detent runs > /dev/full 2> err; rc=$?; grep -q 'No space' err && ! grep -q Traceback err && exit $rc",
+            2,
+        ),
+        ("detent runs --json > /dev/full 2> /dev/full", 2),
+        ("detent runs >&- 2> err; rc=$?; [ ! -s err ] && exit $rc", 0),
+        ("detent runs 2>&- >&-", 0),
+        ("detent nothing 2> /dev/full", 2),
+        ("detent runs --limit 0 2>&-", 2),
+        ("detent logs 2>/dev/null | true; exit ${PIPESTATUS[0]}", 0),
     ],
 )
 def test_a_stream_that_is_closed_or_full_ends_a_command_cleanly(text: str, code: int, project: Project) -> None:
@@ -149,7 +153,7 @@ def test_a_worker_goes_on_whoever_reads_its_output(streams: str, project: Projec
     (project.path / "loud.py").write_text(loud)
     os.mkfifo(project.path / "fifo")
     reader = os.open(project.path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
-    line = f"exec {' '.join(command('worker', '--app', 'loud:app'))} {streams}"
+    line = f"exec {shlex.join(command('worker', '--app', 'loud:app'))} {streams}"
     worker = subprocess.Popen(["bash", "-c", line], cwd=project.path)
     try:
         if "fifo" in streams:
