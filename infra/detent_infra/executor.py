@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from detent_state_machine.definition import Definition, StepDefinition
@@ -39,6 +39,8 @@ class Control:
     deadline: int
     """When the attempt times out, in milliseconds since the epoch."""
     cancelled: bool = False
+    over: bool = False
+    """Whether the attempt has ended or was given up. What it started may go on, and write lines."""
     backend: Backend | None = None
     """What the body runs on, which code in it uses."""
     home: str = ""
@@ -58,7 +60,7 @@ class Control:
     def write(self, line: LogLine) -> None:
         """A line of the body, from any thread. Best effort."""
         if not self.is_copy:
-            self.log(line)
+            self.log(replace(line, attempt_over=True) if self.over else line)
         elif not self.said:
             self.said = True
             log.warning("a forked child of step %r writes no lines into its run's log: %s", line.path, line.message)

@@ -183,6 +183,8 @@ class LogLine:
     """Of the invocation's trace, as X-Ray writes it."""
     engine: str = ""
     """What happened, as in `step_completed`, if the engine says it. Empty in a step's own line."""
+    attempt_over: bool = False
+    """Whether its attempt had ended, or was given up, before the step wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

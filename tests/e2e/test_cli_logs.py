@@ -64,7 +64,7 @@ def test_lines_name_their_workflow_and_the_worker_that_wrote_them(project: Proje
     ended(project, "a")
     lines: list[Any] = project.call("logs", "last", "--json").json_lines
     names = ["time", "level", "message", "run_id", "workflow", "step", "attempt", "worker"]
-    assert list(lines[0]) == [*names, "request_id", "trace_id", "engine", "fields"]
+    assert list(lines[0]) == [*names, "request_id", "trace_id", "engine", "attempt_over", "fields"]
     assert {(line["workflow"], line["worker"]) for line in lines} == {
         ("orders", f"{os.uname().nodename}-{os.getpid()}")
     }

@@ -56,8 +56,7 @@ async def execute(
                 # under way when the body ends is dropped: the commit's fence holds whether it was written or not.
                 pulse = cast("_Pulse", asyncio.ensure_future(_heartbeat(session, me, held, started)))
             elif pulse.done():
-                heard: Any = pulse.result()  # pyright cannot tell its type in this loop
-                stop, held = cast("tuple[Stop | None, Seen]", heard)
+                stop, held = cast("tuple[Stop | None, Seen]", cast("object", pulse.result()))
                 if stop is not None:
                     return stop, held
                 pulse, beat = None, loop.time() + timing.heartbeat
@@ -65,6 +64,7 @@ async def execute(
         await _release(session, me, held, attempt, started)
         raise
     finally:
+        attempt.control.over = True
         for future in (body, pulse):
             if future is not None and not future.done():
                 attempt.control.cancelled = True

@@ -96,7 +96,7 @@ class Engine:
                 raise
             return await self._end_unreadable(session, error)
         finally:
-            await session.lines.flush()
+            await session.lines.close()
 
     async def _load(
         self, message: Message, received: Received, origin: Origin | None, *, dead: bool, deadline: int | None

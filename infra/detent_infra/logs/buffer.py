@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -55,6 +57,8 @@ class LineBuffer:
         self._workflow = workflow
         self._lines: list[LogLine] = []
         self._dropped = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._late: asyncio.Task[None] | None = None
 
     def add(self, line: LogLine) -> None:
         """Takes a step's line, from any thread, and says where it comes from."""
@@ -91,8 +95,25 @@ class LineBuffer:
             take(line)
         elif len(self._lines) < MAX_HELD:
             self._lines.append(line)
+            if self._loop is not None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended, and its worker with it
+                    self._loop.call_soon_threadsafe(self._flush_late)
         else:
             self._dropped += 1
+
+    async def close(self) -> None:
+        """The delivery is done. What its bodies left behind may write on: those lines are handed over as they come."""
+        await self.flush()
+        if self._settings.at_once is None:
+            self._loop = asyncio.get_running_loop()
+
+    def _flush_late(self) -> None:
+        if self._lines and (self._late is None or self._late.done()):
+            self._late = asyncio.ensure_future(self._flush_all())
+
+    async def _flush_all(self) -> None:
+        while self._lines:
+            await self.flush()
 
     @property
     def has_lines_of_steps(self) -> bool:

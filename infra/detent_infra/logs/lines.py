@@ -16,7 +16,7 @@ from detent_state_machine.errors import InputError
 from detent_infra.ports import LogLine, LogPage, LogQuery, Logs
 
 _ALWAYS = ("time", "level", "message", "run_id", "path", "attempt")
-_IF_KNOWN = ("workflow", "worker", "request_id", "trace_id", "engine")
+_IF_KNOWN = ("workflow", "worker", "request_id", "trace_id", "engine", "attempt_over")
 NAMES = (*_ALWAYS, *_IF_KNOWN)
 """Names that are detent's own in a line. A step's field of such a name gets a `_` behind it."""
 _QUOTED = tuple(f'"{name}"' for name in NAMES)
@@ -144,6 +144,7 @@ def line_of(
         run_id=run_id,
         attempt=attempt if isinstance(attempt, int) else 0,
         fields=json.dumps(rest, ensure_ascii=False) if rest else "{}",
+        attempt_over=known.get("attempt_over") is True,
         **texts,
     )
 

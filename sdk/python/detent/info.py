@@ -111,6 +111,8 @@ class LogEntry:
     """Of the invocation's trace, as X-Ray writes it."""
     engine: str = ""
     """What happened, as in `step_completed`, if the engine wrote the line. Empty in a step's own line."""
+    attempt_over: bool = False
+    """Whether the step wrote it after its attempt had ended or was given up, as a thread may after a timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ def log_entry(line: LogLine) -> LogEntry:
         request_id=line.request_id,
         trace_id=line.trace_id,
         engine=line.engine,
+        attempt_over=line.attempt_over,
     )
 
 

@@ -12,7 +12,7 @@ from detent_state_machine.errors import Unavailable
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
-from detent.cli.commands.logs import STYLES, fields_of
+from detent.cli.commands.logs import AFTER_THE_END, STYLES, fields_of
 from detent.cli.follow import attempt_text, ended_text, started_text
 from detent.cli.output import duration, local_time, mark, name, one_line, symbol
 from detent.client import Client
@@ -112,7 +112,8 @@ class RunWatch:
         if not line.engine:
             fields = "".join(f" {field}={value}" for field, value in fields_of(line).items())
             style = STYLES.get(line.level.upper(), "")
-            self._feed.event("", line.run_id, line.path, f"{line.message}{fields}", style, line.time)
+            late = AFTER_THE_END if line.attempt_over else ""
+            self._feed.event("", line.run_id, line.path, f"{line.message}{fields}{late}", style, line.time)
         elif line.path:
             self._step(line)
         else:

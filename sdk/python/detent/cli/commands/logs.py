@@ -120,6 +120,10 @@ def show_logs(options: Options, wanted: LogOptions, *, follow: bool, as_json: bo
     asyncio.run(_show(options, wanted, query, follow=follow, as_json=as_json))
 
 
+AFTER_THE_END = " (after its attempt had ended)"
+"""Behind a line that a body wrote when nobody waited for it any more."""
+
+
 def line_json(line: LogLine) -> dict[str, object]:
     """A line as `--json` prints it."""
     return {
@@ -134,6 +138,7 @@ def line_json(line: LogLine) -> dict[str, object]:
         "request_id": line.request_id or None,
         "trace_id": line.trace_id or None,
         "engine": line.engine or None,
+        "attempt_over": line.attempt_over,
         "fields": fields_of(line),
     }
 
@@ -161,7 +166,7 @@ def line_text(line: LogLine, out: Console, *, with_run: bool = False) -> Text:
     for field, value in fields_of(line).items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         text.append(f" {name(field)}=", "bright_black").append(name(shown))
-    return text
+    return text.append(AFTER_THE_END, "yellow") if line.attempt_over else text
 
 
 def _now() -> int:

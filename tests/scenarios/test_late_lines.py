@@ -1,0 +1,100 @@
+"""What a body writes after its attempt has ended, or was given up, is kept, and marked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+from detent import App, Context, RunFailed, RunHandle
+from detent.testing import Harness
+
+from tests.scenarios.conftest import OpenHarness
+from tests.support.waiting import until_in
+
+OWN = "{ $.engine NOT EXISTS }"
+
+
+def late(h: Harness, run: RunHandle[object], count: int) -> list[tuple[str, bool]]:
+    """The run's own lines, with what is said of each, once there are so many."""
+
+    def lines() -> list[tuple[str, bool]]:
+        return [(line.message, line.attempt_over) for line in h.logs(run, OWN)]
+
+    until_in(h, lambda: len(lines()) >= count)
+    return lines()
+
+
+def test_what_a_body_writes_after_its_timeout_is_kept_and_marked(harness: OpenHarness) -> None:
+    app = App("t")
+    flow = app.workflow("w", input=int)
+
+    @flow.step(timeout=0.5, retry=1)
+    async def stubborn(n: int, ctx: Context) -> None:
+        ctx.log.info("in time")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.5)
+        ctx.log.info("too late", n=n)
+        logging.getLogger("mine").warning("by logging")
+
+    h = harness(app)
+    run = h.start(flow, 7)
+    with pytest.raises(RunFailed, match="StepTimeout"):
+        h.result(run)
+    assert late(h, run, 3) == [("in time", False), ("too late", True), ("by logging", True)]
+    [line] = [line for line in h.logs(run, OWN) if line.message == "too late"]
+    assert (line.path, line.attempt, line.fields) == ("stubborn", 1, {"n": 7})
+
+
+def test_what_a_thread_writes_after_the_body_returned_is_kept_and_marked(harness: OpenHarness) -> None:
+    app = App("t")
+    flow = app.workflow("w", input=int)
+    go_on, threads = threading.Event(), list[threading.Thread]()
+
+    @flow.step
+    async def leaves(n: int, ctx: Context) -> int:
+        def on_and_on() -> None:
+            go_on.wait(60)
+            for number in range(200):
+                ctx.log.info(f"{number}")
+
+        threads.append(threading.Thread(target=on_and_on))
+        threads[0].start()
+        ctx.log.info("in time")
+        return n
+
+    h = harness(app)
+    run = h.start(flow, 7)
+    assert h.result(run) == 7
+    go_on.set()
+    threads[0].join(60)
+    assert late(h, run, 201) == [("in time", False), *((f"{number}", True) for number in range(200))]
+
+
+def test_a_line_after_the_worker_has_stopped_harms_nobody(harness: OpenHarness) -> None:
+    app = App("t")
+    flow = app.workflow("w", input=int)
+    go_on, failed, threads = threading.Event(), list[BaseException](), list[threading.Thread]()
+
+    @flow.step
+    async def leaves(n: int, ctx: Context) -> int:
+        def on() -> None:
+            go_on.wait(60)
+            try:
+                ctx.log.info("nobody is there")
+            except BaseException as error:  # noqa: BLE001 - told by the test
+                failed.append(error)
+
+        threads.append(threading.Thread(target=on))
+        threads[0].start()
+        return n
+
+    h = harness(app)
+    assert h.run(flow, 7) == 7
+    h.stop_worker()
+    go_on.set()
+    threads[0].join(60)
+    assert failed == []
