@@ -106,6 +106,7 @@ class LineBuffer:
         await self.flush()
         if self._settings.at_once is None:
             self._loop = asyncio.get_running_loop()
+            self._flush_late()  # what came while the others were handed over
 
     def _flush_late(self) -> None:
         if self._lines and (self._late is None or self._late.done()):
