@@ -50,10 +50,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from detent import App
+from detent import App, Client, RunHandle
 
 app = App("trouble")
 work = app.workflow("work", input=str, output=str)
@@ -89,6 +91,41 @@ async def trouble(how: str = before.output) -> str:
 def after(said: str = trouble.output) -> str:
     times("after")
     return said
+
+
+quiet = app.workflow("quiet", input=str, output=str)
+begin = app.workflow("begin", input=str, output=list[str])
+everywhere = Client()
+
+
+@quiet.step
+def nothing(text: str) -> str:
+    return text.upper()
+
+
+@begin.step
+async def in_tasks(text: str) -> list[str]:
+    ways = [
+        await quiet.astart(text),
+        await everywhere.astart(quiet, text),
+        await asyncio.create_task(app.client.astart(quiet, text)),
+        await asyncio.to_thread(Client().start, quiet, text),
+    ]
+    assert (await Client().aget(ways[0].id)).workflow == "quiet"
+    return [way.id for way in ways]
+
+
+@begin.step
+def in_threads(started: list[str] = in_tasks.output) -> list[str]:
+    def note(start: Callable[[], RunHandle[str]]) -> None:
+        started.append(start().id)
+
+    note(lambda: quiet.start("s"))
+    note(lambda: app.client.start(quiet, "s"))
+    thread = threading.Thread(target=note, args=[lambda: Client().start("quiet", "s")])
+    thread.start()
+    thread.join()
+    return started
 '''
 
 
@@ -325,6 +362,18 @@ def test_what_has_no_time_left_is_given_up_and_comes_back(trouble: Deployed) -> 
     assert trouble.left() == 1
     assert trouble.deliver_until_ended(run_id) == "nothing is over"
     assert trouble["worker"].environments == 1
+
+
+def test_a_body_finds_the_stack_that_it_runs_on_by_itself(trouble: Deployed) -> None:
+    started = trouble.deliver_until_ended(trouble.start("begin", "a"))
+    assert len(set(started)) == 7
+    assert [trouble.deliver_until_ended(run_id) for run_id in started] == [*["A"] * 4, *["S"] * 3]
+
+
+def test_a_function_without_the_stack_s_variables_names_them(trouble: Deployed) -> None:
+    trouble.environment = {"DETENT_TABLE": "", "DETENT_QUEUE_URL": ""}
+    failed = trouble["start"].invoke({"workflow": "quiet", "input": "a"})
+    assert "DETENT_TABLE, DETENT_QUEUE_URL" in f"{failed}{trouble.said('start')}"
 
 
 def test_a_folder_for_another_processor_fails_at_its_start_and_deletes_nothing(
