@@ -16,6 +16,7 @@ from detent_state_machine.errors import DetentError
 from detent_state_machine.writes import Item, Key, Write
 
 from detent_infra.ids import new_id
+from detent_infra.unanswered import Outage
 
 if TYPE_CHECKING:
     import asyncio  # costs a command line that asks for help 80 ms
@@ -341,6 +342,8 @@ class Backend:
     """An owner token for who works now: unique, and naming the worker where its death can be seen."""
     is_dead: Callable[[str], bool] = _nobody_is_known_to_be_dead
     """Whether whoever made the owner token is known to be dead. Perhaps late, never early: a stopped worker is not."""
+    outage: Outage = field(default_factory=Outage)
+    """Tells that the backend does not answer, once for all who work with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from detent_state_machine.backoff import Backoff
-from detent_state_machine.errors import DetentError
+from detent_state_machine.errors import DetentError, Unavailable
 
 from detent_infra.engine import Engine, Origin
 from detent_infra.ports import MessageQueue, Received, Source, Timing
+from detent_infra.unanswered import Outage
 
 log = logging.getLogger("detent")
 
@@ -39,23 +40,26 @@ async def drive(
     """Whether the message is done with, and so to be deleted (`acknowledge`, or by the event source mapping).
 
     `dead`, `deadline` and `origin` as in `Engine.handle`. `sooner`: the queue hides a message for longer than a lease,
-    as a function's does. `about` names the message in the log. Raises nothing but what ends the process or the task.
+    as a function's does. `about` names the message in the log; without it, a backend that does not answer is told once
+    for all messages (`Outage`). Raises nothing but what ends the process or the task.
     """
+    outage = engine.backend.outage
     try:
         if sooner and received.count > 1:
             # It may be the one that kills its worker: let it come back when its lease ends, and not only when the queue
             # stops hiding it. (A first delivery need not pay for this.)
             await queue.extend(received.receipt, engine.backend.timing.visibility)
         if await engine.handle(received, dead=dead, deadline=deadline, origin=origin):
+            outage.answered()
             return True
         if not sooner:
             return False  # It comes back when its lease ends.
         log.warning("message kept: its work is not done", extra=about)
     except DetentError as error:
-        log.warning("message kept: %s", error, extra=about)
+        _tell("message kept", error, about, outage)
     except Exception:  # one message must not fail the others
         log.exception("message kept", extra=about)
-    await hide(queue, received.receipt, pauses.pause(received.count), about)
+    await hide(queue, received.receipt, pauses.pause(received.count), about, outage)
     return False
 
 
@@ -82,19 +86,32 @@ async def keep_hidden(queue: MessageQueue, at_work: Callable[[], Sequence[str]],
         pause = timing.visibility / TURNS
 
 
-async def acknowledge(queue: MessageQueue | Source, receipt: str, about: Mapping[str, str] | None = None) -> None:
+async def acknowledge(
+    queue: MessageQueue | Source, receipt: str, about: Mapping[str, str] | None = None, outage: Outage | None = None
+) -> None:
     """Deletes a message that is done with, best effort: one that comes again is harmless. Raises no `DetentError`."""
     try:
         await queue.delete(receipt)
     except DetentError as error:
-        log.warning("a message comes again, though it is done with: %s", error, extra=about)
+        _tell("a message comes again, though it is done with", error, about, outage)
 
 
 async def hide(
-    queue: MessageQueue | Source, receipt: str, pause: float, about: Mapping[str, str] | None = None
+    queue: MessageQueue | Source,
+    receipt: str,
+    pause: float,
+    about: Mapping[str, str] | None = None,
+    outage: Outage | None = None,
 ) -> None:
     """Hides the message for so many seconds, best effort. `about` names it in the log. Raises no `DetentError`."""
     try:
         await queue.extend(receipt, pause)
     except DetentError as error:
-        log.warning("its visibility could not be changed either: %s", error, extra=about)
+        _tell("its visibility could not be changed either", error, about, outage)
+
+
+def _tell(what: str, error: DetentError, about: Mapping[str, str] | None, outage: Outage | None) -> None:
+    if about is None and outage is not None and isinstance(error, Unavailable):
+        outage.met(error)
+    else:
+        log.warning("%s: %s", what, error, extra=about)

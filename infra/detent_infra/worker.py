@@ -16,7 +16,6 @@ from typing import TypeVar
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
-from detent_infra.durations import duration
 from detent_infra.engine import Engine
 from detent_infra.ports import Arrived, MessageQueue, Received, Source
 from detent_infra.redelivery import acknowledge, drive
@@ -146,7 +145,8 @@ class Worker:
         while True:
             try:
                 arrived = await self._patiently(lambda: source.receive(BATCH, wait=RECEIVE_WAIT, visibility=visibility))
-                await self._triggers.take(source, arrived, partial(self._settled, source))
+                settled = partial(self._settled, source)
+                await self._triggers.take(source, arrived, settled, self._backend.outage)
             except DetentError as error:
                 # Whatever is wrong with this queue, the runs that there are go on.
                 log.error("the queue %r starts nothing at the moment: %s", source.name, error)
@@ -157,6 +157,7 @@ class Worker:
 
     async def _settled(self, source: Source, arrived: Arrived, _: Verdict, handled: bool) -> None:
         if handled:
+            self._backend.outage.answered()
             await acknowledge(source, arrived.receipt, {"message_id": arrived.message.id})
 
     async def _next(self, queue: MessageQueue, limit: int) -> list[Received]:
@@ -166,15 +167,25 @@ class Worker:
 
     async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Does it, however long the backend does not answer."""
+        outage = self._backend.outage
+        try:
+            return await act()
+        except Unavailable as error:
+            outage.met(error)
+        with outage.waiting():
+            result = await self._repeat(act)
+        outage.answered()
+        return result
+
+    async def _repeat(self, act: Callable[[], Awaitable[_T]]) -> _T:
         tries = 0
         while True:
+            tries += 1
+            await asyncio.sleep(UNANSWERED.spread(tries, self._jitter()))
             try:
                 return await act()
             except Unavailable as error:
-                tries += 1
-                pause = UNANSWERED.spread(tries, self._jitter())
-                log.warning("next try in %s: %s", duration(round(pause * 1000)), error)
-                await asyncio.sleep(pause)
+                self._backend.outage.met(error)
 
     def _spawn(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         task = asyncio.create_task(self._handle(queue, message, dead=dead))
@@ -184,7 +195,7 @@ class Worker:
     async def _handle(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         try:
             if await drive(self.engine, queue, message, dead=dead, pauses=RETURNS):
-                await acknowledge(queue, message.receipt)
+                await acknowledge(queue, message.receipt, outage=self._backend.outage)
                 self.handled += 1
         finally:
             self._slots.release()
@@ -207,5 +218,7 @@ class Worker:
                 await act()
             except ConfigurationError:
                 raise
+            except Unavailable as error:
+                self._backend.outage.met(error)
             except DetentError as error:
                 log.warning("%s", error)

@@ -15,6 +15,7 @@ from detent_infra.logs.buffer import LineBuffer, LogSettings
 from detent_infra.memory import MemoryLogs, Store
 from detent_infra.ports import LogLine
 from detent_infra.sqlite import sqlite_backend
+from detent_infra.unanswered import Outage
 
 from tests.scenarios.conftest import OpenHarness
 from tests.support.timing import LIVE
@@ -92,7 +93,7 @@ class Busy(MemoryLogs):
 def test_a_line_that_comes_while_the_last_ones_are_handed_over_is_kept() -> None:
     async def write() -> list[str]:
         logs = Busy(Store())
-        logs.meanwhile = buffer = LineBuffer(logs, lambda: 0, LogSettings(), "r", "w")
+        logs.meanwhile = buffer = LineBuffer(logs, lambda: 0, Outage(), LogSettings(), "r", "w")
         buffer.add(LogLine(1, "INFO", "first", "r"))
         await buffer.close()
         await until_async(lambda: len(logs._store.logs) == 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +20,7 @@ from detent_state_machine.messages import Drive, encode
 from detent_state_machine.writes import Value, Write
 
 from tests.support.shop import Order, open_shop
+from tests.support.waiting import until_in
 
 _T = TypeVar("_T")
 
@@ -176,3 +178,72 @@ def test_a_worker_that_starts_while_the_table_does_not_answer_waits_for_it() -> 
 
         assert h.wait_for(work()) == "sent: label-a free"
         assert away.left == 0
+
+
+class Unreachable(RelayedTable):
+    """A table that answers nothing while it is `out`."""
+
+    out = False
+
+    async def relay(self, call: TableCall, act: Callable[[], Awaitable[_T]]) -> _T:
+        if self.out:
+            raise Unavailable("The table is out of reach.", advice="Wait.")
+        return await act()
+
+
+def test_an_outage_of_a_minute_is_told_once_and_its_end_with_a_count(caplog: pytest.LogCaptureFixture) -> None:
+    """A hundred steps at work beat, end and repeat meanwhile; messages of steps and of a queue come in vain."""
+    app = App(url="memory://")
+    flow = app.workflow("w", input=float, output=float)
+
+    @flow.step(retry=3, timeout=600)
+    async def work(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    mail = app.workflow("mail", input=int, on_queue="inbox")
+
+    @mail.step
+    def read(n: int) -> int:
+        return n
+
+    with Harness(app) as h:
+        h.stop_worker()
+        table = Unreachable(h.backend.table)
+        work_on(h, table)
+        runs = [h.start(flow, number / 2) for number in range(200)]
+        h.advance(5)
+        table.out = True
+        for number in range(20):
+            h.send("inbox", number)
+        h.advance(60)
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 1, told[:5]
+        assert told[0].startswith("the backend does not answer; calls are repeated until it does: The table is out of")
+        table.out = False
+        assert [h.result(run) for run in runs] == [number / 2 for number in range(200)]
+        until_in(h, lambda: len(h.runs(mail)) == 20)
+        _, end = [record.getMessage() for record in caplog.records]
+        assert re.fullmatch(r"the backend answers again after 1 min 0\d s: \d{3,} calls were unanswered", end)
+
+
+def test_a_backend_that_comes_and_goes_is_told_twice_in_half_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int, output=int)
+
+    @flow.step
+    async def work(n: int) -> int:
+        return n
+
+    with Harness(app) as h:
+        h.stop_worker()
+        table = Unreachable(h.backend.table)
+        work_on(h, table)
+        for number in range(20):
+            run = h.start(flow, number)
+            table.out = True
+            h.advance(0.5)
+            table.out = False
+            h.advance(0.5)
+            assert h.result(run) == number
+        assert len(caplog.records) <= 2 * (1 + h.backend.clock() // 30_000)

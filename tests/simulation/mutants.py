@@ -338,8 +338,8 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     Mutant(
         "effects land in the transaction of the step's completion",
         ENGINE + "drive.py",
-        "await retry_unanswered(lambda: self._backend.table.transact([write, *effects]), self._jitter)",
-        """await retry_unanswered(lambda: self._backend.table.transact([*effects]), self._jitter)
+        "await retry_unanswered(lambda: self._backend.table.transact([write, *effects]), self._jitter, outage)",
+        """await retry_unanswered(lambda: self._backend.table.transact([*effects]), self._jitter, outage)
                 await self._backend.table.write(write)""",
         ("an_effect_is_applied_with_its_step_or_not_at_all", SEEDS),
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, cast
@@ -20,8 +19,6 @@ from detent_state_machine.turn import Writer
 from detent_infra.engine.session import Session
 from detent_infra.executor import Attempt, Completed, Executor, Failed, running
 from detent_infra.ports import Conflict
-
-log = logging.getLogger("detent")
 
 Stop: TypeAlias = TakenOver | RunOver
 _Pulse: TypeAlias = "asyncio.Future[tuple[Stop | None, Seen]]"
@@ -130,7 +127,7 @@ async def _heartbeat(session: Session, me: Writer, seen: Seen, started: int) -> 
             return RunOver(), seen
     except Unavailable as error:
         # The lease may still hold, and the commit is fenced whether it does or not: try again at the next beat.
-        log.warning("heartbeat of %s in run %s: %s", me.path, session.run.run_id, error)
+        session.backend.outage.met(error)
     return None, seen
 
 

@@ -143,12 +143,12 @@ class Driver:
 
     async def _make(self, me: Writer, transition: decided.Transition) -> tuple[bool, Item | None]:
         """Whether the transition is made, and what is stored now. Raises `Conflict` only for the user's own writes."""
-        write, effects = transition.write, transition.effects
+        write, effects, outage = transition.write, transition.effects, self._backend.outage
         try:
             if effects:
-                await retry_unanswered(lambda: self._backend.table.transact([write, *effects]), self._jitter)
+                await retry_unanswered(lambda: self._backend.table.transact([write, *effects]), self._jitter, outage)
                 return True, {**write.set, "inline": me.inline}
-            return True, await retry_unanswered(lambda: self._backend.table.write(write), self._jitter)
+            return True, await retry_unanswered(lambda: self._backend.table.write(write), self._jitter, outage)
         except Conflict as conflict:
             if conflict.index > 0:
                 raise

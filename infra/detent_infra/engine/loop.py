@@ -118,7 +118,8 @@ class Engine:
             log.error("run %s does not have the step of %s", run.run_id, message)
             return dead
         settings = self._log_settings if origin is None else replace(self._log_settings, origin=origin)
-        lines = LineBuffer(self.backend.logs, self.backend.clock, settings, run.run_id, run.workflow)
+        backend = self.backend
+        lines = LineBuffer(backend.logs, backend.clock, backend.outage, settings, run.run_id, run.workflow)
         lines.log_event(started_line(run, message, received.count, dead=dead))
         turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
         return Session(self.backend, run, graph, path, turn, token, received, lines, deadline, renewed=now)

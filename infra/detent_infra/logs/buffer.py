@@ -9,11 +9,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from detent_state_machine.errors import DetentError
+from detent_state_machine.errors import DetentError, Unavailable
 from detent_state_machine.lines import Line
 
 from detent_infra.logs.lines import LEVELS, rank
 from detent_infra.ports import Clock, LogLine, Logs
+from detent_infra.unanswered import Outage
 
 log = logging.getLogger("detent")
 
@@ -48,9 +49,12 @@ class LogSettings:
 class LineBuffer:
     """Takes lines about one run, and hands them over together."""
 
-    def __init__(self, logs: Logs, clock: Clock, settings: LogSettings, run_id: str, workflow: str) -> None:
+    def __init__(
+        self, logs: Logs, clock: Clock, outage: Outage, settings: LogSettings, run_id: str, workflow: str
+    ) -> None:
         self._logs = logs
         self._clock = clock
+        self._outage = outage
         self._settings = settings
         self._lowest = rank(settings.level)
         self._run_id = run_id
@@ -133,5 +137,7 @@ class LineBuffer:
         del self._lines[: len(lines)]
         try:
             await self._logs.append(lines)
+        except Unavailable as error:
+            self._outage.met(error, lost_lines=len(lines))
         except DetentError as error:
             log.warning("%d log lines of run %s are lost: %s", len(lines), self._run_id, error)

@@ -19,7 +19,7 @@ from typing import TypeAlias, assert_never
 
 from detent_state_machine.definition import Definition
 from detent_state_machine.envelopes import Refusal, SourceMessage, open_message
-from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError
+from detent_state_machine.errors import ConfigurationError, DefinitionError, DetentError, InputError, Unavailable
 from detent_state_machine.messages import Start
 from detent_state_machine.triggers import RunRequest, Trigger, request_of
 
@@ -27,6 +27,7 @@ from detent_infra.ports import Arrived, Source
 from detent_infra.redelivery import HIDDEN, hide
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.start import NewRun
+from detent_infra.unanswered import Outage
 
 log = logging.getLogger("detent")
 
@@ -119,15 +120,17 @@ class Triggers:
             _note(one, subscription.trigger.workflow, result)
         return [one.verdict() for one in work]
 
-    async def take(self, source: Source, arrived: Sequence[Arrived], settled: Settled) -> None:
+    async def take(
+        self, source: Source, arrived: Sequence[Arrived], settled: Settled, outage: Outage | None = None
+    ) -> None:
         """Handles what a source delivered and settles it, and tells of each message once that is done.
 
         Of a FIFO queue, one message of a group is handled after the other. Behind one that is kept none is: of those
-        nothing is told.
+        nothing is told. With an `outage`, a backend that does not answer is told once for all of them.
         """
 
         async def settle_one(one: Arrived, verdict: Verdict) -> bool:
-            handled = await settle(source, one, verdict)
+            handled = await settle(source, one, verdict, outage)
             await settled(one, verdict, handled)
             return handled
 
@@ -222,7 +225,7 @@ def _note(work: _Work, workflow: str, result: Start | DetentError) -> None:
             work.kept = work.kept or result
 
 
-async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
+async def settle(source: Source, arrived: Arrived, verdict: Verdict, outage: Outage | None) -> bool:
     """Does what the verdict demands, and says whether the message may be acknowledged. Raises no `DetentError`."""
     message = arrived.message
     about = {"queue": message.queue, "message_id": message.id}
@@ -237,6 +240,8 @@ async def settle(source: Source, arrived: Arrived, verdict: Verdict) -> bool:
                 return True
             why = f"it can start nothing, and {why_not}"
             log.error("message kept: %s: %s: %s", named, why, refusal.reason, extra=about)
+        case Kept(Unavailable() as error) if outage is not None:
+            outage.met(error)
         case Kept(error):
             log.warning("message kept: %s: %s", named, error, extra=about)
         case _:
