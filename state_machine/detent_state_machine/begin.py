@@ -27,7 +27,9 @@ from detent_state_machine.decisions import (
     TooSoon,
     Transition,
     Unfit,
+    Unwanted,
     final,
+    later,
 )
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.errors import CorruptRecord, InputError
@@ -49,6 +51,7 @@ __all__ = [
     "reads_itself",
     "started_line",
     "turn_of",
+    "unwanted",
 ]
 
 # ---- how it was reached -------------------------------------------------------------------------------------------
@@ -65,7 +68,7 @@ def turn_of(message: Message, deliveries: int, *, dead: bool) -> Turn:
 
 def started_line(run: RunRecord, message: Message, deliveries: int, *, dead: bool) -> Line | None:
     """Tells a run's start, once."""
-    begins = isinstance(message, Start) and (message.fresh or run.retry_of is not None)
+    begins = run.live and isinstance(message, Start) and (message.fresh or run.retry_of is not None)
     if not begins or deliveries > 1 or dead:
         return None
     return Line("INFO", "run_started", f"run started, a retry of {run.retry_of}" if run.retry_of else "run started")
@@ -114,6 +117,11 @@ def readiness(
     return Go(lookup)
 
 
+def unwanted(step: StepDefinition, parents: Mapping[str, StepRecord]) -> Unwanted:
+    """The same of a step that its run starts no more."""
+    return Unwanted(reached=not _unended(step, parents))
+
+
 def _unended(step: StepDefinition, parents: Mapping[str, StepRecord]) -> tuple[str, ...]:
     return tuple(each.step for each in step.parents if each.need == "completed" and each.step not in parents)
 
@@ -145,6 +153,8 @@ def begin(step: StepDefinition, me: Writer, seen: Seen, ready: Readiness, here: 
             return HandOver(why=why) if me.turn is Turn.DEAD else Leave(why)
         case Skip():
             return _skip(me, seen, at)
+        case Unwanted(reached):
+            return _give_up(me, seen, at, reached=reached)
         case Go() | Unfit():
             return kinds.begin(step, me, seen, ready, here, at)
         case _:
@@ -163,3 +173,15 @@ def _skip(me: Writer, seen: Seen, at: Moment) -> Beginning:
         return Leave()
     line = Line("INFO", "step_skipped", "skipped", me.path)
     return Transition(transitions.skip(me, seen, at), Then.FOLLOW, IfRefused.BEGIN, line)
+
+
+def _give_up(me: Writer, seen: Seen, at: Moment, *, reached: bool) -> Beginning:
+    """It ends, once nobody is at it: an owner that lives hears of the run's end at its heartbeat, and ends it."""
+    if isinstance(seen, NoRecord):
+        if not reached or me.turn is Turn.FIRST or me.turn is Turn.INLINE:
+            return HandOver()  # Nobody has begun it, and nobody else has this message, or had it.
+        return Transition(transitions.give_up(me, seen, at), Then.ACKNOWLEDGE, IfRefused.BEGIN)
+    if seen.status is StepStatus.RUNNING and seen.owned_until > at.time:
+        return HandOver((later(me.path, seen.owned_until, at.time),))
+    line = Line("INFO", "step_cancelled", "stopped: its run has ended", me.path, seen.attempt)
+    return Transition(transitions.give_up(me, seen, at), Then.ACKNOWLEDGE, IfRefused.BEGIN, line)

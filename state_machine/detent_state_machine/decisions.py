@@ -77,7 +77,16 @@ class TooSoon:
     parents: tuple[str, ...]
 
 
-Readiness: TypeAlias = Go | Skip | Unfit | TooSoon
+@dataclass(frozen=True, slots=True)
+class Unwanted:
+    """Its run has ended, or fails and this is no handler: it begins no more. `reached`: its parents had ended, so that
+    a worker which has not heard of it may be about to begin it.
+    """
+
+    reached: bool
+
+
+Readiness: TypeAlias = Go | Skip | Unfit | TooSoon | Unwanted
 
 
 def final(error: DetentError) -> ErrorInfo:

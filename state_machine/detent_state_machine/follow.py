@@ -17,7 +17,7 @@ from detent_state_machine.messages import Drive, Message, Start
 from detent_state_machine.records import ErrorInfo, NoRecord, RunRecord, Seen, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.turn import Moment
+from detent_state_machine.turn import Moment, Turn
 from detent_state_machine.writes import Item, Update
 
 
@@ -113,8 +113,8 @@ def unreadable_error(error: Exception) -> ErrorInfo:
 
 
 def may_start(graph: Graph, run: RunRecord, path: StepPath) -> bool:
-    """In a failing run only handlers start. DESIGN 6, failure."""
-    return run.status is not RunStatus.FAILING or graph.is_handler(path.root.name)
+    """In a failing run only handlers start, in an ended one nothing. DESIGN 6, failure."""
+    return run.status is RunStatus.RUNNING or (run.status is RunStatus.FAILING and graph.is_handler(path.root.name))
 
 
 # ---- joins --------------------------------------------------------------------------------------------------------
@@ -179,19 +179,27 @@ def changed(run: RunRecord, change: RunChange, write: Update) -> RunChanged:
 def not_changed(run: RunRecord, change: RunChange, stored: Item | None) -> RunChanged:
     """What follows from a refusal: the run has changed before, by this very change or by another.
 
-    An ended run has ended: by this write, repeated, or by a cancel or a failure before. Of a run that fails by this
-    very step the handlers are sent again; if another step failed first, it is the cause, and nothing follows from this
-    one. DESIGN 6, failure.
+    An ended run has ended: by this write, repeated, or by a cancel or a failure before. Of a run that fails, or has
+    failed, by this very step the handlers are sent again; if another step failed first, it is the cause, and nothing
+    follows from this one. DESIGN 6, failure.
     """
-    if not isinstance(change, BeginsFailing) or stored is None or stored.get("status") != RunStatus.FAILING:
+    if not isinstance(change, BeginsFailing) or stored is None:
         return RunChanged(run)
+    status = RunStatus(str(stored["status"]))
     if stored.get("failed_step") == change.path:
-        return RunChanged(_failing(run, change), change.handlers)
-    return RunChanged(replace(run, status=RunStatus.FAILING))
+        return RunChanged(_failing(run, change, status), change.handlers)
+    return RunChanged(replace(run, status=status))
 
 
-def _failing(run: RunRecord, change: BeginsFailing) -> RunRecord:
-    return replace(run, status=RunStatus.FAILING, failed_step=change.path, error=change.error)
+def _failing(run: RunRecord, change: BeginsFailing, status: RunStatus = RunStatus.FAILING) -> RunRecord:
+    return replace(run, status=status, failed_step=change.path, error=change.error)
+
+
+def leaves_nothing(run: RunRecord, turn: Turn) -> bool:
+    """Whether nothing of the run that this message is for can be live: the run completed, and so did each of its steps;
+    or it has ended, and nobody else has this message, or had it.
+    """
+    return run.status is RunStatus.COMPLETED or (turn is Turn.FIRST and not run.live)
 
 
 # ---- walk, and reap -----------------------------------------------------------------------------------------------
@@ -212,19 +220,18 @@ class Owned:
 Walk: TypeAlias = Send | Through | Owned
 
 
-def walk_at(graph: Graph, run: RunRecord, target: StepPath, seen: Seen, now: int, wait: float) -> Walk:
-    """What a walk does at a successor of an ended step run. It only sends: messages claim, and count. DESIGN 6, walk.
+def walk_at(target: StepPath, seen: Seen, now: int, wait: float) -> Walk:
+    """What a walk does at a successor of an ended step run. It only sends: messages claim, and count, and give up what
+    the run starts no more. DESIGN 6, walk.
 
     `wait`: seconds for which somebody may be at it who has no record yet, as an owner in its first second.
     """
     if isinstance(seen, NoRecord):
-        return Send(target, wait) if may_start(graph, run, target) else Owned()
+        return Send(target, wait)
     if not seen.inline:
         return Owned()
     if seen.terminal:
         return Through(seen)
-    if not may_start(graph, run, target):
-        return Owned()
     return later(target, seen.owned_until, now)
 
 

@@ -46,6 +46,7 @@ class Change(StrEnum):
     RELEASE = "release"
     CANCEL = "cancel"
     CLOSE = "close"
+    GIVE_UP = "give up"
     SKIP = "skip"
 
 
@@ -85,6 +86,7 @@ STEP_TABLE: Mapping[Change, Row] = {
     Change.RELEASE: Row((_RUNNING,), _RETRYING, Fence.MINE),
     Change.CANCEL: Row((_RUNNING,), StepStatus.CANCELLED, Fence.MINE),
     Change.CLOSE: Row((MISSING, _RUNNING, _RETRYING), StepStatus.CANCELLED, Fence.SEEN),
+    Change.GIVE_UP: Row((MISSING, _RUNNING, _RETRYING), StepStatus.CANCELLED, Fence.EXPIRED),
     Change.SKIP: Row((MISSING,), StepStatus.SKIPPED, Fence.SEEN),
 }
 
@@ -180,9 +182,20 @@ def close(me: Writer, seen: Seen, at: Moment) -> Update:
     The race it wins: its worker has not heard of the end and still commits. Either the commit is first, and the retry
     takes it over; or this is, and refuses the commit. So no effect happens in the old run and again in the new one.
     """
-    begun: dict[str, Value] = {"inline": me.inline, "started": at.time} if isinstance(seen, NoRecord) else {}
-    ended = {**begun, "ended": at.time, "expires": at.expires}
-    return _step(Change.CLOSE, me, seen, at, ended, remove=("lease", "due"))
+    return _step(Change.CLOSE, me, seen, at, _closed(me, seen, at), remove=("lease", "due"))
+
+
+def give_up(me: Writer, seen: Seen, at: Moment) -> Update:
+    """Ends a step run that nobody is at, and that its run, which has ended or fails, starts no more.
+
+    The race it wins: its owner is alive after all. The condition names the record that was seen, its owner and an
+    expired lease, so the owner's commit or renewed lease refuses this write; the owner hears of the end by itself.
+    Where missing: a worker that loaded the run before its end, and was paused since, would begin the step run without
+    a message that could ever end it.
+        W: loads the run, paused …        G: the run has ended, CANCELLED/G where missing; deletes the message
+        W: wakes, RUNNING/W where missing  → refused: W drops it
+    """
+    return _step(Change.GIVE_UP, me, seen, at, _closed(me, seen, at), remove=("lease", "due"))
 
 
 def skip(me: Writer, seen: NoRecord, at: Moment) -> Update:
@@ -296,6 +309,11 @@ def _held(me: Writer, seen: Seen) -> bool:
 def _ends(me: Writer, seen: Seen, at: Moment, started: int) -> dict[str, Value]:
     new: dict[str, Value] = {} if _held(me, seen) else {"inline": me.inline}
     return {**new, "started": started, "ended": at.time, "expires": at.expires}
+
+
+def _closed(me: Writer, seen: Seen, at: Moment) -> dict[str, Value]:
+    begun: dict[str, Value] = {"inline": me.inline, "started": at.time} if isinstance(seen, NoRecord) else {}
+    return {**begun, "ended": at.time, "expires": at.expires}
 
 
 def _first(me: Writer, at: Moment) -> dict[str, Value]:

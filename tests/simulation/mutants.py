@@ -25,9 +25,10 @@ ENGINE = "infra/detent_infra/engine/"
 CORE = "state_machine/detent_state_machine/"
 TRANSITIONS = CORE + "transitions.py"
 FOLLOW = CORE + "follow.py"
+BEGIN = CORE + "begin.py"
 CALL = CORE + "kinds/call.py"
 REGRESSIONS = (
-    *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "replies")),
+    *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "leftovers", "replies")),
     "tests/simulation/test_invocations.py",
     "tests/scenarios/test_engine_edges.py",
 )
@@ -66,7 +67,7 @@ MUTANTS = (
         "a message is not acknowledged before what follows is sent",
         ENGINE + "loop.py",
         "            await send(session, [Send(path, fresh=True) for path in ready if path != inline])",
-        """            with contextlib.suppress(Exception):
+        """            with __import__("contextlib").suppress(Exception):
                 await send(session, [Send(path, fresh=True) for path in ready if path != inline])""",
         ("nothing_is_acknowledged_before_what_follows_is_sent", SEEDS),
     ),
@@ -130,9 +131,32 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     Mutant(
         "a walk sends what has no record late enough for an owner in its first second",
         FOLLOW,
-        "return Send(target, wait) if",
-        "return Send(target) if",
+        "return Send(target, wait)",
+        "return Send(target)",
         ("h16_a_start_sent_again_walks_and_runs_nothing",),
+    ),
+    Mutant(
+        "what is left of an ended run is not ended under the lease of an owner that lives",
+        BEGIN,
+        "    if seen.status is StepStatus.RUNNING and seen.owned_until > at.time:",
+        "    if False:",
+        ("an_owner_that_lives_ends_its_step_itself_when_its_run_has_ended",),
+    ),
+    Mutant(
+        "a message of an ended run keeps a paused worker from beginning what the run no longer starts",
+        BEGIN,
+        "        if not reached or",
+        "        if True or",
+        ("a_worker_that_was_paused_over_its_runs_end_begins_nothing_that_nobody_ends",),
+    ),
+    Mutant(
+        "of a run that has failed a walk finds what its handlers left",
+        FOLLOW,
+        """    status = RunStatus(str(stored["status"]))
+    if""",
+        """    status = RunStatus(str(stored["status"]))
+    if status is RunStatus.FAILING and""",
+        ("what_the_handlers_of_a_cancelled_run_left_ends_too",),
     ),
     Mutant(
         "a walk looks at every branch",
@@ -284,8 +308,8 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     Mutant(
         "in a failing run nothing but handlers starts",
         FOLLOW,
-        "    return run.status is not RunStatus.FAILING or graph.is_handler(path.root.name)",
-        "    return True",
+        "(run.status is RunStatus.FAILING and graph.is_handler(path.root.name))",
+        "run.live",
         ("h3_in_a_failing_run_nothing_but_handlers_starts",),
     ),
     Mutant(

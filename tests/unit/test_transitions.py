@@ -131,6 +131,12 @@ def cases() -> Iterator[Case]:
         ("retrying", retrying, where_retrying),
     ):
         yield Case(Change.CLOSE, f"close {name}", transitions.close(ME, seen_of(PATH, item), AT), accepts)
+    for name, item, accepts in (
+        ("missing", None, where_missing),
+        ("running", running, where_expired),
+        ("retrying", retrying, where_retrying),
+    ):
+        yield Case(Change.GIVE_UP, f"give up {name}", transitions.give_up(ME, seen_of(PATH, item), AT), accepts)
     for step, change in ((STEP, Change.REVIVE), (USED_UP, Change.INTERRUPT)):
         yield Case(change, f"{change} missing", decided(None, step, Turn.DEAD), where_missing)
         yield Case(change, f"{change} running", decided(running, step, Turn.DEAD), where_expired)

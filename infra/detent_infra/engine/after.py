@@ -64,7 +64,7 @@ async def walk(session: Session, record: StepRecord) -> None:
             seen = found.get(target, NoRecord(target))
             parents = await session.records(session.graph.to_read[target] if session.received.orphaned else ())
             wait = first_second(backend, session.received, session.graph.step(target), parents.values())
-            step = follow.walk_at(session.graph, session.run, target, seen, backend.clock(), wait)
+            step = follow.walk_at(target, seen, backend.clock(), wait)
             match step:
                 case Send():
                     await send(session, [step])

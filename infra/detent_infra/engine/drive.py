@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeAlias, assert_never
 
-from detent_state_machine import begin, settle
+from detent_state_machine import begin, follow, settle
 from detent_state_machine import decisions as decided
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.errors import CorruptRecord, InputError
@@ -42,7 +42,8 @@ class Driver:
         itself = [path] if begin.reads_itself(step, turn) else []
         parents = await session.records([*session.graph.to_read[step.name], *itself])
         seen: Seen = parents.pop(path, NoRecord(path))
-        ready = await self._readiness(session, step, seen, parents)
+        may_start = follow.may_start(session.graph, session.run, path)
+        ready = await self._readiness(session, step, seen, parents) if may_start else begin.unwanted(step, parents)
         knows = self._executor.knows(session.graph.definition.name, path)
         here = decided.Here(knows, session.renewed, session.deadline)
         races = 0

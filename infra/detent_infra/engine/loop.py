@@ -7,7 +7,6 @@ redelivery is the whole recovery. docs/internals/execution.md tells the crash st
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import random
 from collections.abc import Callable
@@ -17,23 +16,23 @@ from typing import assert_never
 from detent_state_machine import keys
 from detent_state_machine.begin import fits, started_line, turn_of
 from detent_state_machine.decisions import Ended, HandOver, Leave, Send
-from detent_state_machine.definition import DEFAULT_RETENTION_DAYS
-from detent_state_machine.errors import CorruptRecord, UnknownStep
-from detent_state_machine.follow import STARTED, Fails, change_run, may_start, unreadable, unreadable_error
+from detent_state_machine.errors import CorruptRecord, RecordError, UnknownStep, UnknownWorkflow
+from detent_state_machine.follow import STARTED, leaves_nothing, unreadable
 from detent_state_machine.graph import START
 from detent_state_machine.messages import Drive, Message, decode
 from detent_state_machine.records import RunRecord
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.turn import Moment, Turn
+from detent_state_machine.turn import Turn
 
 from detent_infra.definitions import Definitions
+from detent_infra.ended import end_unread
 from detent_infra.engine.after import send, startable, walk
 from detent_infra.engine.body import check_in
 from detent_infra.engine.drive import Driven, Driver
 from detent_infra.engine.session import Session
 from detent_infra.executor import Executor
 from detent_infra.logs.buffer import LineBuffer, LogSettings, Origin
-from detent_infra.ports import Backend, Conflict, Received
+from detent_infra.ports import Backend, Received
 
 log = logging.getLogger("detent")
 
@@ -86,7 +85,8 @@ class Engine:
         except CorruptRecord as error:
             if not dead:
                 raise
-            return await self._end_unread(message, error)
+            await end_unread(self.backend, message, error)
+            return True
         if isinstance(session, bool):
             return session
         try:
@@ -109,9 +109,16 @@ class Engine:
             log.warning("message for run %s, which is not stored", message.run_id)
             return dead
         run = RunRecord.from_item(message.run_id, item)
-        if not run.live:
+        turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
+        if leaves_nothing(run, turn):
             return True
-        graph = await self.definitions.graph(run.workflow, run.version)
+        try:
+            graph = await self.definitions.graph(run.workflow, run.version)
+        except (UnknownWorkflow, RecordError) as error:
+            if run.live:
+                raise
+            log.warning("what the ended run %s left cannot be ended: %s", run.run_id, error)
+            return True
         try:
             path = graph.path(message.path) if isinstance(message, Drive) else START
         except (UnknownStep, CorruptRecord):
@@ -121,20 +128,7 @@ class Engine:
         backend = self.backend
         lines = LineBuffer(backend.logs, backend.clock, backend.outage, settings, run.run_id, run.workflow)
         lines.log_event(started_line(run, message, received.count, dead=dead))
-        turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
         return Session(self.backend, run, graph, path, turn, token, received, lines, deadline, renewed=now)
-
-    async def _end_unread(self, message: Message, error: CorruptRecord) -> bool:
-        """Neither handlers nor retention are known. The run fails if its own record is sound; else the log has it."""
-        log.error("dead letter of run %r: %s", message.run_id, error)
-        with contextlib.suppress(CorruptRecord, Conflict):
-            item = await self.backend.table.get(keys.run_key(message.run_id))
-            run = RunRecord.from_item(message.run_id, item or {})
-            now = self.backend.clock()
-            path = message.path if isinstance(message, Drive) else START
-            at = Moment(now, now // 1000 + DEFAULT_RETENTION_DAYS * 86_400)
-            await self.backend.table.write(change_run(run, Fails(path, unreadable_error(error)), at))
-        return True
 
     async def _end_unreadable(self, session: Session, error: CorruptRecord) -> bool:
         """The step run fails as one whose body raised: the run's handlers give back what it holds."""
@@ -177,10 +171,7 @@ class Engine:
         path = session.path
         if path == START:
             return Ended(session.remember(STARTED), mine=session.turn is Turn.FIRST)
-        if may_start(session.graph, session.run, path):
-            return await self._driver.drive(session, path, session.turn)
-        record = (await session.records([path])).get(path)
-        return Ended(record) if record is not None and record.terminal else HandOver()
+        return await self._driver.drive(session, path, session.turn)
 
     def _choose(self, session: Session, ready: list[StepPath]) -> StepPath | None:
         """The successor to go on with in this delivery: the first one there is time for."""

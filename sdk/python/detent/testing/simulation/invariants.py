@@ -26,6 +26,9 @@ LATE = 250
 MAX_SKEW = 2_000
 """Milliseconds that a machine's clock may be off, either way."""
 
+CLOSERS = "retry-"
+"""How the owner token of whoever closes a run's steps before it is retried begins."""
+
 INTERRUPTIONS = ("Interrupted", "DeadLetter")
 """Errors of step runs that no worker ended."""
 
@@ -106,6 +109,18 @@ class Invariants:
             if RunStatus(str(item["status"])).live and run_id not in carried and run_id not in self.purged:
                 raise Violation(f"3: live run {run_id} has no message")
 
+    def left_live(self, store: Store) -> list[str]:
+        """What ended runs have left behind that has not ended."""
+        found: list[str] = []
+        for key, item in store.items.items():
+            run_id = keys.run_id_of(key.pk)
+            run = store.items.get(keys.run_key(run_id)) if key.sk.startswith(keys.STEP_PREFIX) else None
+            if run is None or run_id in self.purged or RunStatus(str(run["status"])).live:
+                continue
+            if not StepStatus(str(item["status"])).terminal:
+                found.append(f"{key.sk.removeprefix(keys.STEP_PREFIX)!r} of {run_id}, {item['status']}")
+        return found
+
     def _run_changed(self, run_id: str, before: Item | None, after: Item | None) -> None:
         old = RunStatus(str(before["status"])) if before else None
         new = RunStatus(str(after["status"])) if after else None
@@ -139,7 +154,7 @@ class Invariants:
         """Of a step run that is at work."""
         if after.get("owner") == before.get("owner") or change is Change.CLOSE:
             return
-        if change not in (Change.TAKE_OVER, Change.INTERRUPT, Change.REVIVE):
+        if change not in (Change.TAKE_OVER, Change.INTERRUPT, Change.REVIVE, Change.GIVE_UP):
             raise Violation(f"9: {change} of {path!r} of {run_id} by another than its owner")
         left = int(str(before["lease"])) - self.clock()
         if left > MAX_SKEW and not self.is_dead(str(before["owner"])):
@@ -186,8 +201,10 @@ def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus |
             if before.get("takeovers", 0) != after.get("takeovers", 0):
                 return Change.REVIVE
             return Change.RELEASE if before.get("errors", 0) == after.get("errors", 0) else Change.RETRY
-        case [Change.CANCEL, Change.CLOSE]:
-            return Change.CANCEL if before.get("owner") == after.get("owner") else Change.CLOSE
+        case [*_, Change.CLOSE, Change.GIVE_UP]:
+            if before.get("owner") == after.get("owner"):
+                return Change.CANCEL
+            return Change.CLOSE if str(after["owner"]).startswith(CLOSERS) else Change.GIVE_UP
         case [Change.FAIL, Change.INTERRUPT]:
             error = str(after["error"])
             return Change.INTERRUPT if any(f'"type":"{name}"' in error for name in INTERRUPTIONS) else Change.FAIL

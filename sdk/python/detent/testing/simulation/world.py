@@ -272,6 +272,9 @@ class Simulation:
         await self._until(lambda: not any(map(len, self._every_queue())), DRAIN_SECONDS)
         for body in itertools.chain.from_iterable(queue.bodies() for queue in self._every_queue()):
             raise Violation(f"4: every run has ended, and a message is still delivered: {body}")
+        await self._until(lambda: not self.invariants.left_live(self.store), DRAIN_SECONDS)
+        for left in self.invariants.left_live(self.store):
+            raise Violation(f"10: an ended run has left {left}")
         if not task.done():
             raise Violation("the scenario waits for something that never comes")
         return task.result()
