@@ -146,7 +146,8 @@ class Send:
 class Transition:
     """One conditional write; once it is made: the line that tells it, the messages that it owes, and what comes then.
 
-    `effects` are writes of the user's, in the same transaction.
+    `effects` are writes of the user's, in the same transaction. `suspect`: how many workers died at the step run, if
+    it may be what killed them: it begins while this process runs no other suspect, and stays alone until it ends.
     """
 
     write: Update
@@ -155,6 +156,7 @@ class Transition:
     line: Line | None = None
     sends: tuple[Send, ...] = ()
     effects: tuple[Write, ...] = ()
+    suspect: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from detent_infra.engine import body
 from detent_infra.engine.session import Session
 from detent_infra.executor import Attempt, Completed, Control, Executor, Failed, Failure
 from detent_infra.ports import Backend, Conflict
+from detent_infra.suspects import Suspects
 from detent_infra.unanswered import retry_unanswered
 
 RACES = 5
@@ -28,14 +29,15 @@ Driven: TypeAlias = decided.Ended | decided.HandOver | decided.Leave
 
 
 class Driver:
-    """Drives step runs with one executor; holds no state of its own."""
+    """Drives step runs with one executor, suspects one at a time."""
 
     def __init__(self, backend: Backend, executor: Executor, jitter: Callable[[], float]) -> None:
         self._backend = backend
         self._executor = executor
         self._jitter = jitter
+        self._suspects = Suspects(backend.timing)
 
-    async def drive(self, session: Session, path: StepPath, turn: Turn) -> Driven:
+    async def drive(self, session: Session, path: StepPath, turn: Turn, *, alone: bool = False) -> Driven:
         """Reads what decides about the step run, and carries out what is decided, until it has begun or cannot."""
         step = session.graph.step(path)
         me = Writer(session.run.run_id, path, session.token, turn)
@@ -59,6 +61,9 @@ class Driver:
                     return decision
                 case decided.HandOver() | decided.Leave():
                     return decision
+                case decided.Transition(suspect=deaths) if deaths and not alone:
+                    async with self._suspects.turn(deaths) as mine:
+                        return await self.drive(session, path, turn, alone=True) if mine else self._suspects.later(path)
                 case decided.Transition():
                     made, item = await self._make(me, decision)
                     if made and decision.then is not decided.Then.BEGIN:

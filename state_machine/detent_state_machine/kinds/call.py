@@ -35,6 +35,8 @@ from detent_state_machine.turn import Moment, Turn, Writer
 if TYPE_CHECKING:
     from detent_state_machine.definition import StepDefinition
 
+SUSPICIOUS = 2
+"""Workers that died at a step run, from which on it may be the culprit."""
 TIME_MARGIN = 2_000
 """Milliseconds kept free before an invocation's end, for the commit and what follows it."""
 
@@ -75,12 +77,23 @@ def _claim(step: StepDefinition, me: Writer, seen: Seen, at: Moment) -> Beginnin
     if me.turn is Turn.DEAD:
         return _dead_letter(step, me, seen, at)
     if seen.status is StepStatus.RETRYING:
-        return Transition(transitions.reclaim(me, seen, at), Then.BEGIN, IfRefused.BEGIN)
+        write = transitions.reclaim(me, seen, at)
+        return Transition(write, Then.BEGIN, IfRefused.BEGIN, suspect=_suspect(step, seen.takeovers))
     if step.delivery is Delivery.AT_MOST_ONCE or seen.takeovers >= step.takeovers:
         return _interrupt(me, seen, at, _interrupted(step, seen))
     said = f"taken over: the worker at it {'died' if seen.orphaned else 'fell silent'}"
     line = Line("WARN", "step_taken_over", said, me.path, seen.attempt + 1)
-    return Transition(transitions.take_over(me, seen, at), Then.BEGIN, IfRefused.BEGIN, line)
+    write = transitions.take_over(me, seen, at)
+    return Transition(write, Then.BEGIN, IfRefused.BEGIN, line, suspect=_suspect(step, seen.takeovers + 1))
+
+
+def _suspect(step: StepDefinition, deaths: int) -> int:
+    """The deaths, if they make it a suspect.
+
+    What a worker has at hand dies with it, whoever is to blame. One death says nothing: workers are killed. What two
+    workers have died at, or what has no further take-over left, is driven alone, so that the culprit dies alone.
+    """
+    return deaths if deaths >= max(1, min(SUSPICIOUS, step.takeovers)) else 0
 
 
 def _dead_letter(step: StepDefinition, me: Writer, seen: Seen, at: Moment) -> Transition:

@@ -19,12 +19,18 @@ class ObservedExecutor:
     """An executor that tells the invariants of each body, and runs none on a dead machine."""
 
     def __init__(
-        self, executor: Executor, machine: Machine, invariants: Invariants, report: Callable[[Violation], None]
+        self,
+        executor: Executor,
+        machine: Machine,
+        invariants: Invariants,
+        report: Callable[[Violation], None],
+        deadly: Mapping[str, float],
     ) -> None:
         self._executor = executor
         self._machine = machine
         self._invariants = invariants
         self._report = report
+        self._deadly = deadly
 
     def definitions(self) -> Mapping[str, Definition]:
         return self._executor.definitions()
@@ -42,6 +48,10 @@ class ObservedExecutor:
         except Violation as violation:
             self._report(violation)
         self._machine.gate.note(self._machine, f"BODY {attempt.path} attempt {attempt.number} of {attempt.run_id}")
+        if attempt.path in self._deadly:
+            await asyncio.sleep(self._deadly[attempt.path])
+            await self._machine.may_go_on()
+            self._machine.die()
         outcome = await self._executor.execute(attempt)
         await self._machine.may_go_on()
         return outcome

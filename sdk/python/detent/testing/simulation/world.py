@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
@@ -69,6 +69,8 @@ class Simulation:
     """A machine that stands still is replaced at once, as a platform does that finds it unhealthy."""
     known_deaths: bool = False
     """A machine's death becomes known, as that of a worker on SQLite does: at once or late, never early."""
+    deadly: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Steps whose bodies kill their process, after so many seconds."""
     timing: Timing = Timing()
     store: Store = field(default_factory=Store)
     runs: list[str] = field(default_factory=list[str])
@@ -319,7 +321,8 @@ class Simulation:
     def engine_on(self, machine: Machine) -> Engine:
         """The engine of the deployed code on a machine."""
         app = self.apps[self._deployed]
-        executor = ObservedExecutor(app.executor.with_sync(on_the_spot), machine, self.invariants, self.report)
+        bodies = app.executor.with_sync(on_the_spot)
+        executor = ObservedExecutor(bodies, machine, self.invariants, self.report, self.deadly)
         return Engine(machine.backend, executor, max_hops=self.max_hops, jitter=self.rng.random)
 
     async def _life(self, worker: Worker | Invocations, stop: asyncio.Event) -> None:
