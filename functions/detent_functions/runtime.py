@@ -6,13 +6,16 @@ Imported by every function, so it imports nothing that only some of them use.
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Coroutine, Generator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, cached_property
+from pathlib import Path
 from typing import TypeVar
 
 from detent_infra import event_loop
+from detent_infra.application import LoadAdvice, load_application
 from detent_infra.aws import Resources, StdoutLines, aws_backend
 from detent_infra.clock import wall_clock
 from detent_infra.definitions import Definitions
@@ -24,11 +27,16 @@ from detent_infra.logs.step_output import end_open_lines, step_output
 from detent_infra.ports import Backend
 from detent_state_machine.errors import ConfigurationError
 
-from detent_functions.application import load_application
 from detent_functions.settings import FunctionSettings, settings
 from detent_functions.telemetry import log
 
 _T = TypeVar("_T")
+
+ADVICE = LoadAdvice(
+    module="Package it with the function, beside `detent_functions`.",
+    dependency="Package that dependency with the function.",
+    failed=lambda _: "Importing it on your own machine shows the whole trace.",
+)
 
 
 class Runtime:
@@ -88,7 +96,8 @@ class Runtime:
             self._open.enter_context(step_output())
             self._open.enter_context(forward_standard_logging(only=True))
         try:
-            return load_application(self.settings.app)
+            said = f"App {self.settings.app!r} (from DETENT_APP)"
+            return load_application(self.settings.app, said, own=_own(), advice=ADVICE)
         finally:
             end_open_lines()  # what the module printed last must not swallow the first line of JSON
 
@@ -140,3 +149,8 @@ def prepare() -> None:
     """
     with suppress(ConfigurationError):  # of the environment's variables, which `runtime` tells again
         runtime().prepare()
+
+
+def _own() -> list[Path]:
+    """Where the application's code lies: in a function, where it is unpacked."""
+    return [Path(folder) for folder in dict.fromkeys((*sys.path, str(Path.cwd()))) if folder]

@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 import pytest
 from detent_functions import dead_letters, start, tick, worker
-from detent_functions.application import load_application
 from detent_functions.batches import SqsEvent
-from detent_functions.runtime import runtime
+from detent_functions.runtime import ADVICE, runtime
 from detent_functions.settings import from_environment
+from detent_infra.application import load_application
 from detent_infra.ports import Table
 from detent_infra.relay import RelayedTable, TableCall
 from detent_infra.runs.as_json import run_json
@@ -416,11 +416,11 @@ def test_a_log_level_that_does_not_exist_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("app", "names no application"),
-        ("a:b:c", "names no application"),
+        ("app", "is not a module and attribute"),
+        ("a:b:c", "is not a module and attribute"),
         ("nowhere.at_all:app", "no module 'nowhere'"),
         ("json:app", "has no 'app'"),
-        ("json:dumps", "is a function, not an application"),
+        ("json:dumps", "is a function, not an App"),
         ("this:is", "failed while it was imported"),
     ],
 )
@@ -429,7 +429,7 @@ def test_an_application_that_cannot_be_loaded_says_why(name: str, said: str, tmp
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("this", None)
     with pytest.raises(ConfigurationError, match=said):
-        load_application(name)
+        load_application(name, f"App {name!r}", own=[tmp_path], advice=ADVICE)
 
 
 def _of(calls: list[Call], operation: str) -> list[Call]:

@@ -13,6 +13,7 @@ from typing import cast
 
 from detent_state_machine.errors import ConfigurationError, InputError
 
+from detent_infra.application import split_name
 from detent_infra.ops.packaging.reading import read
 from detent_infra.ops.packaging.target import OLDEST
 
@@ -22,7 +23,6 @@ COMMAND_LINE_ONLY = frozenset({"rich", "typer"})
 """What of detent's own dependencies no function imports. An application that imports them names them itself."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,10 @@ def read_project(root: Path) -> Project:
 def modules_of(project: Project, app: str) -> dict[str, Path]:
     """Where the application's top-level packages and modules lie, by the name each has in the folder.
 
-    Raises `InputError` if the app, or one of `include`, is not in the project.
+    Raises `ConfigurationError` for a name of another form, `InputError` if the app, or one of `include`, is not in the
+    project.
     """
-    if not _MODULE.fullmatch(app):
-        raise InputError(f"App {app!r} is not a module and attribute.", advice="Write it as `shop.workflows:app`.")
-    module = app.partition(":")[0]
+    module, _ = split_name(app, f"App {app!r}")
     found: dict[str, Path] = {}
     for name in dict.fromkeys((module.partition(".")[0], *project.include)):
         place = _place(project.root, name)

@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import TextIO, cast
 
-from detent_infra.import_errors import what, where
+from detent_infra.application import Interrupted, LoadAdvice, load_application, split_name
+from detent_infra.executor import Application
 from detent_infra.logs.step_output import SteadyStream
 from detent_state_machine.errors import ConfigurationError
 
@@ -24,25 +26,36 @@ SLOW = 10.0
 """Seconds after which an import that has not ended is told, with the line it is at."""
 
 
-def import_module(name: str, said: str) -> ModuleType:
-    """The module; `said` begins messages about it. Raises `ConfigurationError`, and `KeyboardInterrupt` for a Ctrl-C.
+def import_app(name: str, said: str) -> Application:
+    """The app of this name; `said` begins messages about it.
 
-    What it prints goes to standard error: it is no part of a command's output.
+    Raises `ConfigurationError`, and `KeyboardInterrupt` for a Ctrl-C. What its module prints goes to standard error:
+    it is not part of a command's output.
     """
     here = Path.cwd()
-    _must_not_be_pythons_own(name, said)
+    module, _ = split_name(name, said)
+    _must_not_be_pythons_own(module, said)
     if str(here) not in sys.path:
         sys.path.insert(0, str(here))
+    advice = LoadAdvice(
+        module=f"It is neither in {here} nor installed: run detent where it can be imported from.",
+        dependency="Install it in this environment.",
+        failed=partial(_advice_on_failure, here),
+    )
+    app = load_application(name, said, own=[here], advice=advice, import_module=partial(_import_module, said, here))
+    _tell_moved(said, here)
+    return app
+
+
+def _import_module(said: str, here: Path, name: str) -> ModuleType:
     interrupted: list[int] = []
     try:
         with _apart(), _interruptible(interrupted), _told_if_slow(said, here):
-            module = importlib.import_module(name)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and interrupted:
-            raise
-        raise _failed(error, name, said, here) from error
-    _tell_moved(said, here)
-    return module
+            return importlib.import_module(name)
+    except KeyboardInterrupt as error:
+        if interrupted:
+            raise Interrupted from error
+        raise
 
 
 def _must_not_be_pythons_own(name: str, said: str) -> None:
@@ -54,24 +67,13 @@ def _must_not_be_pythons_own(name: str, said: str) -> None:
         )
 
 
-def _failed(error: BaseException, name: str, said: str, here: Path) -> ConfigurationError:
-    at = where(error, [here])
-    if isinstance(error, ModuleNotFoundError) and error.name is not None:
-        if f"{name}.".startswith(f"{error.name}."):
-            return ConfigurationError(
-                f"{said}: there is no module {error.name!r} in {here} or among the installed packages.",
-                advice="Run detent where the module can be imported from.",
-            )
-        return ConfigurationError(
-            f"{said} imports {error.name!r}, which is not there{at}.", advice="Install it in this environment."
-        )
+def _advice_on_failure(here: Path, name: str) -> str:
     from detent_infra.ops.packaging.imports import hiding
 
     hidden = hiding(here)
-    advice = f"`python -c 'import {name}'` shows the whole trace."
     if hidden:
-        advice = f"It may be {hidden[0]}, which hides a module of Python's own: rename it."
-    return ConfigurationError(f"{said} failed while it was imported{at}: {what(error)}", advice=advice)
+        return f"It may be {hidden[0]}, which hides a module of Python's own: rename it."
+    return f"`python -c 'import {name}'` shows the whole trace."
 
 
 # ---- what is around an import ---------------------------------------------------------------------------------

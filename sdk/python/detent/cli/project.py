@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from detent_infra.application import FORM
 from detent_infra.connect import is_there, sqlite_file
 from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
 from detent_state_machine.suggest import did_you_mean
@@ -23,8 +24,6 @@ from detent.settings import DEFAULT_URL, settings
 
 LAST = "last"
 """Stands for the newest run wherever a run id is taken."""
-
-_FORM = "Write it as module:attribute, as in `--app shop:app`."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,34 +99,19 @@ def _in_pyproject(path: Path) -> str | None:
         case {"tool": {"detent": {"app": str(name)}}}:
             return name
         case {"tool": {"detent": {"app": object()}}}:
-            raise ConfigurationError(f"`app` under [tool.detent] in {path} is not text.", advice=_FORM)
+            raise ConfigurationError(f"`app` under [tool.detent] in {path} is not text.", advice=FORM)
         case _:
             return None
 
 
 def _load(chosen: Chosen) -> App:
-    said = f"App {chosen.value!r} (from {chosen.source})"
-    module_name, _, attribute = chosen.value.partition(":")
-    if not module_name or not attribute or "/" in module_name or module_name.endswith(".py"):
-        raise ConfigurationError(f"{said} is not a module and attribute.", advice=_FORM)
-    from detent.cli.app_import import import_module
+    from detent.cli.app_import import import_app
 
-    module = import_module(module_name, said)
-    found: object = module
-    try:
-        for part in attribute.split("."):
-            found = getattr(found, part, None)
-    except Exception as error:
-        raise ConfigurationError(f"{said} cannot be read: {type(error).__name__}: {error}.", advice=_FORM) from error
-    if found is None:
-        apps = [name for name, value in vars(module).items() if isinstance(value, App)]
-        has = f"It has {', '.join(map(repr, apps))}." if apps else _FORM
-        raise ConfigurationError(f"{said}: module {module_name!r} has no {attribute!r}.", advice=has)
-    if not isinstance(found, App):
-        raise ConfigurationError(
-            f"{said} is a {type(found).__name__}, not an App.", advice="Name the App itself, not a workflow of it."
-        )
-    return found
+    said = f"App {chosen.value!r} (from {chosen.source})"
+    app = import_app(chosen.value, said)
+    if not isinstance(app, App):
+        raise ConfigurationError(f"{said} is a {type(app).__name__}, not an App.", advice="Name the App itself.")
+    return app
 
 
 # ---- the backend ----------------------------------------------------------------------------------------------
