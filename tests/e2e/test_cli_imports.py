@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from detent.cli import app_import
 
 from tests.support.cli_project import PATIENCE, Project, command
 from tests.support.waiting import until
@@ -104,6 +106,23 @@ def test_a_module_that_changes_the_directory_is_told_and_its_database_is_there(
     assert (project.path / "data/.detent/detent.db").exists()
     (project.path / "gone.py").write_text("import os, tempfile\nwith tempfile.TemporaryDirectory() as d: os.chdir(d)\n")
     project.call("run", "w", "1", "--app", "gone:app").refused("a directory that is gone")
+
+
+def test_an_import_that_takes_long_is_told_with_the_line_that_it_is_at(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app_import.SLOW == 10.0
+    monkeypatch.setattr(app_import, "SLOW", 0.1)
+    source = (
+        "import threading, time\n"
+        "while any(isinstance(each, threading.Timer) for each in threading.enumerate()):\n"
+        "    time.sleep(0.01)\n"
+    )
+    (project.path / "slow.py").write_text(source + HELLO)
+    monkeypatch.delitem(sys.modules, "slow", raising=False)
+    result = project.call("graph", "--app", "slow:app")
+    assert result.code == 0
+    assert re.search(r"App 'slow:app' .* is still being imported after 0.1 s \(slow.py, line [23]\)", result.err)
 
 
 def test_threads_that_a_module_starts_keep_no_command_from_ending(project: Project) -> None:

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from detent.cli.commands.dev import restart_pause
 
 from tests.support.cli_project import PATIENCE, Project, command
 from tests.support.waiting import until
@@ -202,6 +203,10 @@ def test_dev_says_that_its_worker_was_killed_and_starts_another(project: Project
         project.run("run", "hello")
         dev.says("completed in")
         assert dev.stop(signal.SIGTERM) == 0
+
+
+def test_dev_starts_another_worker_at_once_and_after_a_growing_pause_if_it_keeps_ending() -> None:
+    assert [restart_pause(ends) for ends in range(9)] == [0, 0, 0.5, 1, 2, 4, 8, 10, 10]
 
 
 def test_dev_waits_for_a_change_if_the_app_ends_its_process_while_it_is_loaded(project: Project) -> None:

@@ -31,6 +31,7 @@ from detent_infra.connect import redacted
 from detent_infra.executor import Attempt
 from detent_infra.logs.step_output import SteadyStream, step_output
 from detent_infra.sources.triggers import queues
+from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError
 
 import detent
@@ -52,8 +53,9 @@ CHANGED = 75
 """Exit code of a worker whose source has changed."""
 LOOK_EVERY = 0.5
 """Seconds between two looks at the source files."""
-SOON, LONGEST_PAUSE = 5.0, 10.0
-"""Seconds: a worker process that ends sooner is followed by the next after a pause, which doubles each time."""
+SOON = 5.0
+"""Seconds. Worker processes that end sooner, one after the other, are followed by the next after a pause."""
+PAUSES = Backoff(first=LOOK_EVERY, longest=10.0)
 RUNS_EVERY, RUNS_EVERY_REMOTE = 0.5, 5.0
 """Seconds between two looks at the runs: a look costs nothing here, and requests there."""
 
@@ -129,7 +131,7 @@ class Workers:
         """Starts the next one when the code has changed, or when one is gone that nobody stopped."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._pass_on)
-        pause = 0.0
+        ends = 0
         while True:
             self._ready.unlink(missing_ok=True)
             before, began = snapshot(self._places), time.monotonic()
@@ -140,10 +142,10 @@ class Workers:
             if code == CHANGED:
                 continue
             lasted = time.monotonic() - began
-            pause = 0.0 if lasted > SOON else min(LONGEST_PAUSE, max(LOOK_EVERY, pause * 2))
+            ends = 0 if lasted > SOON else ends + 1
             if self._ready.exists():
                 _tell(f"The worker process {_ended(code)}. Starting another.")
-                self._told_to_stop.wait(pause)
+                self._told_to_stop.wait(restart_pause(ends))
             else:
                 said = "`os._exit`, or a crash of the interpreter" if code >= 0 else "by somebody, or a crash"
                 _tell(f"The worker process {_ended(code)} while it loaded the app: {said}.")
@@ -157,6 +159,11 @@ class Workers:
         self._told_to_stop.set()
         if self._worker is not None and self._worker.poll() is None:
             self._worker.send_signal(number)
+
+
+def restart_pause(ends: int) -> float:
+    """Seconds before the next worker process, after so many in a row that ended soon after their start."""
+    return PAUSES.pause(ends - 1) if ends > 1 else 0.0
 
 
 def _ended(code: int) -> str:
