@@ -10,7 +10,7 @@ from detent_state_machine.errors import CorruptRecord, RecordError, UnknownWorkf
 from detent_state_machine.graph import Graph, graph_of
 from detent_state_machine.keys import WORKFLOWS, definition_key, workflow_key
 from detent_state_machine.records import Payload, payload_attributes
-from detent_state_machine.writes import Item, Put
+from detent_state_machine.writes import Item, PutItem
 
 from detent_infra import payloads
 from detent_infra.pages import pages
@@ -39,7 +39,7 @@ class Definitions:
         item = await self._backend.table.get(newest)
         if item is None or item.get("version") != definition.version:
             registered: Item = {"version": definition.version, "registered": self._backend.clock()}
-            await self._backend.table.write(Put(newest, registered, expect=None))
+            await self._backend.table.write(PutItem(newest, registered, expect=None))
         self._registered.add(name)
 
     async def store(self, definition: Definition) -> None:
@@ -47,7 +47,7 @@ class Definitions:
         key = definition_key(definition.name, definition.version)
         # A refusal is fine: the key is a hash of the content, so what is stored is this very definition.
         with contextlib.suppress(Conflict):
-            await self._backend.table.write(Put(key, payload_attributes("definition", body)))
+            await self._backend.table.write(PutItem(key, payload_attributes("definition", body)))
 
     def cache(self, definition: Definition, version: str | None = None) -> Graph:
         """Has the definition at hand from now on, as deployed code has its own.

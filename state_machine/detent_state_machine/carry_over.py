@@ -10,10 +10,10 @@ from detent_state_machine.errors import WrongState
 from detent_state_machine.records import Seen, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.turn import Moment, Writer
-from detent_state_machine.writes import Update
+from detent_state_machine.writes import UpdateItem
 
 
-def close(step: StepDefinition, me: Writer, seen: Seen, at: Moment, stored: Container[str]) -> Update | None:
+def close(step: StepDefinition, me: Writer, seen: Seen, at: Moment, stored: Container[str]) -> UpdateItem | None:
     """The write that ends what a worker may still be at; None for what has ended. `stored`: steps with a record.
 
     Raises `WrongState` if records are past retention, or an at_most_once body would run beside itself.

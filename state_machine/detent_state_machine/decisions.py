@@ -11,7 +11,7 @@ from detent_state_machine.lines import Line
 from detent_state_machine.records import ErrorInfo, Payload, Seen, StepRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.when import Lookup
-from detent_state_machine.writes import Update, Write
+from detent_state_machine.writes import UpdateItem, Write
 
 
 class Then(StrEnum):
@@ -150,7 +150,7 @@ class Transition:
     it may be what killed them: it begins while this process runs no other suspect, and stays alone until it ends.
     """
 
-    write: Update
+    write: UpdateItem
     then: Then
     refusal: IfRefused
     line: Line | None = None

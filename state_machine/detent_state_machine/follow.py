@@ -18,7 +18,7 @@ from detent_state_machine.records import ErrorInfo, NoRecord, RunRecord, Seen, S
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Moment, Turn
-from detent_state_machine.writes import Item, Update
+from detent_state_machine.writes import Item, UpdateItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,14 @@ def may_start(graph: Graph, run: RunRecord, path: StepPath) -> bool:
 # ---- joins --------------------------------------------------------------------------------------------------------
 
 
-def arrive(run_id: str, arrival: Arrival, at: Moment) -> Update:
+def arrive(run_id: str, arrival: Arrival, at: Moment) -> UpdateItem:
     """Adds the step to a set of the join's tree.
 
     No race to win: adding to a set commutes and repeats harmlessly. Whoever sees the set complete has the join as its
     successor; several may, and the join's own record lets one of them commit.
     """
     key = keys.join_key(run_id, arrival.join, arrival.group)
-    return Update(key, None, {"expires": at.expires}, {"arrived": frozenset((arrival.member,))})
+    return UpdateItem(key, None, {"expires": at.expires}, {"arrived": frozenset((arrival.member,))})
 
 
 def is_complete(arrival: Arrival, item: Item | None) -> bool:
@@ -148,7 +148,7 @@ class RunChanged:
     line: Line | None = None
 
 
-def change_run(run: RunRecord, change: RunChange, at: Moment) -> Update:
+def change_run(run: RunRecord, change: RunChange, at: Moment) -> UpdateItem:
     """The write that makes the change."""
     match change:
         case Finishes():
@@ -163,7 +163,7 @@ def change_run(run: RunRecord, change: RunChange, at: Moment) -> Update:
             assert_never(change)
 
 
-def changed(run: RunRecord, change: RunChange, write: Update) -> RunChanged:
+def changed(run: RunRecord, change: RunChange, write: UpdateItem) -> RunChanged:
     """What follows once the change is made."""
     if isinstance(change, BeginsFailing):
         said = f"run fails at {change.path}: its handlers run"

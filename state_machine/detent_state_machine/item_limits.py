@@ -15,7 +15,7 @@ from detent_state_machine.errors import InputError, PayloadTooLarge
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -23,8 +23,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
     Write,
     apply,
@@ -59,13 +59,13 @@ def check(write: Write) -> None:
     if not (_is_short(key.pk) and _is_short(key.sk)):
         _check_key(key)
     match write:
-        case Put():
+        case PutItem():
             if not _is_plain(write.item):
                 _check_values(key, write.item)
                 _check_size(key, write.item)
-        case Update():
+        case UpdateItem():
             _check_update(write)
-        case Delete():
+        case DeleteItem():
             pass
         case _:
             assert_never(write)
@@ -79,7 +79,7 @@ def check_transaction(writes: Sequence[Write]) -> None:
         raise InputError(f"A transaction takes at most {MAX_TRANSACTION} writes, each to another item.")
     for write in writes:
         check(write)
-    _check_total(size_of(write.key, write.item) for write in writes if isinstance(write, Put))
+    _check_total(size_of(write.key, write.item) for write in writes if isinstance(write, PutItem))
 
 
 def applied(write: Write, current: Item | None) -> Item | None:
@@ -89,7 +89,7 @@ def applied(write: Write, current: Item | None) -> Item | None:
     `PayloadTooLarge` if the item becomes too large.
     """
     after = apply(write, current)
-    if isinstance(write, Update) and after is not None:
+    if isinstance(write, UpdateItem) and after is not None:
         for name in write.add:
             _check_value(write.key, name, after[name])
         # Where nothing was stored, the item is what the update sets and adds, and `check` has measured that.
@@ -174,7 +174,7 @@ def _is_plain(values: Mapping[str, object]) -> bool:
     return size < FAR_FROM_ANY_LIMIT
 
 
-def _check_update(update: Update) -> None:
+def _check_update(update: UpdateItem) -> None:
     key, add = update.key, update.add
     count = len(update.set) + len(add) + len(update.remove)
     if count > MAX_CHANGES:

@@ -9,10 +9,10 @@ from detent_state_machine import keys
 from detent_state_machine.records import ErrorInfo, RunRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.turn import Moment
-from detent_state_machine.writes import OneOf, Update, Value
+from detent_state_machine.writes import OneOf, UpdateItem, Value
 
 
-class RunChange(StrEnum):
+class RunTransition(StrEnum):
     """The names of a run's transitions."""
 
     FINISH = "finish"
@@ -22,41 +22,41 @@ class RunChange(StrEnum):
     CANCEL = "cancel"
 
 
-RUN_TABLE: Mapping[RunChange, tuple[tuple[RunStatus, ...], RunStatus]] = {
-    RunChange.FINISH: ((RunStatus.RUNNING,), RunStatus.COMPLETED),
-    RunChange.FAIL: ((RunStatus.RUNNING,), RunStatus.FAILED),
-    RunChange.BEGIN_FAILING: ((RunStatus.RUNNING,), RunStatus.FAILING),
-    RunChange.END_FAILING: ((RunStatus.FAILING,), RunStatus.FAILED),
-    RunChange.CANCEL: ((RunStatus.RUNNING, RunStatus.FAILING), RunStatus.CANCELLED),
+RUN_TABLE: Mapping[RunTransition, tuple[tuple[RunStatus, ...], RunStatus]] = {
+    RunTransition.FINISH: ((RunStatus.RUNNING,), RunStatus.COMPLETED),
+    RunTransition.FAIL: ((RunStatus.RUNNING,), RunStatus.FAILED),
+    RunTransition.BEGIN_FAILING: ((RunStatus.RUNNING,), RunStatus.FAILING),
+    RunTransition.END_FAILING: ((RunStatus.FAILING,), RunStatus.FAILED),
+    RunTransition.CANCEL: ((RunStatus.RUNNING, RunStatus.FAILING), RunStatus.CANCELLED),
 }
 
 
-def finish(run: RunRecord, at: Moment) -> Update:
+def finish(run: RunRecord, at: Moment) -> UpdateItem:
     """The last step has ended. The race it wins: cancel, or a failing step, at the same moment: first one stays."""
-    return _ended(RunChange.FINISH, run, {}, at)
+    return _ended(RunTransition.FINISH, run, {}, at)
 
 
-def fail_run(run: RunRecord, path: str, error: ErrorInfo, at: Moment) -> Update:
+def fail_run(run: RunRecord, path: str, error: ErrorInfo, at: Moment) -> UpdateItem:
     """A step failed for good and nothing handles it. The race it wins: two failing steps; the first is the cause."""
-    return _ended(RunChange.FAIL, run, {"failed_step": str(path), "error": error.to_json()}, at)
+    return _ended(RunTransition.FAIL, run, {"failed_step": str(path), "error": error.to_json()}, at)
 
 
-def begin_failing(run: RunRecord, path: str, error: ErrorInfo) -> Update:
+def begin_failing(run: RunRecord, path: str, error: ErrorInfo) -> UpdateItem:
     """A step failed for good: its handlers work now. A refusal that shows this very path is success."""
-    return _run(RunChange.BEGIN_FAILING, run, {"failed_step": str(path), "error": error.to_json()})
+    return _run(RunTransition.BEGIN_FAILING, run, {"failed_step": str(path), "error": error.to_json()})
 
 
-def end_failing(run: RunRecord, at: Moment) -> Update:
+def end_failing(run: RunRecord, at: Moment) -> UpdateItem:
     """The handlers have ended, or one of them failed."""
-    return _ended(RunChange.END_FAILING, run, {}, at)
+    return _ended(RunTransition.END_FAILING, run, {}, at)
 
 
-def cancel_run(run: RunRecord, at: Moment) -> Update:
+def cancel_run(run: RunRecord, at: Moment) -> UpdateItem:
     """The race it wins: the run ends by itself; then there is nothing to cancel, and the refusal says so."""
-    return _ended(RunChange.CANCEL, run, {}, at)
+    return _ended(RunTransition.CANCEL, run, {}, at)
 
 
-def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], at: Moment) -> Update:
+def _ended(change: RunTransition, run: RunRecord, set_: Mapping[str, Value], at: Moment) -> UpdateItem:
     return _run(
         change,
         run,
@@ -69,7 +69,7 @@ def _ended(change: RunChange, run: RunRecord, set_: Mapping[str, Value], at: Mom
     )
 
 
-def _run(change: RunChange, run: RunRecord, set_: Mapping[str, Value]) -> Update:
+def _run(change: RunTransition, run: RunRecord, set_: Mapping[str, Value]) -> UpdateItem:
     sources, target = RUN_TABLE[change]
     expect = OneOf("status", tuple(source.value for source in sources))
-    return Update(keys.run_key(run.run_id), expect, {"status": target.value, **set_})
+    return UpdateItem(keys.run_key(run.run_id), expect, {"status": target.value, **set_})

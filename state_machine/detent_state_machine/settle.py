@@ -12,17 +12,17 @@ from detent_state_machine.kinds import settle
 from detent_state_machine.lines import Line
 from detent_state_machine.records import ErrorInfo, Seen
 from detent_state_machine.turn import Moment, Writer
-from detent_state_machine.writes import Item, Update
+from detent_state_machine.writes import Item, UpdateItem
 
 __all__ = ["dropped", "is_mine", "not_stored", "renew", "settle", "timed_out"]
 
 
-def renew(me: Writer, seen: Seen, at: Moment, *, started: int) -> Update:
+def renew(me: Writer, seen: Seen, at: Moment, *, started: int) -> UpdateItem:
     """The heartbeat's write: the lease goes on from now."""
     return transitions.heartbeat(me, seen, at, started=started)
 
 
-def is_mine(me: Writer, write: Update, stored: Item | None) -> bool:
+def is_mine(me: Writer, write: UpdateItem, stored: Item | None) -> bool:
     """Whether a refused write is stored all the same: an earlier try made it, and its reply was lost. DESIGN 5."""
     return transitions.wrote(me, write, stored)
 

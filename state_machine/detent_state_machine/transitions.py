@@ -28,7 +28,7 @@ from detent_state_machine.records import (
 )
 from detent_state_machine.status import StepStatus
 from detent_state_machine.turn import Moment, Writer
-from detent_state_machine.writes import AllOf, AnyOf, Equals, Expect, Item, LessThan, Missing, Update, Value
+from detent_state_machine.writes import AllOf, AnyOf, Equals, Expect, Item, LessThan, Missing, UpdateItem, Value
 
 
 class Change(StrEnum):
@@ -94,7 +94,7 @@ STEP_TABLE: Mapping[Change, Row] = {
 # ---- what its owner writes ----------------------------------------------------------------------------------------
 
 
-def claim(me: Writer, seen: NoRecord, at: Moment) -> Update:
+def claim(me: Writer, seen: NoRecord, at: Moment) -> UpdateItem:
     """The first claim of a step run.
 
     From its first write on a record `expires`: the run may end without anybody coming back to this step. The reaper
@@ -107,7 +107,7 @@ def claim(me: Writer, seen: NoRecord, at: Moment) -> Update:
     return _step(Change.CLAIM, me, seen, at, {**_first(me, at), "started": at.time, "lease": at.lease})
 
 
-def heartbeat(me: Writer, seen: Seen, at: Moment, *, started: int) -> Update:
+def heartbeat(me: Writer, seen: Seen, at: Moment, *, started: int) -> UpdateItem:
     """Keeps the lease, and writes the record of an inline step that became long.
 
     The race it wins: a worker that was paused past its lease comes back.
@@ -118,7 +118,7 @@ def heartbeat(me: Writer, seen: Seen, at: Moment, *, started: int) -> Update:
     return _step(Change.HEARTBEAT, me, seen, at, {**new, "lease": at.lease})
 
 
-def complete(me: Writer, seen: Seen, at: Moment, *, started: int, output: Payload, commits: int = 0) -> Update:
+def complete(me: Writer, seen: Seen, at: Moment, *, started: int, output: Payload, commits: int = 0) -> UpdateItem:
     """The commit of a result. For an inline step that stayed short, its only write. `commits`: how many writes of the
     user's are in its transaction.
 
@@ -131,7 +131,7 @@ def complete(me: Writer, seen: Seen, at: Moment, *, started: int, output: Payloa
     return _step(Change.COMPLETE, me, seen, at, set_, remove=("lease", "error"))
 
 
-def retry(me: Writer, seen: Seen, at: Moment, *, started: int, due: int, error: ErrorInfo) -> Update:
+def retry(me: Writer, seen: Seen, at: Moment, *, started: int, due: int, error: ErrorInfo) -> UpdateItem:
     """A failed attempt with another one to come, due at `due`. Same race as `complete`."""
     set_: dict[str, Value] = {
         "started": started,
@@ -145,7 +145,7 @@ def retry(me: Writer, seen: Seen, at: Moment, *, started: int, due: int, error: 
     return _step(Change.RETRY, me, seen, at, set_, remove=("lease",))
 
 
-def fail(me: Writer, seen: Seen, at: Moment, *, started: int, error: ErrorInfo) -> Update:
+def fail(me: Writer, seen: Seen, at: Moment, *, started: int, error: ErrorInfo) -> UpdateItem:
     """The last attempt failed. Same race as `complete`."""
     set_ = {
         **_ends(me, seen, at, started),
@@ -156,14 +156,14 @@ def fail(me: Writer, seen: Seen, at: Moment, *, started: int, error: ErrorInfo) 
     return _step(Change.FAIL, me, seen, at, set_, remove=("lease",))
 
 
-def release(me: Writer, seen: Seen, at: Moment) -> Update:
+def release(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
     """The owner is told to stop (a deploy): the attempt may begin again at once, and counts neither as an error nor
     as a take-over. Refused if the step run was never written, or belongs to somebody else by now.
     """
     return _step(Change.RELEASE, me, seen, at, {"due": at.time}, remove=("lease",))
 
 
-def cancel(me: Writer, seen: Seen, at: Moment, *, started: int) -> Update:
+def cancel(me: Writer, seen: Seen, at: Moment, *, started: int) -> UpdateItem:
     """The owner stopped because its run has ended.
 
     Only a record that exists is marked: a step that never wrote one leaves none.
@@ -176,7 +176,7 @@ def cancel(me: Writer, seen: Seen, at: Moment, *, started: int) -> Update:
 # ---- what anybody writes who saw the record -------------------------------------------------------------------------
 
 
-def close(me: Writer, seen: Seen, at: Moment) -> Update:
+def close(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
     """Ends a step run of a run that has ended, before the run is retried.
 
     The race it wins: its worker has not heard of the end and still commits. Either the commit is first, and the retry
@@ -198,17 +198,17 @@ def give_up(me: Writer, seen: Seen, at: Moment) -> Update:
     return _step(Change.GIVE_UP, me, seen, at, _closed(me, seen, at), remove=("lease", "due"))
 
 
-def skip(me: Writer, seen: NoRecord, at: Moment) -> Update:
+def skip(me: Writer, seen: NoRecord, at: Moment) -> UpdateItem:
     """The step's condition is false, or a parent it needs was skipped. Every writer would decide the same."""
     return _step(Change.SKIP, me, seen, at, _ends(me, seen, at, at.time))
 
 
-def reclaim(me: Writer, seen: StepRecord, at: Moment) -> Update:
+def reclaim(me: Writer, seen: StepRecord, at: Moment) -> UpdateItem:
     """Claims a retry that is due. The race it wins: two workers do; the condition names the owner that both saw."""
     return _step(Change.RECLAIM, me, seen, at, _claimed(me, at), remove=("due",))
 
 
-def take_over(me: Writer, seen: StepRecord, at: Moment) -> Update:
+def take_over(me: Writer, seen: StepRecord, at: Moment) -> UpdateItem:
     """Claims what a dead owner left.
 
     The race it wins: two workers see the same expired lease; the condition names the owner both saw, so the
@@ -223,7 +223,7 @@ def take_over(me: Writer, seen: StepRecord, at: Moment) -> Update:
     return _step(Change.TAKE_OVER, me, seen, at, set_, remove=("due",))
 
 
-def revive(me: Writer, seen: Seen, at: Moment) -> Update:
+def revive(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
     """Its message was received too often: it is due at once, for the message that is sent next.
 
     The race it wins: its owner is alive after all, or another dead letter of it is handled at the same moment.
@@ -245,7 +245,7 @@ def revive(me: Writer, seen: Seen, at: Moment) -> Update:
     return _step(Change.REVIVE, me, seen, at, set_, remove=("lease",))
 
 
-def interrupt(me: Writer, seen: Seen, at: Moment, error: ErrorInfo) -> Update:
+def interrupt(me: Writer, seen: Seen, at: Moment, error: ErrorInfo) -> UpdateItem:
     """Ends a step run that no worker will finish.
 
     The race it wins: its owner is alive after all and commits. The condition names the record that was seen, its
@@ -268,18 +268,18 @@ def interrupt(me: Writer, seen: Seen, at: Moment, error: ErrorInfo) -> Update:
 # ---- conditions -----------------------------------------------------------------------------------------------------
 
 
-def wrote(me: Writer, write: Update, item: Item | None) -> bool:
+def wrote(me: Writer, write: UpdateItem, item: Item | None) -> bool:
     """Whether a refused write of mine is in fact stored: the reply of an earlier try was lost."""
     return item is not None and item.get("owner") == me.token and item.get("status") == write.set["status"]
 
 
 def _step(
     change: Change, me: Writer, seen: Seen, at: Moment, set_: Mapping[str, Value], remove: tuple[str, ...] = ()
-) -> Update:
+) -> UpdateItem:
     target = STEP_TABLE[change].target
     key = keys.step_key(me.run_id, me.path)
     expect = _expect(change, me, seen, at)
-    return Update(key, expect, {"v": FORMAT, "status": target.value, "owner": me.token, **set_}, remove=remove)
+    return UpdateItem(key, expect, {"v": FORMAT, "status": target.value, "owner": me.token, **set_}, remove=remove)
 
 
 def _expect(change: Change, me: Writer, seen: Seen, at: Moment) -> Expect:

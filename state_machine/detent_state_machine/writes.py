@@ -75,7 +75,7 @@ Expect: TypeAlias = Missing | Equals | OneOf | LessThan | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)
-class Put:
+class PutItem:
     """Store the item whole. By default only where none is stored; `expect=None` replaces whatever is there."""
 
     key: Key
@@ -84,7 +84,7 @@ class Put:
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class UpdateItem:
     """Change attributes of the item, creating it if `expect` allows a missing one.
 
     `add` adds to a number (missing counts as 0) or unites with a set (missing counts as empty), so adding the
@@ -101,14 +101,14 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
-class Delete:
+class DeleteItem:
     """Remove the item; a missing one is fine unless `expect` says otherwise."""
 
     key: Key
     expect: Expect | None = None
 
 
-Write: TypeAlias = Put | Update | Delete
+Write: TypeAlias = PutItem | UpdateItem | DeleteItem
 
 
 def holds(expect: Expect | None, item: Item | None) -> bool:
@@ -139,11 +139,11 @@ def apply(write: Write, item: Item | None) -> Item | None:
     Raises `InputError` if the write adds to an attribute of another kind.
     """
     match write:
-        case Put(item=new):
+        case PutItem(item=new):
             return dict(new)
-        case Delete():
+        case DeleteItem():
             return None
-        case Update():
+        case UpdateItem():
             after: dict[str, Value] = dict(item or {})
             after.update(write.set)
             for name, more in write.add.items():

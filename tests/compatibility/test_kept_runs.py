@@ -22,7 +22,7 @@ from detent_state_machine.definition import Definition
 from detent_state_machine.graph import graph_of
 from detent_state_machine.keys import workflow_key
 from detent_state_machine.messages import Drive, Start, decode
-from detent_state_machine.writes import Put
+from detent_state_machine.writes import PutItem
 
 from tests.compatibility.record import DATABASE, SITUATIONS, newest, record
 from tests.compatibility.workflows import Kept, open_app
@@ -204,7 +204,7 @@ def test_a_run_started_by_name_has_the_version_that_an_older_detent_registered()
     with Harness(kept.app) as h:
         restore(h, snapshot)
         old = h.wait_for(h.client.aget(snapshot.expected.run))
-        stored = Put(workflow_key("chain"), {"version": old.version, "registered": 0}, expect=None)
+        stored = PutItem(workflow_key("chain"), {"version": old.version, "registered": 0}, expect=None)
         h.wait_for(h.backend.table.write(stored))
         by_name = h.wait_for(h.client.lifecycle.start_by_name("chain", "1"))
         assert h.wait_for(h.client.aget(by_name)).version == old.version

@@ -25,7 +25,7 @@ from detent_infra.sqlite import sqlite_backend
 from detent_infra.sqlite.database import SCHEMA_VERSION
 from detent_state_machine import definition, messages, records
 from detent_state_machine.messages import Drive, encode
-from detent_state_machine.writes import Delete, Item, Key, Put
+from detent_state_machine.writes import DeleteItem, Item, Key, PutItem
 
 from tests.compatibility.test_kept_runs import KEPT, LATER, lay_down, restore
 from tests.compatibility.workflows import Kept, open_app
@@ -52,7 +52,7 @@ def change(h: Harness, key: Key, **attributes: Any) -> Item:
     item = h.wait_for(h.backend.table.get(key))
     assert item is not None
     changed = {**item, **attributes}
-    h.wait_for(h.backend.table.write(Put(key, changed, expect=None)))
+    h.wait_for(h.backend.table.write(PutItem(key, changed, expect=None)))
     return changed
 
 
@@ -119,7 +119,7 @@ def test_a_newer_definition_is_refused_left_in_the_queue_and_others_go_on(
     key, item = definition_of(RETRYING)
     newer = {**json.loads(str(item["definition"])), "format": definition.FORMAT + 1, "told": "by a newer detent"}
     other = Key(key.pk, "of-a-newer-detent")
-    h.wait_for(h.backend.table.write(Put(other, {"definition": json.dumps(newer)})))
+    h.wait_for(h.backend.table.write(PutItem(other, {"definition": json.dumps(newer)})))
     change(h, key_of("run"), version=other.sk)
     assert_others_go_on(kept, caplog)
     assert f"A definition has format {definition.FORMAT + 1}" in caplog.text
@@ -196,10 +196,10 @@ def test_a_definition_of_a_version_that_knew_fewer_fields_is_read_once_and_kept_
         del step["takeovers"], step["description"]
     with Harness(open_app().app) as h:
         at = Key(key.pk, "older")
-        h.wait_for(h.backend.table.write(Put(at, {"definition": json.dumps(older)})))
+        h.wait_for(h.backend.table.write(PutItem(at, {"definition": json.dumps(older)})))
         known = Definitions(h.backend)
         first = h.wait_for(known.graph("chain", "older"))
-        h.wait_for(h.backend.table.write(Delete(at)))
+        h.wait_for(h.backend.table.write(DeleteItem(at)))
         assert h.wait_for(known.graph("chain", "older")) is first
 
 
@@ -235,7 +235,7 @@ def test_a_corrupt_record_ends_its_run_where_people_look_and_takes_no_worker_dow
         if which == "definition":  # of another version than the deployed one, which is not read
             _, item = definition_of(RETRYING)
             key = Key(key.pk, "another")
-            h.wait_for(h.backend.table.write(Put(key, item)))
+            h.wait_for(h.backend.table.write(PutItem(key, item)))
             change(h, key_of("run"), version="another")
         change(h, key, **wrong)
         h.start_worker()
@@ -287,9 +287,9 @@ def test_a_corrupt_step_is_handled_like_any_other_failure() -> None:
     with Harness(kept.app) as h:
         lay_down(h, guarded)
         item = {**guarded.run_items()["run"], "status": "RUNNING"}
-        h.wait_for(h.backend.table.write(Put(Key(f"run#{run}", "run"), item, expect=None)))
+        h.wait_for(h.backend.table.write(PutItem(Key(f"run#{run}", "run"), item, expect=None)))
         change_step = {**guarded.run_items()["step#work"], "status": "DANCING"}
-        h.wait_for(h.backend.table.write(Put(Key(f"run#{run}", "step#work"), change_step, expect=None)))
+        h.wait_for(h.backend.table.write(PutItem(Key(f"run#{run}", "step#work"), change_step, expect=None)))
         h.wait_for(h.backend.dead_letters.send([encode(Drive(run, "work"))]))
         h.start_worker()
         assert h.settle(h.client.handle(run)) is RunStatus.FAILED

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 from detent_infra.ports import Backend, Conflict
 from detent_state_machine.errors import Unavailable
-from detent_state_machine.writes import AnyOf, Equals, Item, Key, Missing, Put, Update, Write
+from detent_state_machine.writes import AnyOf, Equals, Item, Key, Missing, PutItem, UpdateItem, Write
 
 from tests.support.waiting import PATIENCE
 
@@ -49,7 +49,7 @@ def threads(adapter: str) -> int:
 
 def test_of_many_writers_of_one_missing_item_exactly_one_wins(backend: Backend, threads: int) -> None:
     async def race(n: int) -> list[bool]:
-        return [await won(backend, Put(Key("run#1", str(round)), {"owner": n})) for round in range(10)]
+        return [await won(backend, PutItem(Key("run#1", str(round)), {"owner": n})) for round in range(10)]
 
     wins = in_threads(threads, race)
     assert [sum(winners) for winners in zip(*wins, strict=True)] == [1] * 10
@@ -60,10 +60,10 @@ def test_of_many_writers_of_one_missing_item_exactly_one_wins(backend: Backend, 
 
 
 def test_of_many_writers_that_saw_the_same_owner_exactly_one_takes_over(backend: Backend, threads: int) -> None:
-    asyncio.run(backend.table.write(Put(KEY, {"owner": "dead"})))
+    asyncio.run(backend.table.write(PutItem(KEY, {"owner": "dead"})))
 
     async def race(n: int) -> bool:
-        return await won(backend, Update(KEY, Equals("owner", "dead"), {"owner": f"worker {n}"}))
+        return await won(backend, UpdateItem(KEY, Equals("owner", "dead"), {"owner": f"worker {n}"}))
 
     wins = in_threads(threads, race)
     assert sum(wins) == 1
@@ -75,7 +75,7 @@ def test_of_all_who_join_a_set_exactly_one_sees_it_complete(backend: Backend, th
     everyone = frozenset(range(threads * each))
 
     async def join(n: int) -> list[Item | None]:
-        adds = [Update(KEY, add={"joined": frozenset({n * each + m})}) for m in range(each)]
+        adds = [UpdateItem(KEY, add={"joined": frozenset({n * each + m})}) for m in range(each)]
         return list(await asyncio.gather(*(backend.table.write(add) for add in adds)))
 
     seen = [item["joined"] for items in in_threads(threads, join) for item in items if item]
@@ -85,17 +85,19 @@ def test_of_all_who_join_a_set_exactly_one_sees_it_complete(backend: Backend, th
 
 def test_additions_lose_nothing_beside_transactions_that_fail(backend: Backend, threads: int) -> None:
     other = Key("run#1", "other")
-    asyncio.run(backend.table.write(Put(other, {"taken": True})))
+    asyncio.run(backend.table.write(PutItem(other, {"taken": True})))
 
     async def add(n: int) -> int:
         done = 0
         for _ in range(10):
             if n % 2 == 0:
-                await persist(lambda: backend.table.write(Update(KEY, add={"n": 1})))
+                await persist(lambda: backend.table.write(UpdateItem(KEY, add={"n": 1})))
                 done += 1
             else:
                 with pytest.raises(Conflict):
-                    await persist(lambda: backend.table.transact([Update(KEY, add={"n": 1000}), Put(other, {})]))
+                    await persist(
+                        lambda: backend.table.transact([UpdateItem(KEY, add={"n": 1000}), PutItem(other, {})])
+                    )
         return done
 
     assert asyncio.run(backend.table.get(KEY)) is None
@@ -105,12 +107,14 @@ def test_additions_lose_nothing_beside_transactions_that_fail(backend: Backend, 
 
 def test_transactions_on_the_same_items_happen_one_after_the_other(backend: Backend, threads: int) -> None:
     source, target = Key("data#account", "a"), Key("data#account", "b")
-    asyncio.run(backend.table.transact([Put(source, {"left": 1000}), Put(target, {"left": 0})]))
+    asyncio.run(backend.table.transact([PutItem(source, {"left": 1000}), PutItem(target, {"left": 0})]))
 
     async def move(n: int) -> None:
         for _ in range(5):
             await persist(
-                lambda: backend.table.transact([Update(source, add={"left": -1}), Update(target, add={"left": 1})])
+                lambda: backend.table.transact(
+                    [UpdateItem(source, add={"left": -1}), UpdateItem(target, add={"left": 1})]
+                )
             )
 
     in_threads(threads, move)
@@ -137,7 +141,7 @@ def test_a_task_that_is_cancelled_takes_no_other_tasks_write_with_it(backend: Ba
 
     async def scenario() -> None:
         writing = [
-            asyncio.create_task(backend.table.write(Update(Key("p", str(n)), expect, {"owner": "A"})))
+            asyncio.create_task(backend.table.write(UpdateItem(Key("p", str(n)), expect, {"owner": "A"})))
             for n in range(20)
         ]
         await asyncio.sleep(0)

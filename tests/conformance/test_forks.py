@@ -33,7 +33,7 @@ SHARED = ("sqlite", "service")
 
 async def use(backend: Backend, name: str) -> str:
     """Every port once, and the item written stays."""
-    await backend.table.write(writes.Put(Key("p", name), {"by": name}))
+    await backend.table.write(writes.PutItem(Key("p", name), {"by": name}))
     await backend.queue.send([name])
     ref = await backend.blobs.put(name.encode())
     assert await backend.blobs.get(ref) == name.encode()

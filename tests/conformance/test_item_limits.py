@@ -12,7 +12,7 @@ from detent_state_machine.item_limits import MAX_CHANGES, MAX_COMPARED, MAX_ITEM
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -20,8 +20,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
     Write,
 )
@@ -36,11 +36,11 @@ def refused(backend: Backend, write: Write, *, stored: Item | None = None) -> In
     async def scenario() -> InputError:
         table = backend.table
         if stored is not None:
-            await table.write(Put(write.key, stored, None))
+            await table.write(PutItem(write.key, stored, None))
         with pytest.raises(InputError) as alone:
             await table.write(write)
         with pytest.raises(InputError) as together:
-            await table.transact([Put(OTHER, {}), write])
+            await table.transact([PutItem(OTHER, {}), write])
         assert str(together.value) == str(alone.value)
         assert await table.get(OTHER) is None
         if stored is not None:
@@ -75,18 +75,20 @@ def test_nothing_is_added_to_an_attribute_of_another_kind(backend: Backend) -> N
             more = KINDS[kind]
             assert isinstance(more, int | frozenset)
             if stored == kind:
-                assert taken(backend, Put(key, {"tags": value}, None), Update(key, add={"tags": more})) is not None
+                assert (
+                    taken(backend, PutItem(key, {"tags": value}, None), UpdateItem(key, add={"tags": more})) is not None
+                )
                 continue
-            error = refused(backend, Update(key, add={"tags": more}), stored={"tags": value})
+            error = refused(backend, UpdateItem(key, add={"tags": more}), stored={"tags": value})
             said = f"{kind} cannot be added to 'tags', which is {stored}."
             assert error.message == f"The item 'x{number}' of 'data#c': {said}"
 
 
 def test_a_false_condition_is_told_before_a_sum_that_cannot_be(backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {"tags": "vip"}))
-        write = Update(KEY, Equals("tags", "other"), add={"tags": 1})
-        for act in (backend.table.write(write), backend.table.transact([Put(OTHER, {}), write])):
+        await backend.table.write(PutItem(KEY, {"tags": "vip"}))
+        write = UpdateItem(KEY, Equals("tags", "other"), add={"tags": 1})
+        for act in (backend.table.write(write), backend.table.transact([PutItem(OTHER, {}), write])):
             with pytest.raises(Conflict) as refusal:
                 await act
             assert refusal.value.item == {"tags": "vip"}
@@ -104,59 +106,59 @@ VALUES: list[object] = [
 
 def test_a_value_that_no_table_holds_is_refused(backend: Backend) -> None:
     for value in VALUES:
-        for write in (Put(KEY, {"v": value}), Update(KEY, set={"v": value})):  # type: ignore[dict-item]
+        for write in (PutItem(KEY, {"v": value}), UpdateItem(KEY, set={"v": value})):  # type: ignore[dict-item]
             assert "The item 'x' of 'data#c'" in refused(backend, write).message
 
 
 def test_values_up_to_the_limits_come_back(backend: Backend) -> None:
     large = 10**38 - 1
     item: Item = {"a": large, "b": -large, "c": frozenset({large, -large}), "d": frozenset({""})}
-    assert taken(backend, Put(KEY, item)) == item
+    assert taken(backend, PutItem(KEY, item)) == item
 
 
 def test_only_numbers_and_sets_with_members_are_added(backend: Backend) -> None:
     nothing: frozenset[int] = frozenset()
     for more in ("x", True, nothing):
-        refused(backend, Update(KEY, add={"n": more}))  # type: ignore[dict-item]
+        refused(backend, UpdateItem(KEY, add={"n": more}))  # type: ignore[dict-item]
 
 
 def test_a_key_has_bytes_and_not_too_many(backend: Backend) -> None:
     long = (Key("p" * 2049, "x"), Key("p", "x" * 1025), Key("p", "é" * 513))
     for key in (Key("", "x"), Key("p", ""), Key("p", "\ud800"), *long):
-        for write in (Put(key, {}), Update(key, set={"a": 1}), Delete(key)):
+        for write in (PutItem(key, {}), UpdateItem(key, set={"a": 1}), DeleteItem(key)):
             refused(backend, write)
 
 
 def test_keys_up_to_the_limits_are_taken(backend: Backend) -> None:
-    assert taken(backend, Put(Key("p" * 2048, "é" * 512), {"a": 1})) == {"a": 1}
+    assert taken(backend, PutItem(Key("p" * 2048, "é" * 512), {"a": 1})) == {"a": 1}
 
 
 def test_an_index_key_is_a_text_with_bytes_and_not_too_many(backend: Backend) -> None:
     values: list[Value] = ["", 1, True, "x" * 2049]
     for name in ("ipk", "isk"):
         for value in values:
-            refused(backend, Put(KEY, {name: value}))
-            refused(backend, Update(KEY, set={name: value}))
+            refused(backend, PutItem(KEY, {name: value}))
+            refused(backend, UpdateItem(KEY, set={name: value}))
 
 
 def test_an_attribute_has_a_name_and_not_too_long_a_one(backend: Backend) -> None:
     for name in ("", "x" * 65_536, "\ud800"):
-        for write in (Put(KEY, {name: 1}), Update(KEY, set={name: 1}), Update(KEY, add={name: 1})):
+        for write in (PutItem(KEY, {name: 1}), UpdateItem(KEY, set={name: 1}), UpdateItem(KEY, add={name: 1})):
             refused(backend, write)
 
 
 def test_an_update_changes_an_attribute_once_and_not_too_many(backend: Backend) -> None:
-    refused(backend, Update(KEY, set={"a": 1}, add={"a": 1}))
-    refused(backend, Update(KEY, set={"a": 1}, remove=("a",)))
-    refused(backend, Update(KEY, remove=("a", "a")))
-    refused(backend, Update(KEY, set={f"a{n}": n for n in range(MAX_CHANGES + 1)}))
+    refused(backend, UpdateItem(KEY, set={"a": 1}, add={"a": 1}))
+    refused(backend, UpdateItem(KEY, set={"a": 1}, remove=("a",)))
+    refused(backend, UpdateItem(KEY, remove=("a", "a")))
+    refused(backend, UpdateItem(KEY, set={f"a{n}": n for n in range(MAX_CHANGES + 1)}))
 
 
 def test_an_update_and_a_condition_up_to_the_limits_are_taken(backend: Backend, adapter: str) -> None:
     changes, parts = (10, 10) if adapter == "aws" else (MAX_CHANGES, MAX_COMPARED - 1)  # moto's parser recurses
     many = {f"a{n}": n for n in range(changes)}
     condition = AnyOf(tuple(Missing() for _ in range(parts)))
-    assert taken(backend, Update(KEY, condition, set=many)) == many
+    assert taken(backend, UpdateItem(KEY, condition, set=many)) == many
 
 
 def nested(depth: int) -> Expect:
@@ -176,7 +178,11 @@ CONDITIONS = [
 def test_a_condition_that_no_table_evaluates_is_refused(backend: Backend) -> None:
     for given in CONDITIONS:
         condition = cast("Expect", given)
-        for write in (Put(KEY, {"b": 1}, condition), Update(KEY, condition, {"b": 1}), Delete(KEY, condition)):
+        for write in (
+            PutItem(KEY, {"b": 1}, condition),
+            UpdateItem(KEY, condition, {"b": 1}),
+            DeleteItem(KEY, condition),
+        ):
             refused(backend, write)
 
 
@@ -193,13 +199,13 @@ def filled(key: Key, size: int, letter: str = "x") -> Item:
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
 def test_an_item_has_400_kb_with_names_and_key_and_not_a_byte_more(backend: Backend, adapter: str, letter: str) -> None:
     fits, over = filled(KEY, MAX_ITEM, letter), filled(KEY, MAX_ITEM + 1, letter)
-    for write in (Put(KEY, over), Update(KEY, set=over)):
+    for write in (PutItem(KEY, over), UpdateItem(KEY, set=over)):
         error = refused(backend, write)
         assert isinstance(error, PayloadTooLarge)
         assert "409,601 bytes: more than the limit of 409,600" in error.message
     if adapter == "aws":
         pytest.skip("moto counts the types of values as well")
-    assert taken(backend, Put(KEY, fits)) == fits
+    assert taken(backend, PutItem(KEY, fits)) == fits
 
 
 def test_an_item_does_not_grow_over_400_kb(backend: Backend, adapter: str) -> None:
@@ -207,10 +213,10 @@ def test_an_item_does_not_grow_over_400_kb(backend: Backend, adapter: str) -> No
         pytest.skip("the stand-ins measure what an update carries, not what it makes of the item")
     stored = filled(KEY, MAX_ITEM - 10)
     more = frozenset({"x" * 10})
-    assert isinstance(refused(backend, Update(KEY, set={"w": "x" * 10}), stored=stored), PayloadTooLarge)
+    assert isinstance(refused(backend, UpdateItem(KEY, set={"w": "x" * 10}), stored=stored), PayloadTooLarge)
 
     async def grow() -> None:
-        await backend.table.write(Update(KEY, add={"w": more}))
+        await backend.table.write(UpdateItem(KEY, add={"w": more}))
 
     with pytest.raises(PayloadTooLarge):
         asyncio.run(grow())
@@ -218,7 +224,7 @@ def test_an_item_does_not_grow_over_400_kb(backend: Backend, adapter: str) -> No
 
 def test_a_transaction_has_4_mb_in_all(backend: Backend, adapter: str) -> None:
     each = 390 * 1024
-    many = [Put(key, filled(key, each)) for n in range(11) for key in [Key("data#c", f"{n:02}")]]
+    many = [PutItem(key, filled(key, each)) for n in range(11) for key in [Key("data#c", f"{n:02}")]]
 
     async def scenario() -> None:
         with pytest.raises(PayloadTooLarge, match="4,392,960 bytes"):

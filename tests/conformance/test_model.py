@@ -10,7 +10,7 @@ from detent_infra.ports import Backend, Conflict
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -18,8 +18,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
     Write,
     apply,
@@ -61,7 +61,7 @@ EXPECTS: st.SearchStrategy[Expect | None] = st.one_of(
 
 
 @st.composite
-def updates(draw: st.DrawFn) -> Update:
+def updates(draw: st.DrawFn) -> UpdateItem:
     """An attribute is set, added to, or removed: DynamoDB takes one of them in an update."""
     names = draw(st.permutations(sorted(VALUES)))
     first, second = sorted(draw(st.tuples(st.integers(0, 3), st.integers(0, 6))))
@@ -69,14 +69,14 @@ def updates(draw: st.DrawFn) -> Update:
     addable = [name for name in names[first:second] if name in ("count", "members", "names")]
     add = {name: draw(VALUES[name]) for name in addable}
     remove = tuple(names[second : second + draw(st.integers(0, 2))])
-    return Update(draw(st.sampled_from(NAMES)), draw(EXPECTS), set_, add, remove)  # type: ignore[arg-type]
+    return UpdateItem(draw(st.sampled_from(NAMES)), draw(EXPECTS), set_, add, remove)  # type: ignore[arg-type]
 
 
 WRITES: st.SearchStrategy[Write] = st.one_of(
-    st.builds(Put, st.sampled_from(NAMES), ITEMS, EXPECTS),
+    st.builds(PutItem, st.sampled_from(NAMES), ITEMS, EXPECTS),
     updates(),
     updates(),
-    st.builds(Delete, st.sampled_from(NAMES), EXPECTS),
+    st.builds(DeleteItem, st.sampled_from(NAMES), EXPECTS),
 )
 
 
@@ -115,9 +115,9 @@ def elsewhere(write: Write, pk: str) -> Write:
     """The same write in a partition of its own, so that examples do not see each other."""
     key = Key(pk, write.key.sk)
     match write:
-        case Put():
-            return Put(key, write.item, write.expect)
-        case Update():
-            return Update(key, write.expect, write.set, write.add, write.remove)
-        case Delete():
-            return Delete(key, write.expect)
+        case PutItem():
+            return PutItem(key, write.item, write.expect)
+        case UpdateItem():
+            return UpdateItem(key, write.expect, write.set, write.add, write.remove)
+        case DeleteItem():
+            return DeleteItem(key, write.expect)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from detent_infra.ports import Backend, Page, Table
 from detent_state_machine.records import INDEXED
-from detent_state_machine.writes import Delete, Item, Key, Put, Update, Value
+from detent_state_machine.writes import DeleteItem, Item, Key, PutItem, UpdateItem, Value
 
 KEY = Key("run#1", "step#charge")
 RUNNING: Item = {"status": "RUNNING", "owner": "A", "lease": 100, "inline": True}
@@ -15,7 +15,7 @@ RUNNING: Item = {"status": "RUNNING", "owner": "A", "lease": 100, "inline": True
 
 async def stored(table: Table, *items: tuple[Key, Item]) -> None:
     for key, item in items:
-        await table.write(Put(key, item))
+        await table.write(PutItem(key, item))
 
 
 # ---- queries ------------------------------------------------------------------------------------------------
@@ -125,9 +125,9 @@ def test_a_page_goes_on_where_it_ended_though_that_item_was_deleted_since(backen
         for forward, rest in ((True, ["c", "d"]), (False, ["b", "a"])):
             page = await backend.table.query("p", limit=2, forward=forward)
             last = page.items[-1][0]
-            await backend.table.write(Delete(last))
+            await backend.table.write(DeleteItem(last))
             assert found(await backend.table.query("p", limit=9, forward=forward, after=page.next)) == rest
-            await backend.table.write(Put(last, {}))
+            await backend.table.write(PutItem(last, {}))
 
     asyncio.run(scenario())
 
@@ -169,7 +169,7 @@ def test_an_index_entry_has_the_key_and_the_listed_attributes_only(backend: Back
     item = run_item("orders", 1, status="RUNNING", version="v1", metadata="{}", key="A-17", ended=5, input="x" * 500)
 
     async def scenario() -> None:
-        await backend.table.write(Put(Key("run#1", "run"), item))
+        await backend.table.write(PutItem(Key("run#1", "run"), item))
         page = await backend.table.query_index("runs#0#orders")
         assert page.items == ((Key("run#1", "run"), {name: item[name] for name in INDEXED if name in item}),)
         assert "input" not in page.items[0][1]
@@ -181,17 +181,17 @@ def test_the_index_follows_its_attributes(backend: Backend) -> None:
     key, table = Key("run#1", "run"), backend.table
 
     async def scenario() -> None:
-        await table.write(Put(key, run_item("orders", 1)))
-        await table.write(Update(key, None, {"isk": "ended#001", "status": "COMPLETED"}))
+        await table.write(PutItem(key, run_item("orders", 1)))
+        await table.write(UpdateItem(key, None, {"isk": "ended#001", "status": "COMPLETED"}))
         assert await listed(table, "runs#0#orders") == ["ended#001"]
-        await table.write(Update(key, None, {"ipk": "runs#1#orders"}))
+        await table.write(UpdateItem(key, None, {"ipk": "runs#1#orders"}))
         assert await listed(table, "runs#0#orders") == []
         assert await listed(table, "runs#1#orders") == ["ended#001"]
-        await table.write(Update(key, remove=("isk",)))
+        await table.write(UpdateItem(key, remove=("isk",)))
         assert await listed(table, "runs#1#orders") == []
-        await table.transact([Update(key, None, {"isk": "live#009"})])
+        await table.transact([UpdateItem(key, None, {"isk": "live#009"})])
         assert await listed(table, "runs#1#orders") == ["live#009"]
-        await table.write(Delete(key))
+        await table.write(DeleteItem(key))
         assert await listed(table, "runs#1#orders") == []
 
     asyncio.run(scenario())

@@ -23,7 +23,7 @@ from detent_state_machine.errors import (
     NewerRecord,
     Unavailable,
 )
-from detent_state_machine.writes import Equals, Key, Put, Update
+from detent_state_machine.writes import Equals, Key, PutItem, UpdateItem
 
 KEY = Key("run#1", "step#charge")
 
@@ -57,7 +57,7 @@ def test_the_file_and_its_folders_are_created_and_found_again(file: Path) -> Non
         with closing(sqlite_backend(file)) as backend:
             assert asyncio.run(backend.table.get(KEY)) == expected
             if expected is None:
-                asyncio.run(backend.table.write(Put(KEY, {"n": 1})))
+                asyncio.run(backend.table.write(PutItem(KEY, {"n": 1})))
     assert backend.url == f"sqlite:///{file}"
 
 
@@ -101,22 +101,22 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_was_replaced_while_in_use_takes_no_more_writes(file: Path, backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {"n": 1}))
+        await backend.table.write(PutItem(KEY, {"n": 1}))
         os.rename(file, file.with_suffix(".old"))  # noqa: PTH104  # a Path would be blocking, says the linter
         with pytest.raises(ConfigurationError, match="deleted or replaced"):
-            await backend.table.write(Put(Key("p", "1"), {"n": 2}))
+            await backend.table.write(PutItem(Key("p", "1"), {"n": 2}))
 
     asyncio.run(scenario())
 
 
 def test_a_closed_backend_says_so(backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {"n": 1}))
+        await backend.table.write(PutItem(KEY, {"n": 1}))
         waiting = asyncio.create_task(backend.queue.receive(1, wait=30, visibility=1))
-        writing = asyncio.create_task(backend.table.write(Put(Key("p", "1"), {})))
+        writing = asyncio.create_task(backend.table.write(PutItem(Key("p", "1"), {})))
         await asyncio.sleep(0)
         backend.close()
-        for task in (waiting, writing, backend.table.get(KEY), backend.table.write(Put(KEY, {}))):
+        for task in (waiting, writing, backend.table.get(KEY), backend.table.write(PutItem(KEY, {}))):
             with pytest.raises(Unavailable, match="closed"):
                 await task
 
@@ -133,7 +133,7 @@ def test_loops_come_and_go_and_leave_no_thread_behind(backend: Backend) -> None:
         return [each for each in threading.enumerate() if "_commit_loop" in each.name and each not in others]
 
     for n in range(5):
-        asyncio.run(backend.table.write(Put(Key("p", str(n)), {})))
+        asyncio.run(backend.table.write(PutItem(Key("p", str(n)), {})))
         assert len(committers()) == 1
     backend.close()
     assert not committers()
@@ -145,10 +145,10 @@ def test_loops_come_and_go_and_leave_no_thread_behind(backend: Backend) -> None:
 def test_writes_of_concurrent_tasks_share_their_commits(file: Path, backend: Backend) -> None:
     async def chain(n: int) -> None:
         for step in range(10):
-            await backend.table.write(Put(Key(f"run#{n}", f"step#{step}"), {"n": n}))
+            await backend.table.write(PutItem(Key(f"run#{n}", f"step#{step}"), {"n": n}))
 
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {}))
+        await backend.table.write(PutItem(KEY, {}))
         before = commits(file)
         await asyncio.gather(*(chain(n) for n in range(50)))
         assert 10 <= commits(file) - before <= 20  # 10, and a few at the edges, for 500 writes
@@ -158,18 +158,18 @@ def test_writes_of_concurrent_tasks_share_their_commits(file: Path, backend: Bac
 
 def test_a_conflict_in_a_batch_is_its_own_tasks_only_and_needs_no_commit(file: Path, backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {"owner": "A"}))
+        await backend.table.write(PutItem(KEY, {"owner": "A"}))
         first, second, third = await asyncio.gather(
-            backend.table.write(Update(KEY, Equals("owner", "B"))),
-            backend.table.write(Put(Key("p", "1"), {"n": 1})),
-            backend.table.write(Put(KEY, {})),
+            backend.table.write(UpdateItem(KEY, Equals("owner", "B"))),
+            backend.table.write(PutItem(Key("p", "1"), {"n": 1})),
+            backend.table.write(PutItem(KEY, {})),
             return_exceptions=True,
         )
         assert second == {"n": 1}
         assert [each.item for each in (first, third) if isinstance(each, Conflict)] == [{"owner": "A"}] * 2
         before = commits(file)
         with pytest.raises(Conflict):
-            await backend.table.write(Put(KEY, {}))
+            await backend.table.write(PutItem(KEY, {}))
         assert commits(file) == before
 
     asyncio.run(scenario())
@@ -177,7 +177,7 @@ def test_a_conflict_in_a_batch_is_its_own_tasks_only_and_needs_no_commit(file: P
 
 def test_writers_of_one_batch_see_each_others_writes(backend: Backend) -> None:
     async def scenario() -> None:
-        adds = [backend.table.write(Update(KEY, add={"n": 1})) for _ in range(5)]
+        adds = [backend.table.write(UpdateItem(KEY, add={"n": 1})) for _ in range(5)]
         assert await asyncio.gather(*adds) == [{"n": n} for n in range(1, 6)]
 
     asyncio.run(scenario())
@@ -188,11 +188,11 @@ def test_text_that_is_no_unicode_is_refused_and_the_rest_of_its_batch_stored(bac
 
     async def scenario() -> None:
         results = await asyncio.gather(
-            backend.table.write(Put(Key("p", "1"), {"n": 1})),
-            backend.table.write(Put(Key("p", half), {"n": 2})),
-            backend.table.write(Put(Key("p", "3"), {"text": half})),
+            backend.table.write(PutItem(Key("p", "1"), {"n": 1})),
+            backend.table.write(PutItem(Key("p", half), {"n": 2})),
+            backend.table.write(PutItem(Key("p", "3"), {"text": half})),
             backend.queue.send(["a", half, "b"]),
-            backend.table.write(Update(Key("p", "1"), add={"n": 1})),
+            backend.table.write(UpdateItem(Key("p", "1"), add={"n": 1})),
             return_exceptions=True,
         )
         assert [type(result) for result in results] == [dict, InputError, InputError, InputError, dict]
@@ -208,7 +208,7 @@ def test_a_lock_that_another_process_keeps_is_waited_for(file: Path, backend: Ba
     async def scenario() -> None:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            writing = asyncio.create_task(backend.table.write(Put(KEY, {"n": 1})))
+            writing = asyncio.create_task(backend.table.write(PutItem(KEY, {"n": 1})))
             await asyncio.sleep(0.1)
             assert not writing.done()
             assert await backend.table.get(KEY) is None, "reads do not wait for writers"
@@ -226,23 +226,23 @@ def test_a_lock_that_another_process_keeps_too_long_makes_writes_unavailable(
     async def scenario() -> None:
         with closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
-            writes = [backend.table.write(Put(Key("p", str(n)), {"n": n})) for n in range(3)]
+            writes = [backend.table.write(PutItem(Key("p", str(n)), {"n": n})) for n in range(3)]
             for result in await asyncio.gather(*writes, return_exceptions=True):
                 assert isinstance(result, Unavailable)
                 assert "try again" in str(result)
-        assert await backend.table.write(Put(KEY, {"n": 1})) == {"n": 1}
+        assert await backend.table.write(PutItem(KEY, {"n": 1})) == {"n": 1}
         assert await backend.table.get(Key("p", "0")) is None
 
     asyncio.run(scenario())
 
 
 def test_items_changed_by_hand_are_reported_and_not_guessed_at(file: Path, backend: Backend) -> None:
-    asyncio.run(backend.table.write(Put(KEY, {"n": 1})))
+    asyncio.run(backend.table.write(PutItem(KEY, {"n": 1})))
     edit(file, "UPDATE items SET item = '{\"n\":'")
     reads: list[Callable[[], object]] = [
         lambda: asyncio.run(backend.table.get(KEY)),
         lambda: asyncio.run(backend.table.query(KEY.pk)),
-        lambda: asyncio.run(backend.table.write(Update(KEY, add={"n": 1}))),
+        lambda: asyncio.run(backend.table.write(UpdateItem(KEY, add={"n": 1}))),
     ]
     for read in reads:
         with pytest.raises(CorruptRecord, match="step#charge"):
@@ -262,9 +262,9 @@ def test_a_payload_changed_by_hand_is_reported(file: Path, backend: Backend) -> 
 
 def test_writes_go_on_after_a_batch_that_could_not_be_stored(file: Path, backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, {"n": 1}))
+        await backend.table.write(PutItem(KEY, {"n": 1}))
         edit(file, "ALTER TABLE messages RENAME TO elsewhere")
-        writes = [backend.table.write(Put(Key("p", str(n)), {"n": n})) for n in range(1000)]
+        writes = [backend.table.write(PutItem(Key("p", str(n)), {"n": n})) for n in range(1000)]
         results = await asyncio.gather(backend.queue.send(["a"]), *writes, return_exceptions=True)
         stored = {key.sk for key, _ in (await backend.table.query("p", limit=2000)).items}
         assert isinstance(results[0], Unavailable)
@@ -303,7 +303,7 @@ def test_the_last_page_of_an_index_costs_what_the_first_costs(
     async def fill() -> None:
         with closing(sqlite_backend(file)) as backend:
             entries = [{"ipk": "runs#0#w", "isk": f"live#{n // 500 * 500:04}"} for n in range(2_000)]
-            puts = [Put(Key(f"run#{n:04}", "run"), entry) for n, entry in enumerate(entries)]
+            puts = [PutItem(Key(f"run#{n:04}", "run"), entry) for n, entry in enumerate(entries)]
             await asyncio.gather(*(backend.table.transact(puts[at : at + 100]) for at in range(0, len(puts), 100)))
 
     asyncio.run(fill())
@@ -329,14 +329,14 @@ def test_a_folder_that_cannot_be_reached_for_a_while_is_unavailable_and_the_back
     with closing(sqlite_backend(folder / "detent.db")) as backend:
 
         async def scenario() -> None:
-            await backend.table.write(Put(Key("p", "1"), {}))
+            await backend.table.write(PutItem(Key("p", "1"), {}))
             away = folder.rename(tmp_path / "away")
             folder.symlink_to(folder)  # a loop: neither there nor gone, as with EACCES, EIO and ESTALE
             with pytest.raises(Unavailable, match="cannot be reached"):
-                await backend.table.write(Put(Key("p", "2"), {}))
+                await backend.table.write(PutItem(Key("p", "2"), {}))
             folder.unlink()
             away.rename(folder)
-            await backend.table.write(Put(Key("p", "3"), {}))
+            await backend.table.write(PutItem(Key("p", "3"), {}))
             assert [key.sk for key, _ in (await backend.table.query("p")).items] == ["1", "3"]
 
         asyncio.run(scenario())
@@ -357,7 +357,7 @@ def test_who_is_alone_on_a_file_never_pauses_for_others(file: Path) -> None:
 
         async def scenario() -> None:
             for number in range(300):
-                await backend.table.write(Put(Key("p", f"{number}"), {}))
+                await backend.table.write(PutItem(Key("p", f"{number}"), {}))
 
         runner.run(scenario())
         assert cast("CountingLoop", runner.get_loop()).put_off == 0

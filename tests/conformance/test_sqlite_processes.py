@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from detent_infra.ports import Backend, Conflict
 from detent_infra.sqlite import sqlite_backend
-from detent_state_machine.writes import Item, Key, Put, Update
+from detent_state_machine.writes import Item, Key, PutItem, UpdateItem
 
 
 @pytest.fixture
@@ -31,17 +31,17 @@ def join_and_race(file: Path, n: int, processes: int) -> tuple[int, int]:
     """Races won, and how often this process's addition completed the set. Runs in a process of its own."""
 
     async def scenario() -> tuple[int, int]:
-        await mine.table.write(Update(Key("meeting", "point"), add={"here": frozenset({n})}))
+        await mine.table.write(UpdateItem(Key("meeting", "point"), add={"here": frozenset({n})}))
         while (await mine.table.get(Key("meeting", "point")) or {}).get("here") != frozenset(range(processes)):  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         won = 0
         for round in range(20):
             try:
-                await mine.table.write(Put(Key("race", str(round)), {"owner": n}))
+                await mine.table.write(PutItem(Key("race", str(round)), {"owner": n}))
                 won += 1
             except Conflict:
                 continue
-        adds = [Update(Key("join", "set"), add={"in": frozenset({n * 10 + m}), "n": 1}) for m in range(10)]
+        adds = [UpdateItem(Key("join", "set"), add={"in": frozenset({n * 10 + m}), "n": 1}) for m in range(10)]
         seen: list[Item | None] = await asyncio.gather(*map(mine.table.write, adds))
         return won, sum(item is not None and item["in"] == frozenset(range(processes * 10)) for item in seen)
 
@@ -63,7 +63,7 @@ def test_processes_share_one_file_without_losing_or_doubling_a_write(file: Path)
 CHILD = """
 import asyncio, sys
 from detent_infra.sqlite import sqlite_backend
-from detent_state_machine.writes import Key, Put
+from detent_state_machine.writes import Key, PutItem
 backend = sqlite_backend(sys.argv[1])
 """
 
@@ -100,7 +100,7 @@ async def chain(name):
     n = 0
     while True:
         await asyncio.gather(
-            backend.table.transact([Put(Key(name, f"{n}a"), {"n": n}), Put(Key(name, f"{n}b"), {"n": n})]),
+            backend.table.transact([PutItem(Key(name, f"{n}a"), {"n": n}), PutItem(Key(name, f"{n}b"), {"n": n})]),
             backend.queue.send([f"{name}/{n}"]),
         )
         print(name, n, flush=True)
@@ -148,7 +148,7 @@ async def main():
     stored, refused = [], []
     for n in range(0, 40, 4):
         results = await asyncio.gather(
-            *(backend.table.write(Put(Key("p", f"{m:02}"), {"text": "x" * 20_000})) for m in range(n, n + 4)),
+            *(backend.table.write(PutItem(Key("p", f"{m:02}"), {"text": "x" * 20_000})) for m in range(n, n + 4)),
             return_exceptions=True,
         )
         for m, result in zip(range(n, n + 4), results):
@@ -158,7 +158,7 @@ async def main():
     assert [key.sk for key, _ in (await backend.table.query("p")).items] == stored
     room(resource.RLIM_INFINITY)
     for sk in refused:
-        await backend.table.write(Put(Key("p", sk), {"text": "x" * 20_000}))
+        await backend.table.write(PutItem(Key("p", sk), {"text": "x" * 20_000}))
     print(len(stored), len(refused))
 
 asyncio.run(main())

@@ -15,7 +15,7 @@ from detent_infra.sqlite.retention import KEEP_PAGES
 from detent_state_machine import keys
 from detent_state_machine.errors import DetentError
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.writes import Item, Key, Put, Update
+from detent_state_machine.writes import Item, Key, PutItem, UpdateItem
 
 DAY = 86_400
 KEY = Key("run#1", "step#charge")
@@ -56,8 +56,8 @@ def test_a_sweep_drops_what_is_past_its_expiry_with_the_logs_of_its_run(dated: B
     }
 
     async def scenario() -> None:
-        await dated.table.transact([Put(key, item) for key, item in items.items()])
-        await dated.table.write(Update(keys.run_key("kept"), None, {"status": "COMPLETED"}))
+        await dated.table.transact([PutItem(key, item) for key, item in items.items()])
+        await dated.table.write(UpdateItem(keys.run_key("kept"), None, {"status": "COMPLETED"}))
         await dated.logs.append([LogLine(clock(), "INFO", "hello", run) for run in ("old", "live", "kept")])
         await dated.sweep()
         assert None not in await dated.table.get_many(list(items))
@@ -87,7 +87,7 @@ def test_who_reads_on_after_a_sweep_of_the_newest_lines_misses_none(dated: Backe
         await says("live", "a")
         for round in range(3):
             old = f"old{round}"
-            await dated.table.write(Put(keys.run_key(old), {"expires": clock() // 1000 + DAY}))
+            await dated.table.write(PutItem(keys.run_key(old), {"expires": clock() // 1000 + DAY}))
             await says(old, "b", "c")
             before = await dated.logs.read(LogQuery())
             clock.add(DAY + 5)
@@ -103,8 +103,8 @@ def test_who_reads_on_after_a_sweep_of_the_newest_lines_misses_none(dated: Backe
 
 
 def test_an_expiry_that_was_removed_holds_no_more(dated: Backend, clock: Clock) -> None:
-    asyncio.run(dated.table.write(Put(KEY, {"expires": clock() // 1000})))
-    asyncio.run(dated.table.write(Update(KEY, remove=("expires",))))
+    asyncio.run(dated.table.write(PutItem(KEY, {"expires": clock() // 1000})))
+    asyncio.run(dated.table.write(UpdateItem(KEY, remove=("expires",))))
     clock.add(DAY)
     asyncio.run(dated.sweep())
     assert asyncio.run(dated.table.get(KEY)) == {}
@@ -123,7 +123,7 @@ def test_a_sweep_drops_old_payloads_that_nothing_refers_to(dated: Backend, clock
     async def scenario() -> None:
         used, unused, renewed = [await dated.blobs.put(data) for data in (b"used", b"unused", b"renewed")]
         expires = clock() // 1000 + 3 * DAY
-        await dated.table.write(Put(KEY, {"output_ref": used, "expires": expires}))
+        await dated.table.write(PutItem(KEY, {"output_ref": used, "expires": expires}))
         clock.add(DAY - 10)
         await dated.sweep()
         assert await kept(used, unused, renewed) == [True, True, True]
@@ -147,11 +147,11 @@ def test_a_sweep_drops_old_payloads_that_nothing_refers_to(dated: Backend, clock
 def test_a_sweep_disturbs_no_writer(dated: Backend, clock: Clock) -> None:
     async def write(n: int) -> None:
         for m in range(20):
-            await dated.table.write(Put(Key(f"p{n}", str(m)), {"n": m}))
+            await dated.table.write(PutItem(Key(f"p{n}", str(m)), {"n": m}))
 
     async def scenario() -> None:
         old = clock() // 1000 - 1
-        await asyncio.gather(*(dated.table.write(Put(Key("old", str(n)), {"expires": old})) for n in range(1500)))
+        await asyncio.gather(*(dated.table.write(PutItem(Key("old", str(n)), {"expires": old})) for n in range(1500)))
         await asyncio.gather(dated.sweep(), *(write(n) for n in range(20)))
         assert (await dated.table.query("old")).items == ()
         assert [len((await dated.table.query(f"p{n}")).items) for n in range(20)] == [20] * 20
@@ -166,7 +166,9 @@ def filled_and_swept(file: Path, clock: Clock) -> tuple[int, int]:
     async def scenario(backend: Backend) -> None:
         for first in range(0, 300, 100):
             keys_of = [Key(f"run#{first + n}", "step#s") for n in range(100)]
-            await backend.table.transact([Put(key, {"output": "x" * 30_000, "expires": expires}) for key in keys_of])
+            await backend.table.transact(
+                [PutItem(key, {"output": "x" * 30_000, "expires": expires}) for key in keys_of]
+            )
 
     async def sweep(backend: Backend) -> None:
         await backend.sweep()

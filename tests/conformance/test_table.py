@@ -12,7 +12,7 @@ from detent_state_machine.item_limits import MAX_TRANSACTION
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -20,8 +20,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
     Write,
 )
@@ -32,7 +32,7 @@ RUNNING: Item = {"status": "RUNNING", "owner": "A", "lease": 100, "inline": True
 
 async def stored(table: Table, *items: tuple[Key, Item]) -> None:
     for key, item in items:
-        await table.write(Put(key, item))
+        await table.write(PutItem(key, item))
 
 
 def after(backend: Backend, *writes: Write) -> Item | None:
@@ -94,8 +94,8 @@ FAIL: Sequence[tuple[Expect, Item | None]] = [
 
 @pytest.mark.parametrize(("expect", "item"), HOLD, ids=str)
 def test_a_write_whose_condition_holds_is_applied(backend: Backend, expect: Expect | None, item: Item | None) -> None:
-    before = [] if item is None else [Put(KEY, item)]
-    assert after(backend, *before, Update(KEY, expect, {"mark": "new"})) == {**(item or {}), "mark": "new"}
+    before = [] if item is None else [PutItem(KEY, item)]
+    assert after(backend, *before, UpdateItem(KEY, expect, {"mark": "new"})) == {**(item or {}), "mark": "new"}
 
 
 @pytest.mark.parametrize(("expect", "item"), FAIL, ids=str)
@@ -107,8 +107,12 @@ def test_a_write_whose_condition_fails_changes_nothing_and_says_what_is_stored(
 
     async def scenario() -> None:
         if item is not None:
-            await backend.table.write(Put(KEY, item))
-        for write in (Update(KEY, expect, {"mark": "new"}), Delete(KEY, expect), Put(KEY, {"mark": "new"}, expect)):
+            await backend.table.write(PutItem(KEY, item))
+        for write in (
+            UpdateItem(KEY, expect, {"mark": "new"}),
+            DeleteItem(KEY, expect),
+            PutItem(KEY, {"mark": "new"}, expect),
+        ):
             with pytest.raises(Conflict) as refusal:
                 await backend.table.write(write)
             assert refusal.value.item == item
@@ -122,22 +126,22 @@ def test_a_write_whose_condition_fails_changes_nothing_and_says_what_is_stored(
 
 def test_put_stores_an_item_only_where_none_is_unless_told_otherwise(backend: Backend) -> None:
     async def scenario() -> None:
-        assert await backend.table.write(Put(KEY, {"n": 1})) == {"n": 1}
+        assert await backend.table.write(PutItem(KEY, {"n": 1})) == {"n": 1}
         with pytest.raises(Conflict) as refusal:
-            await backend.table.write(Put(KEY, {"n": 2}))
+            await backend.table.write(PutItem(KEY, {"n": 2}))
         assert refusal.value.item == {"n": 1}
-        assert await backend.table.write(Put(KEY, {"m": 3}, expect=None)) == {"m": 3}
+        assert await backend.table.write(PutItem(KEY, {"m": 3}, expect=None)) == {"m": 3}
         assert await backend.table.get(KEY) == {"m": 3}
 
     asyncio.run(scenario())
 
 
 def test_an_update_returns_the_item_as_it_is_afterwards(backend: Backend) -> None:
-    update = Update(KEY, None, {"status": "DONE"}, add={"count": 2, "members": frozenset({1})}, remove=("lease",))
+    update = UpdateItem(KEY, None, {"status": "DONE"}, add={"count": 2, "members": frozenset({1})}, remove=("lease",))
     expected = {"status": "DONE", "owner": "A", "inline": True, "count": 2, "members": frozenset({1})}
 
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, RUNNING))
+        await backend.table.write(PutItem(KEY, RUNNING))
         assert await backend.table.write(update) == expected
         assert await backend.table.get(KEY) == expected
 
@@ -145,23 +149,23 @@ def test_an_update_returns_the_item_as_it_is_afterwards(backend: Backend) -> Non
 
 
 def test_an_update_creates_a_missing_item(backend: Backend) -> None:
-    assert after(backend, Update(KEY, set={"a": "x"}, add={"n": -3}, remove=("b",))) == {"a": "x", "n": -3}
+    assert after(backend, UpdateItem(KEY, set={"a": "x"}, add={"n": -3}, remove=("b",))) == {"a": "x", "n": -3}
 
 
 def test_an_update_of_nothing_creates_an_empty_item_which_is_not_missing(backend: Backend) -> None:
-    assert after(backend, Update(KEY)) == {}
+    assert after(backend, UpdateItem(KEY)) == {}
     with pytest.raises(Conflict):
-        after(backend, Put(KEY, {}))
+        after(backend, PutItem(KEY, {}))
 
 
 def test_numbers_add_up(backend: Backend) -> None:
-    assert after(backend, *[Update(KEY, add={"n": more}) for more in (5, -7, 0, 40)]) == {"n": 38}
+    assert after(backend, *[UpdateItem(KEY, add={"n": more}) for more in (5, -7, 0, 40)]) == {"n": 38}
 
 
 def test_adding_the_same_members_again_changes_nothing(backend: Backend) -> None:
     async def scenario() -> None:
         seen = [
-            await backend.table.write(Update(KEY, add={"joined": frozenset(members)}))
+            await backend.table.write(UpdateItem(KEY, add={"joined": frozenset(members)}))
             for members in ({1}, {2, 3}, {1}, {2, 3})
         ]
         assert seen == [{"joined": frozenset(each)} for each in ({1}, {1, 2, 3}, {1, 2, 3}, {1, 2, 3})]
@@ -171,20 +175,20 @@ def test_adding_the_same_members_again_changes_nothing(backend: Backend) -> None
 
 def test_sets_of_texts_unite_as_sets_of_numbers_do(backend: Backend) -> None:
     first, more = frozenset({"ship", "é/#"}), frozenset({"charge", "ship", "1"})
-    assert after(backend, Update(KEY, add={"s": first}), Update(KEY, add={"s": more})) == {"s": first | more}
+    assert after(backend, UpdateItem(KEY, add={"s": first}), UpdateItem(KEY, add={"s": more})) == {"s": first | more}
 
 
 def test_removing_a_missing_attribute_is_fine(backend: Backend) -> None:
-    assert after(backend, Put(KEY, {"a": 1}), Update(KEY, remove=("a", "b"))) == {}
+    assert after(backend, PutItem(KEY, {"a": 1}), UpdateItem(KEY, remove=("a", "b"))) == {}
 
 
 def test_delete_removes_the_item_and_does_not_mind_a_missing_one(backend: Backend) -> None:
     async def scenario() -> None:
-        await backend.table.write(Put(KEY, RUNNING))
-        assert await backend.table.write(Delete(KEY, Equals("owner", "A"))) is None
+        await backend.table.write(PutItem(KEY, RUNNING))
+        assert await backend.table.write(DeleteItem(KEY, Equals("owner", "A"))) is None
         assert await backend.table.get(KEY) is None
-        assert await backend.table.write(Delete(KEY)) is None
-        assert await backend.table.write(Put(KEY, {"a": 1})) == {"a": 1}
+        assert await backend.table.write(DeleteItem(KEY)) is None
+        assert await backend.table.write(PutItem(KEY, {"a": 1})) == {"a": 1}
 
     asyncio.run(scenario())
 
@@ -214,7 +218,7 @@ def test_delete_removes_the_item_and_does_not_mind_a_missing_one(backend: Backen
     ids=lambda value: f"{value!r:.20}",
 )
 def test_every_value_comes_back_as_it_was_stored(backend: Backend, value: Value) -> None:
-    item = after(backend, Put(KEY, {"value": value}))
+    item = after(backend, PutItem(KEY, {"value": value}))
     assert item == {"value": value}
     assert type(item["value"]) is type(value)
     if isinstance(value, frozenset):
@@ -224,7 +228,7 @@ def test_every_value_comes_back_as_it_was_stored(backend: Backend, value: Value)
 def test_what_a_caller_does_to_its_item_afterwards_is_not_stored(backend: Backend) -> None:
     async def scenario() -> None:
         item: dict[str, Value] = {"a": 1}
-        await backend.table.write(Put(KEY, item))
+        await backend.table.write(PutItem(KEY, item))
         item["a"] = 2
         assert await backend.table.get(KEY) == {"a": 1}
 
@@ -238,7 +242,7 @@ def test_get_many_answers_in_the_order_of_the_keys_with_none_for_the_missing(bac
     wanted = [Key(f"p{n % 3}", f"s{n}") for n in reversed(range(230))]
 
     async def scenario() -> list[Item | None]:
-        await asyncio.gather(*(backend.table.write(Put(key, {"name": key.sk})) for key in wanted[::2]))
+        await asyncio.gather(*(backend.table.write(PutItem(key, {"name": key.sk})) for key in wanted[::2]))
         return await backend.table.get_many(wanted)
 
     assert asyncio.run(scenario()) == [{"name": key.sk} if n % 2 == 0 else None for n, key in enumerate(wanted)]
@@ -255,9 +259,9 @@ def test_a_transaction_applies_all_its_writes(backend: Backend) -> None:
         await stored(backend.table, (KEY, RUNNING), (third, {"n": 1}))
         await backend.table.transact(
             [
-                Update(KEY, Equals("owner", "A"), {"status": "COMPLETED"}, remove=("lease",)),
-                Put(other, {"left": 4}),
-                Delete(third, Equals("n", 1)),
+                UpdateItem(KEY, Equals("owner", "A"), {"status": "COMPLETED"}, remove=("lease",)),
+                PutItem(other, {"left": 4}),
+                DeleteItem(third, Equals("n", 1)),
             ]
         )
         assert await backend.table.get_many([KEY, other, third]) == [
@@ -277,7 +281,7 @@ def test_a_transaction_with_one_refused_write_changes_nothing_and_says_which(bac
     async def scenario() -> None:
         await stored(backend.table, *zip(keys, items, strict=True))
         writes = [
-            Update(key, Equals("owner", "B" if n == refused else "A"), {"owner": "C"}) for n, key in enumerate(keys)
+            UpdateItem(key, Equals("owner", "B" if n == refused else "A"), {"owner": "C"}) for n, key in enumerate(keys)
         ]
         with pytest.raises(Conflict) as refusal:
             await backend.table.transact(writes)
@@ -291,7 +295,9 @@ def test_the_first_of_several_refused_writes_of_a_transaction_is_named(backend: 
     async def scenario() -> None:
         await stored(backend.table, (Key("p", "1"), {"n": 1}), (Key("p", "2"), {"n": 2}))
         with pytest.raises(Conflict) as refusal:
-            await backend.table.transact([Put(Key("p", "0"), {}), Put(Key("p", "1"), {}), Put(Key("p", "2"), {})])
+            await backend.table.transact(
+                [PutItem(Key("p", "0"), {}), PutItem(Key("p", "1"), {}), PutItem(Key("p", "2"), {})]
+            )
         assert (refusal.value.index, refusal.value.item) == (1, {"n": 1})
         assert await backend.table.get(Key("p", "0")) is None
 
@@ -300,12 +306,14 @@ def test_the_first_of_several_refused_writes_of_a_transaction_is_named(backend: 
 
 def test_a_transaction_refused_for_a_missing_item_shows_none(backend: Backend) -> None:
     with pytest.raises(Conflict) as refusal:
-        asyncio.run(backend.table.transact([Put(Key("p", "0"), {}), Update(KEY, Equals("owner", "A"), {"a": 1})]))
+        asyncio.run(
+            backend.table.transact([PutItem(Key("p", "0"), {}), UpdateItem(KEY, Equals("owner", "A"), {"a": 1})])
+        )
     assert (refusal.value.index, refusal.value.item) == (1, None)
 
 
 def test_a_transaction_takes_a_hundred_writes_and_no_more(backend: Backend) -> None:
-    writes = [Put(Key("p", str(n)), {"n": n}) for n in range(MAX_TRANSACTION + 1)]
+    writes = [PutItem(Key("p", str(n)), {"n": n}) for n in range(MAX_TRANSACTION + 1)]
 
     async def scenario() -> None:
         with pytest.raises(InputError):
@@ -320,7 +328,9 @@ def test_a_transaction_takes_a_hundred_writes_and_no_more(backend: Backend) -> N
 def test_a_transaction_that_names_a_key_twice_is_refused(backend: Backend) -> None:
     async def scenario() -> None:
         with pytest.raises(InputError):
-            await backend.table.transact([Put(KEY, {"n": 1}), Put(Key("p", "q"), {}), Update(KEY, None, {"n": 2})])
+            await backend.table.transact(
+                [PutItem(KEY, {"n": 1}), PutItem(Key("p", "q"), {}), UpdateItem(KEY, None, {"n": 2})]
+            )
         assert await backend.table.get(KEY) is None
 
     asyncio.run(scenario())

@@ -20,7 +20,7 @@ import pytest
 from detent import Client, RunInfo, RunStatus
 from detent_infra.connect import connect
 from detent_state_machine.keys import data_key
-from detent_state_machine.writes import Put
+from detent_state_machine.writes import PutItem
 
 from examples.orders import app as shop
 from examples.orders import outside
@@ -176,7 +176,7 @@ def test_books_that_do_not_balance_are_shown_and_fail_the_demo(tmp_path: Path) -
     assert orders_demo("--limit", 20, "--url", url(tmp_path)).returncode == 0
     line = paying(LINES[:20])[0]
     with closing(connect(url(tmp_path))) as backend:
-        forged = Put(data_key("ledger", line.key), {"customer": line.customer_id, "cents": 1}, expect=None)
+        forged = PutItem(data_key("ledger", line.key), {"customer": line.customer_id, "cents": 1}, expect=None)
         asyncio.run(backend.table.write(forged))
     cooked = orders_demo("--limit", 20, "--url", url(tmp_path))
     assert cooked.returncode == 1

@@ -19,7 +19,7 @@ from detent import App, Context, Update
 from detent.testing import Harness
 from detent_infra.ports import Backend, Timing
 from detent_infra.sqlite import sqlite_backend
-from detent_state_machine.writes import Key, Put
+from detent_state_machine.writes import Key, PutItem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -69,7 +69,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     async def write(backend: Backend, numbers: range) -> None:
         for n in numbers:
-            await backend.table.transact([Put(Key("p", f"{n:03}a"), {"n": n}), Put(Key("p", f"{n:03}b"), {"n": n})])
+            await backend.table.transact(
+                [PutItem(Key("p", f"{n:03}a"), {"n": n}), PutItem(Key("p", f"{n:03}b"), {"n": n})]
+            )
             await backend.queue.send([str(n)])
 
     async def scenario(backend: Backend) -> Path:
@@ -99,7 +101,7 @@ def test_what_a_damaged_log_loses_is_its_latest_writes_and_never_half_of_one(
         while found := await backend.queue.receive(10, wait=0, visibility=30):
             bodies += [int(message.body) for message in found]
         assert sorted(bodies) in (list(range(count)), list(range(count - 1))), "messages follow their transactions"
-        assert await backend.table.write(Put(Key("p", "new"), {"n": 1})) == {"n": 1}
+        assert await backend.table.write(PutItem(Key("p", "new"), {"n": 1})) == {"n": 1}
 
     with closing(sqlite_backend(file)) as backend:
         asyncio.run(scenario(backend))

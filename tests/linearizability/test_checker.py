@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from detent_state_machine.writes import Equals, Item, Key, Missing, Put, Update
+from detent_state_machine.writes import Equals, Item, Key, Missing, PutItem, UpdateItem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ from tests.linearizability.history import (
 from tests.linearizability.workload import Workload, draw, read_record
 
 A, B = Key("p", "a"), Key("p", "b")
-ADD = Single(Update(A, add={"n": 1}))
+ADD = Single(UpdateItem(A, add={"n": 1}))
 
 
 def call(invoked: int, returned: int | None, request: Request, outcome: Outcome) -> Call:
@@ -43,7 +43,7 @@ def call(invoked: int, returned: int | None, request: Request, outcome: Outcome)
 
 
 def put(key: Key, owner: str) -> Single:
-    return Single(Put(key, {"owner": owner}))
+    return Single(PutItem(key, {"owner": owner}))
 
 
 # ---- histories that no table can have -----------------------------------------------------------------------------
@@ -62,13 +62,13 @@ IMPOSSIBLE: dict[str, list[Call]] = {
         call(20, 30, Read(A), Done({"n": 2})),
     ],
     "a member of a set is lost": [
-        call(0, 10, Single(Update(A, add={"s": frozenset({1})})), Done({"s": frozenset({1})})),
-        call(5, 15, Single(Update(A, add={"s": frozenset({2})})), Done({"s": frozenset({1, 2})})),
+        call(0, 10, Single(UpdateItem(A, add={"s": frozenset({1})})), Done({"s": frozenset({1})})),
+        call(5, 15, Single(UpdateItem(A, add={"s": frozenset({2})})), Done({"s": frozenset({1, 2})})),
         call(20, 30, Read(A), Done({"s": frozenset({2})})),
     ],
     "a set is seen complete by two who joined it": [
-        call(0, 10, Single(Update(A, add={"s": frozenset({1})})), Done({"s": frozenset({1, 2})})),
-        call(5, 15, Single(Update(A, add={"s": frozenset({2})})), Done({"s": frozenset({1, 2})})),
+        call(0, 10, Single(UpdateItem(A, add={"s": frozenset({1})})), Done({"s": frozenset({1, 2})})),
+        call(5, 15, Single(UpdateItem(A, add={"s": frozenset({2})})), Done({"s": frozenset({1, 2})})),
     ],
     "a read is stale": [
         call(0, 10, put(A, "x"), Done({"owner": "x"})),
@@ -84,29 +84,29 @@ IMPOSSIBLE: dict[str, list[Call]] = {
         call(30, 40, Read(A), Done(None)),
     ],
     "a refused write is applied": [
-        call(0, 10, Single(Update(A, Equals("owner", "z"), {"owner": "x"})), Refused(0, None)),
+        call(0, 10, Single(UpdateItem(A, Equals("owner", "z"), {"owner": "x"})), Refused(0, None)),
         call(20, 30, Read(A), Done({"owner": "x"})),
     ],
     "a write is refused though its condition held all the time": [
-        call(0, 10, Single(Put(A, {}, Missing())), Refused(0, {})),
+        call(0, 10, Single(PutItem(A, {}, Missing())), Refused(0, {})),
     ],
     "a refusal shows an item that was never stored": [
         call(0, 10, put(A, "x"), Done({"owner": "x"})),
         call(20, 30, put(A, "y"), Refused(0, {"owner": "z"})),
     ],
     "half a transaction is seen": [
-        call(0, 10, Together((Put(A, {"n": 1}), Put(B, {"n": 1}))), Done(None)),
+        call(0, 10, Together((PutItem(A, {"n": 1}), PutItem(B, {"n": 1}))), Done(None)),
         call(2, 4, Read(A), Done({"n": 1})),
         call(5, 7, Read(B), Done(None)),
     ],
     "a refused transaction leaves its first write": [
         call(0, 10, put(B, "x"), Done({"owner": "x"})),
-        call(20, 30, Together((Put(A, {}), Put(B, {}))), Refused(1, {"owner": "x"})),
+        call(20, 30, Together((PutItem(A, {}), PutItem(B, {}))), Refused(1, {"owner": "x"})),
         call(40, 50, Read(A), Done({})),
     ],
     "a transaction names a write that was not the first refused": [
         call(0, 10, put(A, "x"), Done({"owner": "x"})),
-        call(20, 30, Together((Put(A, {}), Put(B, {}, Equals("owner", "y")))), Refused(1, None)),
+        call(20, 30, Together((PutItem(A, {}), PutItem(B, {}, Equals("owner", "y")))), Refused(1, None)),
     ],
     "what a dead client may have written is seen before it asked": [
         call(0, 10, Read(A), Done({"owner": "x"})),
@@ -119,7 +119,7 @@ IMPOSSIBLE: dict[str, list[Call]] = {
         call(50, 60, Read(A), Done({"owner": "x"})),
     ],
     "true is taken for 1": [
-        call(0, 10, Single(Put(A, {"n": 1})), Done({"n": 1})),
+        call(0, 10, Single(PutItem(A, {"n": 1})), Done({"n": 1})),
         call(20, 30, Read(A), Done({"n": True})),
     ],
 }
@@ -258,8 +258,8 @@ def test_a_long_history_is_checked_in_no_time() -> None:
 def test_keys_that_no_transaction_connects_are_checked_by_themselves() -> None:
     c, d = Key("p", "c"), Key("q", "a")
     calls = [
-        call(0, 1, Together((Put(A, {}), Put(B, {}))), Done(None)),
-        call(2, 3, Together((Put(B, {}), Put(c, {}))), Refused(0, {})),
+        call(0, 1, Together((PutItem(A, {}), PutItem(B, {}))), Done(None)),
+        call(2, 3, Together((PutItem(B, {}), PutItem(c, {}))), Refused(0, {})),
         call(4, 5, Read(d), Done(None)),
         call(6, 7, Read(c), Done(None)),
     ]

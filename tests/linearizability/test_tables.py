@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Conflict, Table
-from detent_state_machine.writes import Item, Key, Put, Write, apply, holds
+from detent_state_machine.writes import Item, Key, PutItem, Write, apply, holds
 
 from tests.linearizability.checker import Verdict
 from tests.linearizability.clients import ServicePlace, SqlitePlace, in_processes, in_threads
@@ -228,4 +228,4 @@ def test_a_table_with_a_hole_is_found_out(hole: type[Holed]) -> None:
 def test_the_explanation_names_the_calls_that_do_not_fit() -> None:
     said = explanation(check_table(play(ChecksWithoutALock())))  # type: ignore[arg-type]
     assert "none of these can follow" in said
-    assert Put.__name__ in said or "Update" in said
+    assert PutItem.__name__ in said or "Update" in said

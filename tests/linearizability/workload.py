@@ -15,7 +15,19 @@ from typing import assert_never
 
 from detent_infra.ports import Backend, Conflict, Table
 from detent_state_machine.errors import Unavailable
-from detent_state_machine.writes import AnyOf, Delete, Equals, Expect, Item, Key, LessThan, Missing, Put, Update, Write
+from detent_state_machine.writes import (
+    AnyOf,
+    DeleteItem,
+    Equals,
+    Expect,
+    Item,
+    Key,
+    LessThan,
+    Missing,
+    PutItem,
+    UpdateItem,
+    Write,
+)
 
 from tests.linearizability.clients import Emit
 from tests.linearizability.history import (
@@ -130,19 +142,21 @@ def _write(rng: random.Random, key: Key, mark: str, kinds: Sequence[int]) -> Wri
     member = rng.randrange(40)
     match rng.choice(kinds):
         case 0:
-            return Put(key, _item(rng, mark))
+            return PutItem(key, _item(rng, mark))
         case 1:  # a claim: missing, or owned by who is gone
-            return Update(key, AnyOf((Missing(), Equals("owner", rng.choice(OWNERS)))), {"owner": rng.choice(OWNERS)})
+            return UpdateItem(
+                key, AnyOf((Missing(), Equals("owner", rng.choice(OWNERS)))), {"owner": rng.choice(OWNERS)}
+            )
         case 2:  # a fence
-            return Update(key, Equals("owner", rng.choice(OWNERS)), {"mark": mark, "owner": rng.choice(OWNERS)})
+            return UpdateItem(key, Equals("owner", rng.choice(OWNERS)), {"mark": mark, "owner": rng.choice(OWNERS)})
         case 3:  # an arrival at a join
-            return Update(key, add={"joined": frozenset({member})})
+            return UpdateItem(key, add={"joined": frozenset({member})})
         case 4:
-            return Update(key, _unless_large(rng), add={"n": rng.choice([1, 10])})
+            return UpdateItem(key, _unless_large(rng), add={"n": rng.choice([1, 10])})
         case 5:
-            return Update(key, None, {"mark": mark}, {"n": 1, "joined": frozenset({member})}, ("owner",))
+            return UpdateItem(key, None, {"mark": mark}, {"n": 1, "joined": frozenset({member})}, ("owner",))
         case _:
-            return Delete(key, Equals("owner", rng.choice(OWNERS)))
+            return DeleteItem(key, Equals("owner", rng.choice(OWNERS)))
 
 
 def _item(rng: random.Random, mark: str) -> Item:

@@ -23,8 +23,7 @@ from detent.testing.simulation.faults import Call, Fault
 from detent_infra.memory import MemoryBlobs
 from detent_state_machine.keys import definition_key, run_key, step_key
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.writes import Item, Key
-from detent_state_machine.writes import Put as PutItem
+from detent_state_machine.writes import Item, Key, PutItem
 
 from tests.scenarios.faulty import Faulty, Told, chain, client_of, world
 

@@ -17,7 +17,7 @@ from detent_infra.runs.start import NewRun
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.messages import Drive, encode
-from detent_state_machine.writes import Put
+from detent_state_machine.writes import PutItem
 
 from tests.support.aws_stack import UNSENT, answering, recorded_calls
 from tests.support.iam_actions import actions
@@ -101,7 +101,7 @@ def _started_an_hour_ago(stack: Deployed) -> str:
     here = runtime()
     an_hour_ago = replace(here.backend, clock=lambda: (int(time.time()) - 3600) * 1000)
     run_id = here.run(Lifecycle(an_hour_ago).start(older, NewRun(f'"{LARGE}"')))
-    here.run(here.backend.table.write(Put(keys.join_key(run_id, "join"), {"expires": 1})))
+    here.run(here.backend.table.write(PutItem(keys.join_key(run_id, "join"), {"expires": 1})))
     stack.sqs.purge_queue(QueueUrl=stack.resources.queue_url)
     return run_id
 

@@ -17,7 +17,7 @@ from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.listing import RunFilter, list_runs
 from detent_state_machine.keys import index_sort, run_key
 from detent_state_machine.records import Payload, RunRecord
-from detent_state_machine.writes import Put, Value
+from detent_state_machine.writes import PutItem, Value
 
 from tests.scenarios.conftest import OpenHarness
 from tests.support.shop import Order, open_shop
@@ -89,13 +89,13 @@ class _Counted(RelayedTable):
         return answer
 
 
-def _ended(number: int, status: RunStatus, *, part: str | None = None) -> Put:
+def _ended(number: int, status: RunStatus, *, part: str | None = None) -> PutItem:
     """A run as it is stored; `part` of the index, if an older detent ended it."""
     record = RunRecord(f"run-{number:04}", "orders", "v", status, 1_000 + number, Payload("1"), ended=2_000 + number)
     item: dict[str, Value] = {**record.to_item(), "ended": 2_000 + number}
     if part is not None:
         item["isk"] = index_sort(part, created=record.created, run_id=record.run_id)
-    return Put(run_key(record.run_id), item)
+    return PutItem(run_key(record.run_id), item)
 
 
 def test_finding_a_rare_status_reads_what_has_it_and_not_what_has_not() -> None:

@@ -87,7 +87,7 @@ class Away(RelayedTable):
 
 
 def _set(write: Write) -> Mapping[str, Value]:
-    return write.set if isinstance(write, writes.Update) else {}
+    return write.set if isinstance(write, writes.UpdateItem) else {}
 
 
 def work_on(h: Harness, table: Table) -> None:

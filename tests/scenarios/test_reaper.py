@@ -7,7 +7,7 @@ from detent.testing import Harness
 from detent_infra.runs.reaper import reap
 from detent_state_machine import writes
 from detent_state_machine.keys import run_key
-from detent_state_machine.writes import Update, Write
+from detent_state_machine.writes import UpdateItem, Write
 
 from tests.scenarios.conftest import OpenHarness
 from tests.support.shop import Order, open_shop
@@ -45,7 +45,7 @@ def age(h: Harness, run_id: str, seconds: float) -> None:
     created = run.created - int(seconds * 1000)
     item = h.wait_for(h.backend.table.get(run_key(run_id))) or {}
     isk = str(item["isk"]).replace(f"{run.created:015d}", f"{created:015d}")
-    h.wait_for(h.backend.table.write(Update(run_key(run_id), None, {"created": created, "isk": isk})))
+    h.wait_for(h.backend.table.write(UpdateItem(run_key(run_id), None, {"created": created, "isk": isk})))
 
 
 def test_a_record_the_reaper_cannot_read_keeps_no_other_run_from_it() -> None:
@@ -99,4 +99,4 @@ def _visited(h: Harness, run_id: str) -> bool:
 
 
 def _spoil(run_id: str) -> Write:
-    return writes.Update(run_key(run_id), None, {"v": 99})
+    return writes.UpdateItem(run_key(run_id), None, {"v": 99})

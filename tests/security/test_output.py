@@ -20,7 +20,7 @@ from detent_state_machine.errors import ConfigurationError
 from detent_state_machine.keys import run_key, step_key
 from detent_state_machine.records import ErrorInfo, PastAttempt, history_json
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.writes import Put, Update, Value
+from detent_state_machine.writes import PutItem, UpdateItem, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,14 +61,14 @@ async def forge(backend: Backend) -> str:
         "error": error.to_json(),
         "history": history_json((PastAttempt(1, 2, EVIL), PastAttempt(1, 2, f"{FORGED}\n{EVIL}"))),
     }  # fmt: skip
-    await backend.table.write(Put(step_key(run_id, StepPath(f"s{EVIL}")), step))
+    await backend.table.write(PutItem(step_key(run_id, StepPath(f"s{EVIL}")), step))
     failed: dict[str, Value] = {
         "status": "FAILED",
         "failed_step": f"s{EVIL}",
         "error": error.to_json(),
         "ended": backend.clock(),
     }
-    await backend.table.write(Update(run_key(run_id), None, failed))
+    await backend.table.write(UpdateItem(run_key(run_id), None, failed))
     fields = json.dumps({EVIL: EVIL, "more": [EVIL]})
     await backend.logs.append([LogLine(backend.clock(), f"I{EVIL}", f"{EVIL}\n{FORGED}", run_id, EVIL, 1, fields)])
     return run_id

@@ -21,14 +21,14 @@ from detent_infra.relay import RelayedTable, TableCall
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
     Write,
 )
@@ -92,14 +92,14 @@ def _short(line: str, runs: Sequence[str]) -> str:
 
 def described(write: Write) -> str:
     match write:
-        case Put():
+        case PutItem():
             return f"put {write.key.pk} {write.key.sk} {_values(write.item)} where {_condition(write.expect)}"
-        case Update():
+        case UpdateItem():
             added = f" add {_values(write.add)}" if write.add else ""
             removed = f" remove {','.join(write.remove)}" if write.remove else ""
             where = _condition(write.expect)
             return f"update {write.key.pk} {write.key.sk} {_values(write.set)}{added}{removed} where {where}"
-        case Delete():
+        case DeleteItem():
             return f"delete {write.key.pk} {write.key.sk} where {_condition(write.expect)}"
 
 

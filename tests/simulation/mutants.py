@@ -60,7 +60,7 @@ MUTANTS = (
         TRANSITIONS,
         'return _step(Change.HEARTBEAT, me, seen, at, {**new, "lease": at.lease})',
         'write = _step(Change.HEARTBEAT, me, seen, at, {**new, "lease": at.lease})\n'
-        "    return Update(write.key, None, write.set)",
+        "    return UpdateItem(write.key, None, write.set)",
         ("a_worker_that_lost_its_lease_learns_of_it_at_its_next_heartbeat_and_stops", SEEDS),
     ),
     Mutant(
@@ -219,7 +219,7 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
         TRANSITIONS,
         'return _step(Change.REVIVE, me, seen, at, set_, remove=("lease",))',
         "write = _step(Change.REVIVE, me, seen, at, set_)\n"
-        '    return Update(write.key, None, write.set, remove=("lease",))',
+        '    return UpdateItem(write.key, None, write.set, remove=("lease",))',
         ("an_owner_that_comes_back_before_its_dead_letter_is_handled_keeps_its_result", SEEDS),
     ),
     Mutant(

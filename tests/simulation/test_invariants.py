@@ -22,7 +22,7 @@ from detent_state_machine.status import Delivery, RunStatus
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.transitions import Change
 from detent_state_machine.turn import Moment, Turn, Writer
-from detent_state_machine.writes import Delete, Put, Update, apply
+from detent_state_machine.writes import DeleteItem, PutItem, UpdateItem, apply
 
 from tests.simulation.by_hand import VALUE, Hand, by_hand
 from tests.simulation.check import check_end
@@ -47,7 +47,7 @@ class World:
         self.invariants = Invariants(lambda _workflow, _version: graph, self.store.items.get, lambda: self.now)
         self.table = ObservedTable(self.store, self.invariants.on_write)
         self.run = RunRecord(RUN, "w", flow.definition.version, RunStatus.RUNNING, 1, NULL)
-        self.write(Put(keys.run_key(RUN), self.run.to_item()))
+        self.write(PutItem(keys.run_key(RUN), self.run.to_item()))
 
     def write(self, write: Any) -> None:
         current = self.store.items.get(write.key)
@@ -61,13 +61,13 @@ class World:
 def test_1_a_terminal_step_run_never_changes() -> None:
     world = World()
     world.complete("a")
-    world.write(Update(keys.step_key(RUN, A), None, {"expires": 99}))  # retention may move on
+    world.write(UpdateItem(keys.step_key(RUN, A), None, {"expires": 99}))  # retention may move on
     with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to COMPLETED"):
         world.complete("a", "another")
     with pytest.raises(Violation, match="1: step run 'a' of r1 went from COMPLETED to RUNNING"):
-        world.write(Update(keys.step_key(RUN, A), None, {"status": "RUNNING"}))
+        world.write(UpdateItem(keys.step_key(RUN, A), None, {"status": "RUNNING"}))
     with pytest.raises(Violation, match="1: "):
-        world.write(Delete(keys.step_key(RUN, A)))
+        world.write(DeleteItem(keys.step_key(RUN, A)))
 
 
 def test_1_only_what_the_table_of_transitions_has_may_happen() -> None:
@@ -85,7 +85,7 @@ def test_1_a_run_that_ended_stays_as_it_is(to: str) -> None:
     world = World()
     world.write(run_transitions.finish(world.run, Moment(1, 2)))
     with pytest.raises(Violation, match=f"1: run r1 went from COMPLETED to {to}"):
-        world.write(Update(keys.run_key(RUN), None, {"status": to}))
+        world.write(UpdateItem(keys.run_key(RUN), None, {"status": to}))
 
 
 def test_2_no_step_is_written_or_begun_before_its_parents_have_ended() -> None:
@@ -165,7 +165,7 @@ NOW = Moment(2, EXPIRES)
     ],
     ids=["complete", "retry", "fail"],
 )
-def test_9_nobody_but_its_owner_ends_an_attempt(write: Update) -> None:
+def test_9_nobody_but_its_owner_ends_an_attempt(write: UpdateItem) -> None:
     world = at_work()
     world.now = 10**9  # not even when its lease has run out
     with pytest.raises(Violation, match=r"9: [a-z]+ of 'a' of r1 by another than its owner"):
@@ -195,7 +195,7 @@ def test_a_violation_that_a_workers_write_makes_ends_the_simulation() -> None:
         await hand.start()
         await hand.drive("@start")
         table = hand.machine("rogue").backend.table
-        await table.write(Update(keys.step_key(hand.run, A), None, {"status": "RUNNING", "lease": 0}))
+        await table.write(UpdateItem(keys.step_key(hand.run, A), None, {"status": "RUNNING", "lease": 0}))
 
     with pytest.raises(Violation, match=r"1: step run 'a' of .* went from COMPLETED to RUNNING"):
         by_hand((Drawn("a"), Drawn("b", ("a",))), act, max_hops=1)

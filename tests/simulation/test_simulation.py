@@ -23,7 +23,7 @@ from detent.testing.simulation.invariants import Violation
 from detent_state_machine.compiler import Scope
 from detent_state_machine.messages import Message
 from detent_state_machine.retry import Retry
-from detent_state_machine.run_transitions import RunChange
+from detent_state_machine.run_transitions import RunTransition
 from detent_state_machine.status import Delivery
 from detent_state_machine.transitions import Change
 
@@ -104,8 +104,8 @@ def test_every_transition_of_a_step_run_is_made_in_some_seed(change: Change, see
     assert seen[f"step run: {change}"] > 0
 
 
-@pytest.mark.parametrize("change", RunChange)
-def test_every_transition_of_a_run_is_made_in_some_seed(change: RunChange, seen: Counter[str]) -> None:
+@pytest.mark.parametrize("change", RunTransition)
+def test_every_transition_of_a_run_is_made_in_some_seed(change: RunTransition, seen: Counter[str]) -> None:
     assert seen[f"run: {change}"] > 0
 
 

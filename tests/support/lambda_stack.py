@@ -29,7 +29,7 @@ from detent_state_machine.keys import data_key
 from detent_state_machine.records import ErrorInfo
 from detent_state_machine.retry import Retry
 from detent_state_machine.triggers import Queue, compile_trigger
-from detent_state_machine.writes import Delete, Put, Update
+from detent_state_machine.writes import DeleteItem, PutItem, UpdateItem
 
 from tests.support.aws_stack import REGION, moto_stack
 from tests.support.queue_counts import messages_in
@@ -88,7 +88,8 @@ class Bodies:
             case "keep":
                 kept = [data_key("kept", name) for name in ("put", "counted", "dropped")]
                 return Completed(
-                    json.dumps(LARGE), (Put(kept[0], {"n": 1}), Update(kept[1], add={"n": 1}), Delete(kept[2]))
+                    json.dumps(LARGE),
+                    (PutItem(kept[0], {"n": 1}), UpdateItem(kept[1], add={"n": 1}), DeleteItem(kept[2])),
                 )
             case "left" | "right" | "join" | "tidy":
                 return Completed(json.dumps(LARGE))

@@ -13,7 +13,7 @@ from detent_infra.memory import MemoryBlobs, MemoryQueue, MemoryTable
 from detent_infra.ports import Backend, MessageQueue
 from detent_infra.sqlite.database import SCHEMA_VERSION
 from detent_state_machine import definition, messages, records
-from detent_state_machine.writes import Item, Key, Put, Value
+from detent_state_machine.writes import Item, Key, PutItem, Value
 
 RECORDS = Path(__file__).parents[1] / "compatibility/records"
 FORMATS = {
@@ -119,7 +119,7 @@ async def put_back(backend: Backend, snapshots: Sequence[Snapshot]) -> None:
         for ref, text in snapshot.blobs.items():
             assert await backend.blobs.put(text.encode()) == ref
         for key, item in snapshot.items:
-            await backend.table.write(Put(key, item, expect=None))
+            await backend.table.write(PutItem(key, item, expect=None))
         lines = [from_json(line) for line in snapshot.logs]
         await backend.logs.append([line for line in lines if line is not None])
     delivered = [message.body for each in snapshots for message in each.messages if message.received]

@@ -15,11 +15,11 @@ from detent_infra.aws.resources import Clients
 from detent_infra.connect import connect, parse_aws
 from detent_infra.ports import Timing
 from detent_state_machine.errors import ConfigurationError
-from detent_state_machine.writes import Key, Put
+from detent_state_machine.writes import Key, PutItem
 
 from tests.support.aws_stack import REGION, moto_stack, recorded_calls
 
-PUT = Put(Key("p", "s"), {"a": 1})
+PUT = PutItem(Key("p", "s"), {"a": 1})
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from detent_state_machine.errors import CorruptRecord, InputError
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -27,8 +27,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     holds,
 )
 from hypothesis import given, settings
@@ -73,21 +73,21 @@ def test_no_superfluous_parentheses_which_dynamodb_refuses() -> None:
 
 
 def test_every_name_is_an_alias_because_many_are_reserved_words() -> None:
-    request = update_request("t", Update(KEY, Equals("status", "x"), set={"key": "v"}, remove=("error",)))
+    request = update_request("t", UpdateItem(KEY, Equals("status", "x"), set={"key": "v"}, remove=("error",)))
     assert request["UpdateExpression"] == "SET #n0 = :v0 REMOVE #n1"
     assert request.get("ConditionExpression") == "#n2 = :v1"
     assert request.get("ExpressionAttributeNames") == {"#n0": "key", "#n1": "error", "#n2": "status"}
 
 
 def test_a_write_without_a_condition_asks_for_no_item_back() -> None:
-    assert put_request("t", Put(KEY, {"a": 1}, expect=None)) == {
+    assert put_request("t", PutItem(KEY, {"a": 1}, expect=None)) == {
         "TableName": "t",
         "Item": {"a": {"N": "1"}, "pk": {"S": "p"}, "sk": {"S": "s"}},
     }
 
 
 def test_a_refused_write_brings_the_item_along() -> None:
-    assert put_request("t", Put(KEY, {})).get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
+    assert put_request("t", PutItem(KEY, {})).get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
 
 
 def test_a_boolean_is_no_number() -> None:
@@ -97,17 +97,17 @@ def test_a_boolean_is_no_number() -> None:
 
 def test_an_empty_set_is_refused_before_dynamodb_does() -> None:
     with pytest.raises(InputError, match="empty set"):
-        put_request("t", Put(KEY, {"members": frozenset()}))
+        put_request("t", PutItem(KEY, {"members": frozenset()}))
 
 
 @pytest.mark.parametrize("name", ["pk", "sk", "_pk", "__sk", "pk_", "_"])
 def test_a_user_may_give_an_attribute_any_name_even_that_of_the_key(name: str) -> None:
     with moto_backend() as backend:
-        asyncio.run(backend.table.write(Put(KEY, {name: 1})))
+        asyncio.run(backend.table.write(PutItem(KEY, {name: 1})))
         assert asyncio.run(backend.table.get(KEY)) == {name: 1}
-        asyncio.run(backend.table.write(Update(KEY, Equals(name, 1), add={name: 2})))
+        asyncio.run(backend.table.write(UpdateItem(KEY, Equals(name, 1), add={name: 2})))
         assert asyncio.run(backend.table.get(KEY)) == {name: 3}
-        asyncio.run(backend.table.write(Update(KEY, LessThan(name, 4), remove=(name,))))
+        asyncio.run(backend.table.write(UpdateItem(KEY, LessThan(name, 4), remove=(name,))))
         assert asyncio.run(backend.table.get(KEY)) == {}
 
 
@@ -124,7 +124,7 @@ values = texts | whole | st.booleans() | st.frozensets(whole, min_size=1) | st.f
 
 @given(st.dictionaries(texts | st.sampled_from(["pk", "_pk", "sk", "__sk"]), values))
 def test_an_item_survives_the_way_there_and_back(item: Item) -> None:
-    request = put_request("t", Put(KEY, item))
+    request = put_request("t", PutItem(KEY, item))
     assert to_item(request["Item"]) == item  # type: ignore[arg-type]
 
 
@@ -148,13 +148,13 @@ def test_dynamodb_and_holds_agree_on_every_condition() -> None:
     with moto_backend() as backend:
 
         async def compare(item: Item | None, expect: Expect) -> None:
-            await backend.table.write(Delete(KEY) if item is None else Put(KEY, item, expect=None))
+            await backend.table.write(DeleteItem(KEY) if item is None else PutItem(KEY, item, expect=None))
             if holds(expect, item):
-                await backend.table.write(Delete(KEY, expect))
+                await backend.table.write(DeleteItem(KEY, expect))
                 assert await backend.table.get(KEY) is None
             else:
                 with pytest.raises(Conflict) as refused:
-                    await backend.table.write(Delete(KEY, expect))
+                    await backend.table.write(DeleteItem(KEY, expect))
                 assert refused.value.item == item
 
         @settings(max_examples=100, deadline=None)

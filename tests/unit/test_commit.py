@@ -29,27 +29,29 @@ def test_a_put_stores_where_nothing_is_unless_it_says_otherwise() -> None:
         "numbers": frozenset({1, 2}),
         "words": frozenset({"x"}),
     }
-    assert to_table(Put("ledger", "o1", values)) == writes.Put(data_key("ledger", "o1"), values, Missing())
-    assert to_table(Put("ledger", "o1", {}, expect=None)) == writes.Put(data_key("ledger", "o1"), {}, None)
+    assert to_table(Put("ledger", "o1", values)) == writes.PutItem(data_key("ledger", "o1"), values, Missing())
+    assert to_table(Put("ledger", "o1", {}, expect=None)) == writes.PutItem(data_key("ledger", "o1"), {}, None)
 
 
 def test_an_update_sets_and_adds_under_its_condition() -> None:
     condition = AllOf((Equals("status", "open"), LessThan("count", 5)))
     write = to_table(Update("ledger", "o1", {"status": "done"}, {"count": 1, "who": frozenset({"me"})}, condition))
-    assert write == writes.Update(
+    assert write == writes.UpdateItem(
         data_key("ledger", "o1"), condition, {"status": "done"}, {"count": 1, "who": frozenset({"me"})}
     )
 
 
 def test_a_delete_removes_under_its_condition() -> None:
-    assert to_table(Delete("ledger", "o1", Equals("a", 1))) == writes.Delete(data_key("ledger", "o1"), Equals("a", 1))
+    assert to_table(Delete("ledger", "o1", Equals("a", 1))) == writes.DeleteItem(
+        data_key("ledger", "o1"), Equals("a", 1)
+    )
 
 
 def test_what_is_committed_later_does_not_change_with_the_authors_own_dictionary() -> None:
     values: dict[str, Any] = {"n": 1}
     write = to_table(Put("c", "k", values))
     values["n"] = 2
-    assert isinstance(write, writes.Put)
+    assert isinstance(write, writes.PutItem)
     assert write.item == {"n": 1}
 
 
@@ -120,7 +122,7 @@ def test_a_value_has_a_name_of_ordinary_length(name: str) -> None:
 @pytest.mark.parametrize("name", ["pk", "sk", "status", "a.b", "#n0", ":v0", "größe", "select"])
 def test_any_other_name_is_fine(name: str) -> None:
     write = to_table(Put("c", "k", {name: 1}))
-    assert isinstance(write, writes.Put)
+    assert isinstance(write, writes.PutItem)
     assert write.item == {name: 1}
 
 

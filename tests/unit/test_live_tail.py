@@ -37,7 +37,7 @@ from detent_state_machine.keys import run_key
 from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.turn import Moment
-from detent_state_machine.writes import Put, Write
+from detent_state_machine.writes import PutItem, Write
 
 GROUP = "/detent/shop"
 ARN = f"arn:aws:logs:us-east-1:000000000000:log-group:{GROUP}:*"
@@ -222,7 +222,7 @@ class Followed:
         monkeypatch.setattr(type(served.backend.logs), "settles", 0.2)
         self.backend = replace(memory_backend(), logs=served.backend.logs)
         self.run = RunRecord("r1", "orders", "v", RunStatus.RUNNING, wall_clock(), Payload("1"))
-        self._write(Put(run_key("r1"), self.run.to_item()))
+        self._write(PutItem(run_key("r1"), self.run.to_item()))
 
     def end(self) -> None:
         self._write(run_transitions.finish(self.run, Moment(wall_clock(), wall_clock())))

@@ -17,7 +17,7 @@ from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.transitions import STEP_TABLE, Change, wrote
 from detent_state_machine.turn import Moment, Turn, Writer
-from detent_state_machine.writes import Item, Update, Value, apply, holds
+from detent_state_machine.writes import Item, UpdateItem, Value, apply, holds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +46,7 @@ def stored(status: StepStatus, *, owner: str = "other", lease: int = NOW, **more
     return {**item, **more}
 
 
-def decided(item: Item | None, step: StepDefinition = STEP, turn: Turn = Turn.AGAIN, token: str = "me") -> Update:
+def decided(item: Item | None, step: StepDefinition = STEP, turn: Turn = Turn.AGAIN, token: str = "me") -> UpdateItem:
     """The write that follows from what is stored."""
     found = begun(item, step, turn, token)
     assert isinstance(found, Transition)
@@ -73,7 +73,7 @@ class Case:
 
     change: Change
     name: str
-    write: Update
+    write: UpdateItem
     accepts: Accepts
 
 
@@ -105,7 +105,7 @@ MINE = record(stored(StepStatus.RUNNING, owner="me"))
 """What a writer has seen that claimed the step run, or renewed its lease."""
 
 
-def owned(seen: Seen) -> Iterator[tuple[Change, Update]]:
+def owned(seen: Seen) -> Iterator[tuple[Change, UpdateItem]]:
     yield Change.HEARTBEAT, transitions.heartbeat(ME, seen, AT, started=NOW)
     yield Change.COMPLETE, transitions.complete(ME, seen, AT, started=1, output=Payload("1"))
     yield Change.RETRY, transitions.retry(ME, seen, AT, started=1, due=3, error=ERROR)
@@ -384,7 +384,7 @@ def test_only_my_token_with_the_status_i_wrote_is_my_own_write() -> None:
 # ---- any sequence of writes -------------------------------------------------------------------------------------
 
 
-def all_writes(me: Writer, seen: Seen, now: int) -> list[Update]:
+def all_writes(me: Writer, seen: Seen, now: int) -> list[UpdateItem]:
     """Every write that this writer could send, having seen this record."""
     at = Moment(now, EXPIRES, now + 10)
     writes = [

@@ -6,7 +6,7 @@ import pytest
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -14,8 +14,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     apply,
     holds,
 )
@@ -88,31 +88,33 @@ def test_a_number_and_a_boolean_are_different_things() -> None:
 
 
 def test_a_put_replaces_the_item_whole() -> None:
-    assert apply(Put(KEY, {"a": 1}), ITEM) == {"a": 1}
-    assert Put(KEY, {"a": 1}).expect == Missing()
+    assert apply(PutItem(KEY, {"a": 1}), ITEM) == {"a": 1}
+    assert PutItem(KEY, {"a": 1}).expect == Missing()
 
 
 def test_a_delete_leaves_nothing() -> None:
-    assert apply(Delete(KEY), ITEM) is None
-    assert apply(Delete(KEY), None) is None
+    assert apply(DeleteItem(KEY), ITEM) is None
+    assert apply(DeleteItem(KEY), None) is None
 
 
 def test_an_update_changes_what_it_names_and_keeps_the_rest() -> None:
-    after = apply(Update(KEY, set={"owner": "you", "new": "x"}, add={"lease": -2}, remove=("status", "nowhere")), ITEM)
+    after = apply(
+        UpdateItem(KEY, set={"owner": "you", "new": "x"}, add={"lease": -2}, remove=("status", "nowhere")), ITEM
+    )
     expected = {**ITEM, "owner": "you", "new": "x", "lease": 3}
     del expected["status"]
     assert after == expected
 
 
 def test_an_update_of_a_missing_item_creates_it() -> None:
-    after = apply(Update(KEY, set={"a": "x"}, add={"n": 3, "s": frozenset({1})}, remove=("b",)), None)
+    after = apply(UpdateItem(KEY, set={"a": "x"}, add={"n": 3, "s": frozenset({1})}, remove=("b",)), None)
     assert after == {"a": "x", "n": 3, "s": frozenset({1})}
 
 
 def test_a_write_changes_no_item_in_place() -> None:
     before = dict(ITEM)
-    apply(Update(KEY, set={"owner": "you"}, add={"members": frozenset({9})}, remove=("lease",)), ITEM)
-    stored = apply(put := Put(KEY, {"a": 1}), None)
+    apply(UpdateItem(KEY, set={"owner": "you"}, add={"members": frozenset({9})}, remove=("lease",)), ITEM)
+    stored = apply(put := PutItem(KEY, {"a": 1}), None)
     assert before == ITEM
     assert stored is not put.item
 
@@ -121,7 +123,7 @@ def test_a_write_changes_no_item_in_place() -> None:
 def test_adding_members_unites_and_adding_them_again_changes_nothing(
     first: frozenset[int], second: frozenset[int]
 ) -> None:
-    write = Update(KEY, add={"members": second})
+    write = UpdateItem(KEY, add={"members": second})
     once = apply(write, {"members": first})
     assert once == {"members": first | second}
     assert apply(write, once) == once
@@ -129,5 +131,5 @@ def test_adding_members_unites_and_adding_them_again_changes_nothing(
 
 @given(st.integers(), st.integers())
 def test_adding_to_a_number_adds_every_time(first: int, second: int) -> None:
-    once = apply(Update(KEY, add={"n": second}), {"n": first})
+    once = apply(UpdateItem(KEY, add={"n": second}), {"n": first})
     assert once == {"n": first + second}

@@ -10,7 +10,7 @@ from detent_state_machine.errors import CorruptRecord, InputError
 from detent_state_machine.writes import (
     AllOf,
     AnyOf,
-    Delete,
+    DeleteItem,
     Equals,
     Expect,
     Item,
@@ -18,8 +18,8 @@ from detent_state_machine.writes import (
     LessThan,
     Missing,
     OneOf,
-    Put,
-    Update,
+    PutItem,
+    UpdateItem,
     Value,
 )
 
@@ -164,14 +164,14 @@ def _joined(word: str, parts: tuple[Expect, ...], aliases: Aliases) -> tuple[str
     return f" {word} ".join(f"({text})" if composite else text for text, composite in texts), True
 
 
-def put_request(table: str, write: Put) -> PutTypeDef:
+def put_request(table: str, write: PutItem) -> PutTypeDef:
     item = {_escaped(name): to_attribute(value) for name, value in write.item.items()}
     request: PutTypeDef = {"TableName": table, "Item": {**item, **key_attributes(write.key)}}
     _add_condition(request, write.expect, Aliases())
     return request
 
 
-def update_request(table: str, write: Update) -> UpdateTypeDef:
+def update_request(table: str, write: UpdateItem) -> UpdateTypeDef:
     aliases = Aliases()
     clauses = {
         "SET": [f"{aliases.name(name)} = {aliases.value(value)}" for name, value in write.set.items()],
@@ -187,7 +187,7 @@ def update_request(table: str, write: Update) -> UpdateTypeDef:
     return request
 
 
-def delete_request(table: str, write: Delete) -> DeleteTypeDef:
+def delete_request(table: str, write: DeleteItem) -> DeleteTypeDef:
     request: DeleteTypeDef = {"TableName": table, "Key": key_attributes(write.key)}
     _add_condition(request, write.expect, Aliases())
     return request

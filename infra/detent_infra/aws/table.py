@@ -18,7 +18,7 @@ from detent_state_machine.errors import (
     Unavailable,
 )
 from detent_state_machine.records import INDEXED
-from detent_state_machine.writes import Delete, Item, Key, Put, Update, Write
+from detent_state_machine.writes import DeleteItem, Item, Key, PutItem, UpdateItem, Write
 
 from detent_infra.aws.calls import ATTEMPTS, Calls, pause
 from detent_infra.aws.errors import Contended, code_of, is_misconfigured, too_large
@@ -99,18 +99,18 @@ class DynamoTable:
     def _write(self, write: Write) -> Item | None:
         try:
             match write:
-                case Put():
+                case PutItem():
                     put = put_request(self._table, write)
                     self._clients.dynamodb.put_item(**put, ReturnConsumedCapacity=self._capacity)
                     return write.item
-                case Update():
+                case UpdateItem():
                     counts = any(isinstance(more, int) for more in write.add.values())
                     # After a lost reply botocore would send the same update again, and count twice.
                     client = self._clients.dynamodb_once if counts else self._clients.dynamodb
                     update = update_request(self._table, write)
                     answer = client.update_item(**update, ReturnValues="ALL_NEW", ReturnConsumedCapacity=self._capacity)
                     return to_item(answer["Attributes"])
-                case Delete():
+                case DeleteItem():
                     delete = delete_request(self._table, write)
                     self._clients.dynamodb.delete_item(**delete, ReturnConsumedCapacity=self._capacity)
                     return None
@@ -133,7 +133,7 @@ class DynamoTable:
                 f"The table {self._table!r} is not one of detent's: {said}.", advice="Deploy the stack's own table."
             )
         for write in writes:
-            if isinstance(write, Update) and write.add:
+            if isinstance(write, UpdateItem) and write.add:
                 try:
                     item_limits.applied(write, self._read(write.key))
                 except InputError as explained:
@@ -184,11 +184,11 @@ class DynamoTable:
 
     def _request(self, write: Write) -> TransactWriteItemTypeDef:
         match write:
-            case Put():
+            case PutItem():
                 return {"Put": put_request(self._table, write)}
-            case Update():
+            case UpdateItem():
                 return {"Update": update_request(self._table, write)}
-            case Delete():
+            case DeleteItem():
                 return {"Delete": delete_request(self._table, write)}
             case _:
                 assert_never(write)

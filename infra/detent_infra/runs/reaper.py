@@ -20,7 +20,7 @@ from detent_state_machine.graph import Graph
 from detent_state_machine.messages import Message, encode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Item, Key, LessThan, OneOf, Put, Update
+from detent_state_machine.writes import Item, Key, LessThan, OneOf, PutItem, UpdateItem
 
 from detent_infra.definitions import Definitions
 from detent_infra.pages import pages
@@ -74,7 +74,7 @@ async def reap(backend: Backend, definitions: Definitions | None = None, *, limi
     if next != since:
         # No condition: of two reapers at once the later one says where to go on. That may repeat runs, and skips none
         # for longer than a round.
-        await backend.table.write(Put(keys.REAPER, next._asdict() if next else {}, expect=None))
+        await backend.table.write(PutItem(keys.REAPER, next._asdict() if next else {}, expect=None))
     return ReapReport(looked, stalled, sent)
 
 
@@ -110,7 +110,7 @@ async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message
     # may both visit; that costs messages, and harms nothing.
     live = OneOf("status", tuple(status.value for status in RunStatus if status.live))
     try:
-        await table.write(Update(keys.run_key(run_id), live, {"reaped": lifecycle.backend.clock()}))
+        await table.write(UpdateItem(keys.run_key(run_id), live, {"reaped": lifecycle.backend.clock()}))
     except Conflict:
         return None
     graph = await lifecycle.graph(run)
@@ -134,4 +134,4 @@ async def _move_expiry(backend: Backend, graph: Graph, items: list[tuple[Key, It
         if isinstance(soon, int) and soon < expires - graph.retention // 2:
             # The race it wins: the record was dropped in between; an update would bring back an empty one.
             with contextlib.suppress(Conflict):
-                await backend.table.write(Update(key, LessThan("expires", expires), {"expires": expires}))
+                await backend.table.write(UpdateItem(key, LessThan("expires", expires), {"expires": expires}))

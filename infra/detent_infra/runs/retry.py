@@ -16,7 +16,7 @@ from detent_state_machine.records import RunRecord, StepRecord, seen_of
 from detent_state_machine.status import RunStatus
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Moment, Turn, Writer
-from detent_state_machine.writes import Item, Put
+from detent_state_machine.writes import Item, PutItem
 
 from detent_infra.definitions import Definitions
 from detent_infra.ids import keyed_id
@@ -41,7 +41,7 @@ async def retry(backend: Backend, definitions: Definitions, old: RunRecord) -> s
         # Inline, so that the start message walks through what was carried over to the first step without a record.
         copy = {**item, "inline": True, "expires": now // 1000 + graph.retention}
         with contextlib.suppress(Conflict):  # An earlier try of this retry wrote it.
-            await backend.table.write(Put(keys.step_key(new_id, path), copy))
+            await backend.table.write(PutItem(keys.step_key(new_id, path), copy))
     record = RunRecord(
         run_id=new_id,
         workflow=old.workflow,
@@ -56,7 +56,7 @@ async def retry(backend: Backend, definitions: Definitions, old: RunRecord) -> s
     try:
         # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them,
         # and the second retry finds the first one's run.
-        await backend.table.write(Put(keys.run_key(new_id), record.to_item()))
+        await backend.table.write(PutItem(keys.run_key(new_id), record.to_item()))
     except Conflict as conflict:
         stored = RunRecord.from_item(new_id, conflict.item or {})
         if stored.status in (RunStatus.FAILED, RunStatus.CANCELLED):

@@ -14,7 +14,7 @@ from detent_state_machine.messages import Message, Start, encode
 from detent_state_machine.nesting import MAX_NESTING, too_deep
 from detent_state_machine.records import RunRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Put
+from detent_state_machine.writes import PutItem
 
 from detent_infra import payloads
 from detent_infra.ids import keyed_id
@@ -94,7 +94,7 @@ async def _put_run(backend: Backend, definition: Definition, new: NewRun) -> Sta
     )
     try:
         # The race it wins: two starts with one key. The second is refused, and sees the first one's run.
-        await backend.table.write(Put(keys.run_key(record.run_id), record.to_item()))
+        await backend.table.write(PutItem(keys.run_key(record.run_id), record.to_item()))
     except Conflict as conflict:
         stored = RunRecord.from_item(record.run_id, conflict.item or {})
         if stored.input != record.input and not (new.digest and stored.digest == new.digest):

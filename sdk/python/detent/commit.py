@@ -78,7 +78,7 @@ def _converted(write: DataWrite, key: writes.Key) -> writes.Write:
     match write:
         case Put(values=values, expect=expect):
             _check(values)
-            return writes.Put(key, dict(values), expect)
+            return writes.PutItem(key, dict(values), expect)
         case Update(set=values, add=add, expect=expect):
             _check(values)
             _check(add)
@@ -89,9 +89,9 @@ def _converted(write: DataWrite, key: writes.Key) -> writes.Write:
                     )
                 if name in values:
                     raise InputError(f"{name!r} is both set and added to.", advice="Do one of the two.")
-            return writes.Update(key, expect, dict(values), dict(add))
+            return writes.UpdateItem(key, expect, dict(values), dict(add))
         case Delete(expect=expect):
-            return writes.Delete(key, expect)
+            return writes.DeleteItem(key, expect)
 
 
 def _check(values: Mapping[str, object]) -> None:

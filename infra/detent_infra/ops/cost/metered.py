@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TypeVar, cast
 
 from detent_state_machine import keys
-from detent_state_machine.writes import Delete, Item, Key, Put, Update
+from detent_state_machine.writes import DeleteItem, Item, Key, PutItem, UpdateItem
 
 from detent_infra.ops.cost.metering import Usage, with_key
 from detent_infra.ports import Backend, Conflict, MessageQueue, Received, Table
@@ -197,11 +197,11 @@ def _request_of(call: TableCall) -> str:
     if call.operation == "transact":
         return "TransactWriteItems"
     match call.writes[0]:
-        case Put():
+        case PutItem():
             return "PutItem"
-        case Update():
+        case UpdateItem():
             return "UpdateItem"
-        case Delete():
+        case DeleteItem():
             return "DeleteItem"
 
 

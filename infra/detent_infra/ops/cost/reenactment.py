@@ -22,7 +22,7 @@ from detent_state_machine.records import NULL, ErrorInfo, Payload, StepRecord, p
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.writes import Key, Put
+from detent_state_machine.writes import Key, PutItem
 
 from detent_infra import executor
 from detent_infra.engine import Engine
@@ -111,14 +111,14 @@ class _Stage:
         facts, backend = self._facts, self._backend
         run = facts.run
         stored = payload_attributes("definition", Payload(_without_limits(facts.graph.definition).to_json()))
-        await self._plain.table.write(Put(keys.definition_key(run.workflow, run.version), stored))
+        await self._plain.table.write(PutItem(keys.definition_key(run.workflow, run.version), stored))
         if run.input.ref is not None:
             self.parts.of(RUN).asked("s3.PutObject")
         for path in facts.carried:
             await backend.table.write(
-                Put(keys.step_key(run.run_id, StepPath(path)), facts.items[keys.STEP_PREFIX + path])
+                PutItem(keys.step_key(run.run_id, StepPath(path)), facts.items[keys.STEP_PREFIX + path])
             )
-        await backend.table.write(Put(keys.run_key(run.run_id), facts.at_start))
+        await backend.table.write(PutItem(keys.run_key(run.run_id), facts.at_start))
         await backend.queue.send([encode(Start(run.run_id, fresh=run.retry_of is None))])
 
     async def _cancel(self, at: int) -> None:
@@ -256,7 +256,7 @@ class _Script:
         if record.status is StepStatus.COMPLETED:
             output = record.output or NULL
             text = output.text if output.ref is None else self._facts.texts.get(output.ref, LARGE)
-            writes = [Put(Key("data#", str(n)), {}, expect=None) for n in range(record.commits)]
+            writes = [PutItem(Key("data#", str(n)), {}, expect=None) for n in range(record.commits)]
             return executor.Completed(text or "null", tuple(writes))
         if record.error is None:
             raise _Unknown  # Its run was over, which the engine has not noticed here.

@@ -17,7 +17,7 @@ from detent_state_machine.errors import ConfigurationError, CorruptRecord, Deten
 from detent_state_machine.messages import Start, encode
 from detent_state_machine.records import Payload, RunRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Delete, Put
+from detent_state_machine.writes import DeleteItem, PutItem
 
 from detent_infra.connect import connect, is_there, sqlite_file
 from detent_infra.durations import duration
@@ -127,11 +127,11 @@ async def _write(backend: Backend) -> Finding:
     """Puts an entry, reads it back, and deletes it."""
     key = keys.data_key("detent doctor", backend.ids())
     begun = time.monotonic()
-    await backend.table.write(Put(key, {"probe": 1, "expires": backend.clock() // 1000 + PROBE_KEPT}))
+    await backend.table.write(PutItem(key, {"probe": 1, "expires": backend.clock() // 1000 + PROBE_KEPT}))
     try:
         stored = await backend.table.get(key)
     finally:
-        await backend.table.write(Delete(key))
+        await backend.table.write(DeleteItem(key))
     if stored is None or stored.get("probe") != 1:
         return Finding(
             "table write", "fail", "What was written was not read back.", "Check the table: is it another one?"
@@ -166,7 +166,7 @@ async def _probe_queue(backend: Backend) -> AsyncIterator[Finding]:
     indexed = probe.to_item()
     # Without the attributes of the index no list shows it; with an expiry it goes even if we do not come to delete it.
     item = {name: value for name, value in indexed.items() if name not in ("ipk", "isk")}
-    await backend.table.write(Put(keys.run_key(probe.run_id), {**item, "expires": now // 1000 + PROBE_KEPT}))
+    await backend.table.write(PutItem(keys.run_key(probe.run_id), {**item, "expires": now // 1000 + PROBE_KEPT}))
     begun = time.monotonic()
     await backend.queue.send([encode(Start(probe.run_id))])
     sent = _since(begun)
@@ -174,7 +174,7 @@ async def _probe_queue(backend: Backend) -> AsyncIterator[Finding]:
     taken, others = await _take_back(backend, encode(Start(probe.run_id)))
     if taken or (not others and not backend.url.startswith("aws://")):
         # A function that starts slowly may look for the run later than this; then it has to be there.
-        await backend.table.write(Delete(keys.run_key(probe.run_id)))
+        await backend.table.write(DeleteItem(keys.run_key(probe.run_id)))
     if taken:
         yield Finding("queue", "ok", f"sent in {sent}, received and deleted")
         yield Finding(

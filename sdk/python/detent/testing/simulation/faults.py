@@ -23,7 +23,7 @@ from detent_infra.sources.embedded import EmbeddedSource
 from detent_infra.unanswered import PAUSES
 from detent_state_machine.errors import CorruptRecord, Unavailable
 from detent_state_machine.messages import Message, decode
-from detent_state_machine.writes import Delete, Put, Update, Write
+from detent_state_machine.writes import DeleteItem, PutItem, UpdateItem, Write
 
 from detent.testing.harness import WorkerCrashed
 from detent.testing.simulation.plans import Call, Fault, FixedPlan, Plan, RandomPlan, Rates, possible
@@ -386,12 +386,12 @@ class FaultyLogs:
 def describe(write: Write) -> str:
     """A write in a few words, for the trace."""
     match write:
-        case Put(key=key):
+        case PutItem(key=key):
             return f"put {key.sk}"
-        case Update(key=key, set=values, add=added):
+        case UpdateItem(key=key, set=values, add=added):
             changed = values.get("status") or ", ".join((*values, *added))
             return f"{key.sk} := {changed}"
-        case Delete(key=key):
+        case DeleteItem(key=key):
             return f"delete {key.sk}"
 
 
