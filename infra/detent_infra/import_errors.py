@@ -9,6 +9,8 @@ from pathlib import Path
 
 _INSTALLED = frozenset(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
+_OURS = frozenset(("detent", "detent_functions", "detent_infra", "detent_state_machine"))
+
 
 def where(error: BaseException, own: Sequence[Path]) -> str:
     """The line of the author's code that failed, as ` (shop.py, line 7)`; `own` are the folders that it lies in."""
@@ -36,8 +38,15 @@ def what(error: BaseException) -> str:
 
 def _is_own(file: str, own: Sequence[Path]) -> bool:
     path = Path(file)
-    installed = any(path.is_relative_to(folder) for folder in _INSTALLED)
-    return not installed and any(path.is_relative_to(folder) for folder in own)
+    if any(path.is_relative_to(folder) for folder in _INSTALLED):
+        return False
+    return any(path.is_relative_to(folder) and not _is_unpacked(path, folder) for folder in own)
+
+
+def _is_unpacked(path: Path, folder: Path) -> bool:
+    """Whether it is code of detent or of a distribution that lies beside the author's, as in what Lambda unpacks."""
+    name = path.relative_to(folder).parts[0].removesuffix(".py")
+    return name in _OURS or any(folder.glob(f"{name}-*.dist-info"))
 
 
 def _shown(file: str, own: Sequence[Path]) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -430,6 +431,20 @@ def test_an_application_that_cannot_be_loaded_says_why(name: str, said: str, tmp
     sys.modules.pop("this", None)
     with pytest.raises(ConfigurationError, match=said):
         load_application(name, f"App {name!r}", own=[tmp_path], advice=ADVICE)
+
+
+@pytest.mark.parametrize("beside", ["billing", "detent_infra"])
+def test_an_import_that_fails_is_told_with_the_author_s_line_not_with_that_of_a_library_beside_it(
+    beside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lambda unpacks detent and all dependencies into the folder that has the author's code."""
+    (tmp_path / "billing-1.0.dist-info").mkdir()
+    code = f'compile("raise ValueError", {str(tmp_path / beside / "code.py")!r}, "exec")'
+    (tmp_path / "failing.py").write_text(f"# fails\nexec({code})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    with pytest.raises(ConfigurationError, match=r"\(failing\.py, line 2\): ValueError"):
+        load_application("failing:app")
 
 
 def _of(calls: list[Call], operation: str) -> list[Call]:
