@@ -8,7 +8,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.records import ErrorInfo
 from detent_state_machine.writes import Write
 
@@ -16,6 +15,8 @@ from detent_infra import forks
 from detent_infra.ports import Backend, LogLine
 
 if TYPE_CHECKING:
+    from detent_state_machine.definition import Definition, StepDefinition  # pydantic: a third of `detent --help`
+
     from detent_infra.sources.triggers import Subscription
 
 log = logging.getLogger("detent")

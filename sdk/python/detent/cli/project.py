@@ -12,15 +12,18 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detent_infra.application import FORM
 from detent_infra.connect import is_there, sqlite_file
 from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
 from detent_state_machine.suggest import did_you_mean
 
-from detent.app import App
-from detent.client import Client
 from detent.settings import DEFAULT_URL, settings
+
+if TYPE_CHECKING:  # a command that only reads loads no app, and so no engine
+    from detent.app import App
+    from detent.client import Client
 
 LAST = "last"
 """Stands for the newest run wherever a run id is taken."""
@@ -105,6 +108,7 @@ def _in_pyproject(path: Path) -> str | None:
 
 
 def _load(chosen: Chosen) -> App:
+    from detent.app import App
     from detent.cli.app_import import import_app
 
     said = f"App {chosen.value!r} (from {chosen.source})"
@@ -149,6 +153,8 @@ async def opened(options: Options) -> AsyncGenerator[Client, None]:
             f"There is no database {file.absolute()} yet.",
             advice="A worker or the first run makes it; or look elsewhere with --app, --url or another directory.",
         )
+    from detent.client import Client
+
     client = Client(url)
     backend = client.lifecycle.backend
     try:
