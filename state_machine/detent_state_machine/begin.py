@@ -123,7 +123,7 @@ def unwanted(step: StepDefinition, parents: Mapping[str, StepRecord]) -> Unwante
 
 
 def _unended(step: StepDefinition, parents: Mapping[str, StepRecord]) -> tuple[str, ...]:
-    return tuple(each.step for each in step.parents if each.need == "completed" and each.step not in parents)
+    return tuple([each.step for each in step.parents if each.need == "completed" and each.step not in parents])
 
 
 def _blocked(step: StepDefinition, parents: Mapping[str, StepRecord]) -> bool:

@@ -78,7 +78,7 @@ def follow(graph: Graph, record: StepRecord) -> tuple[Branch, ...]:
     """What follows from the ended step run, by the definition."""
     match record.status:
         case StepStatus.COMPLETED | StepStatus.SKIPPED:
-            return tuple(Branch(each.arrivals, _reached(each.target)) for each in graph.successors[record.path])
+            return tuple([Branch(each.arrivals, _reached(each.target)) for each in graph.successors[record.path]])
         case StepStatus.FAILED:
             return (Branch((), _failed(graph, record)),)
         case _:

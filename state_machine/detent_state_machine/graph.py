@@ -56,13 +56,12 @@ class Graph:
         return self.definition.retention_days * 86_400
 
     def step(self, name: str) -> StepDefinition:
-        found = self.steps.get(name)
-        if found is None:
+        if name not in self.steps:
             raise UnknownStep(
                 f"Workflow {self.definition.name!r} version {self.definition.version} has no step {name!r}.",
                 advice=f"It has: {', '.join(self.steps)}.",
             )
-        return found
+        return self.steps[name]
 
     def path(self, text: str) -> StepPath:
         """The path in a message or a key. Raises `CorruptRecord` for what is not one, `UnknownStep` if it leads to no

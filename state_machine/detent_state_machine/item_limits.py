@@ -56,7 +56,7 @@ _TOO_MANY_DIGITS = 10**MAX_DIGITS
 def check(write: Write) -> None:
     """Raises `InputError` for a write that can never succeed, `PayloadTooLarge` if it is its size."""
     key = write.key
-    if not (_is_short(key.pk) and _is_short(key.sk)):
+    if not (key.pk and key.sk and _is_short(key.pk + key.sk)):
         _check_key(key)
     match write:
         case PutItem():
@@ -89,7 +89,7 @@ def applied(write: Write, current: Item | None) -> Item | None:
     `PayloadTooLarge` if the item becomes too large.
     """
     after = apply(write, current)
-    if isinstance(write, UpdateItem) and after is not None:
+    if type(write) is UpdateItem and after is not None:
         for name in write.add:
             _check_value(write.key, name, after[name])
         # Where nothing was stored, the item is what the update sets and adds, and `check` has measured that.
@@ -157,32 +157,40 @@ def _is_short(text: str) -> bool:
 
 def _is_plain(values: Mapping[str, object]) -> bool:
     """No limit is near: what is nearly always written is seen at a glance."""
-    names = "".join(values)
-    if not names.isascii() or "" in values or "isk" in values or "ipk" in values:
+    if "" in values:
         return False
-    size = len(names)
+    texts = [*values]
     for value in values.values():
         if type(value) is str:
-            if not value.isascii():
-                return False
-            size += len(value)
+            texts += (value,)
         elif type(value) is int:
             if not -(2**63) <= value < 2**63:
                 return False
         elif type(value) is not bool:
             return False
-    return size < FAR_FROM_ANY_LIMIT
+    whole = "".join(texts)  # looked at once: every step run comes through here
+    return (
+        len(whole) < FAR_FROM_ANY_LIMIT
+        and whole.isascii()
+        and (("isk" not in values and "ipk" not in values) or _are_short_index_keys(values))
+    )
+
+
+def _are_short_index_keys(values: Mapping[str, object]) -> bool:
+    keys = [values[name] for name in _INDEX_KEYS if name in values]
+    return all(type(key) is str and _is_short(key) for key in keys)
 
 
 def _check_update(update: UpdateItem) -> None:
     key, add = update.key, update.add
-    count = len(update.set) + len(add) + len(update.remove)
+    names = [*update.set, *add, *update.remove]
+    count = len(names)
     if count > MAX_CHANGES:
         raise InputError(
             f"{key}: an update of {count} attributes.",
             advice=f"It names at most {MAX_CHANGES}; put more into one value, as JSON text.",
         )
-    if (add or update.remove) and len({*update.set, *add, *update.remove}) < count:
+    if (add or update.remove) and len({*names}) < count:
         raise InputError(f"{key}: one update changes an attribute twice.", advice="Set it, add to it or remove it.")
     for name, more in add.items():
         if isinstance(more, bool | str):
@@ -190,7 +198,7 @@ def _check_update(update: UpdateItem) -> None:
                 f"{key}: {kind_of(more)} cannot be added to {name!r}.",
                 advice="Add a number or a set; `set` replaces a value.",
             )
-    if not add and _is_plain(update.set) and all(map(_is_short, update.remove)):
+    if not add and "" not in update.remove and _is_plain({**update.set, **dict.fromkeys(update.remove, 0)}):
         return
     _check_values(key, update.set)
     _check_values(key, add)
@@ -246,10 +254,13 @@ def _check_value(key: Key, name: str, value: object) -> None:
 def _check_condition(key: Key, expect: Expect) -> None:
     parts: list[Expect] = [expect]
     compared = 0
+    texts: list[str] = []
     for part in parts:  # it grows on the way: no recursion, however deep the condition is
         match part:
             case Equals(name, value):
-                if not (type(value) is str and _is_short(value) and _is_short(name)):
+                if type(value) is str and type(name) is str and value and name:
+                    texts += (name, value)
+                else:
                     _check_compared(key, name, value)
             case AllOf(inner) | AnyOf(inner):
                 parts += inner
@@ -267,7 +278,10 @@ def _check_condition(key: Key, expect: Expect) -> None:
                     _check_compared(key, name, text)
             case _:
                 raise InputError(f"{key}: {part!r:.80} is not a condition.")
-    if max(len(parts), compared) > MAX_COMPARED:
+    if texts and not _is_short("".join(texts)):
+        for name, value in zip(texts[::2], texts[1::2], strict=True):
+            _check_compared(key, name, value)
+    if len(parts) > MAX_COMPARED or compared > MAX_COMPARED:
         raise InputError(
             f"{key}: its condition has more than {MAX_COMPARED} parts or values.",
             advice="Compare with one value that says the same.",

@@ -128,14 +128,14 @@ class StepRecord:
                 status=StepStatus(str(item["status"])),
                 owner=_str(item, "owner"),
                 inline=_bool(item, "inline"),
-                errors=_int(item, "errors", 0),
-                takeovers=_int(item, "takeovers", 0),
-                started=_int(item, "started", 0),
+                errors=_int(item, "errors") if "errors" in item else 0,
+                takeovers=_int(item, "takeovers") if "takeovers" in item else 0,
+                started=_int(item, "started") if "started" in item else 0,
                 ended=_int(item, "ended") if "ended" in item else None,
-                lease=_int(item, "lease", 0),
-                due=_int(item, "due", 0),
-                expires=_int(item, "expires", 0),
-                commits=_int(item, "commits", 0),
+                lease=_int(item, "lease") if "lease" in item else 0,
+                due=_int(item, "due") if "due" in item else 0,
+                expires=_int(item, "expires") if "expires" in item else 0,
+                commits=_int(item, "commits") if "commits" in item else 0,
                 output=_payload(item, "output"),
                 error=_error(_str(item, "error")) if "error" in item else None,
                 history=_history(_str(item, "history")) if "history" in item else (),
@@ -212,7 +212,7 @@ class RunRecord:
                 error=_error(_str(item, "error")) if "error" in item else None,
                 retry_of=_str(item, "retry_of") if "retry_of" in item else None,
                 origin=_str(item, "origin") if "origin" in item else None,
-                keep_until=_int(item, "keep_until", 0),
+                keep_until=_int(item, "keep_until") if "keep_until" in item else 0,
                 digest=_str(item, "digest") if "digest" in item else "",
             )
 
@@ -259,8 +259,8 @@ def history_json(history: tuple[PastAttempt, ...]) -> str:
 
 
 def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
-    version = item.get("v", FORMAT)
-    if isinstance(version, int) and version > FORMAT:
+    version = item["v"] if "v" in item else FORMAT  # noqa: SIM401
+    if version != FORMAT and isinstance(version, int) and version > FORMAT:
         raise NewerRecord(
             f"The record of {what} has format {version}; this worker reads up to {FORMAT}.",
             advice="Upgrade this worker.",
@@ -275,11 +275,12 @@ def _read(what: str, item: Item, build: Callable[[], _T]) -> _T:
 
 
 def _str(item: Item, name: str) -> str:
-    return _text(name, item[name])
+    value = item[name]
+    return value if type(value) is str else _text(name, value)
 
 
-def _int(item: Item, name: str, default: int | None = None) -> int:
-    value = item[name] if default is None else item.get(name, default)
+def _int(item: Item, name: str) -> int:
+    value = item[name]
     return value if type(value) is int else _number(name, value)
 
 
@@ -291,7 +292,7 @@ def _number(name: str, value: object) -> int:
 
 def _bool(item: Item, name: str) -> bool:
     value = item[name]
-    if not isinstance(value, bool):
+    if type(value) is not bool:
         raise TypeError(f"{name} is {type(value).__name__}, not true or false")
     return value
 

@@ -279,21 +279,21 @@ def _step(
     target = STEP_TABLE[change].target
     key = keys.step_key(me.run_id, me.path)
     expect = _expect(change, me, seen, at)
-    return UpdateItem(key, expect, {"v": FORMAT, "status": target.value, "owner": me.token, **set_}, remove=remove)
+    return UpdateItem(key, expect, {"v": FORMAT, "status": str(target), "owner": me.token, **set_}, remove=remove)
 
 
 def _expect(change: Change, me: Writer, seen: Seen, at: Moment) -> Expect:
     """The condition that the table sets."""
     sources, _, fence = STEP_TABLE[change]
     if fence is Fence.MINE:
-        mine = AllOf((Equals("status", StepStatus.RUNNING.value), Equals("owner", me.token)))
+        mine = AllOf((Equals("status", str(StepStatus.RUNNING)), Equals("owner", me.token)))
         return AnyOf((Missing(), mine)) if MISSING in sources and not _held(me, seen) else mine
     status = MISSING if isinstance(seen, NoRecord) else seen.status
     if status not in sources:
         raise ValueError(f"{me.path!r} is {status or 'missing'}: there is no {change} from there.")
     if isinstance(seen, NoRecord):
         return Missing()
-    same = AllOf((Equals("status", seen.status.value), Equals("owner", seen.owner)))
+    same = AllOf((Equals("status", str(seen.status)), Equals("owner", seen.owner)))
     if fence is Fence.EXPIRED and seen.status is StepStatus.RUNNING:
         # An owner that is dead renews no lease: the one that was seen stands until another worker takes over.
         over = Equals("lease", seen.lease) if seen.orphaned else LessThan("lease", at.time + 1)

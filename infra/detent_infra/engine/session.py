@@ -57,7 +57,7 @@ class Session:
         return found
 
     def remember(self, record: StepRecord) -> StepRecord:
-        if record.terminal:
+        if record.status.terminal:
             self.ended[record.path] = record
         return record
 
@@ -68,8 +68,7 @@ class Session:
 
     async def output_text(self, record: StepRecord | None) -> str | None:
         """A step's output as JSON; None unless it completed."""
-        result = None if record is None else record.result
-        if record is None or result is None:
+        if record is None or (result := record.result) is None:
             return None
         if record.path not in self.texts:
             self.texts[record.path] = await payloads.load(self.backend.blobs, result)

@@ -18,6 +18,8 @@ from detent_infra.unanswered import Outage
 
 log = logging.getLogger("detent")
 
+_encode = json.JSONEncoder().encode
+
 MAX_HELD = 10_000
 """Lines of one delivery that wait to be handed over, which happens with each heartbeat. Further ones are dropped, and
 counted: a body that writes without end must not take its worker's memory."""
@@ -84,7 +86,7 @@ class LineBuffer:
         if line is None or (LEVELS[line.level] < self._lowest and watch is None):
             return
         origin = self._settings.origin
-        fields = json.dumps(dict(line.fields)) if line.fields else "{}"
+        fields = _encode(dict(line.fields)) if line.fields else "{}"
         here = (self._workflow, origin.worker, origin.request_id, origin.trace_id)
         about = (self._clock(), line.level, line.message, self._run_id, line.path, line.attempt)
         told = LogLine(*about, fields, *here, line.event)

@@ -211,9 +211,10 @@ class App:
         await self.work(stop, concurrency=concurrency, grace=grace)
 
     def _body(self, workflow: str, step: str) -> Body | None:
-        found = self._workflows.get(workflow)
-        declared = found.steps.get(step) if found else None
-        return declared.body if declared else None
+        try:
+            return self._workflows[workflow].steps[step].body
+        except KeyError:
+            return None
 
 
 async def work_with(
