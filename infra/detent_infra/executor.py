@@ -50,6 +50,8 @@ class Control:
     """Whether code in the body may use no other backend."""
     process: int = field(default_factory=forks.generation)
     """Which of the processes that forked from one another runs the body."""
+    holds_loop: bool = False
+    """Whether the body itself is running on the event loop at this moment, and nothing else there can."""
     said: bool = False
     """Whether a forked child has said that its lines are lost."""
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import ConfigurationError, DetentError, Unavailable
 
 from detent_infra.engine import Engine
+from detent_infra.loop_watch import LoopWatch
 from detent_infra.ports import Arrived, MessageQueue, Received, Source
 from detent_infra.redelivery import acknowledge, drive
 from detent_infra.runs.lifecycle import Lifecycle
@@ -45,6 +47,7 @@ class Worker:
     """Drives up to `concurrency` messages at once. `grace` is how long a stop waits for steps in progress, seconds.
 
     `subscriptions`: which queues' messages start runs here. `jitter` draws a number from 0 up to 1 for every pause.
+    With a `watch`, what is at work is kept while a body blocks the event loop: not for a clock that is virtual.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Worker:
         concurrency: int = 100,
         grace: float = 30.0,
         jitter: Callable[[], float] = random.random,
+        watch: LoopWatch | None = None,
     ) -> None:
         self.engine = engine
         self.handled = 0
@@ -65,6 +69,7 @@ class Worker:
         self._slots = asyncio.Semaphore(concurrency)
         self._grace = grace
         self._jitter = jitter
+        self._watch = watch
         self._tasks: dict[asyncio.Task[None], None] = {}  # in order, so that a simulation replays
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -73,6 +78,10 @@ class Worker:
         Messages in progress get `grace` seconds to end; what is cut off is delivered again, here or elsewhere.
         Raises `ConfigurationError` if the backend is not as it must be.
         """
+        with nullcontext() if self._watch is None else self._watch.over(asyncio.get_running_loop()):
+            await self._run(stop)
+
+    async def _run(self, stop: asyncio.Event) -> None:
         backend = self._backend
         lifecycle = Lifecycle(backend, self.engine.definitions)
         stopped = asyncio.create_task(stop.wait())
@@ -194,9 +203,10 @@ class Worker:
 
     async def _handle(self, queue: MessageQueue, message: Received, *, dead: bool) -> None:
         try:
-            if await drive(self.engine, queue, message, dead=dead, pauses=RETURNS):
-                await acknowledge(queue, message.receipt, outage=self._backend.outage)
-                self.handled += 1
+            with nullcontext() if self._watch is None else self._watch.hiding(queue, message):
+                if await drive(self.engine, queue, message, dead=dead, pauses=RETURNS):
+                    await acknowledge(queue, message.receipt, outage=self._backend.outage)
+                    self.handled += 1
         finally:
             self._slots.release()
 

@@ -26,6 +26,12 @@ def error_line(level: str, event: str, message: str, path: str, attempt: int, er
     return Line(level, event, f"{message}: {error.type}: {error.message}", path, attempt, told)
 
 
+def loop_held_line(path: str, attempt: int, milliseconds: int) -> Line:
+    """A body kept the event loop of its worker to itself for so long."""
+    said = f"step {path!r} held the event loop of its worker for {duration_text(milliseconds)}: write it as `def`"
+    return Line("WARN", "loop_held", said, path, attempt, {"held_ms": milliseconds})
+
+
 def duration_text(milliseconds: int) -> str:
     """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`."""
     if milliseconds < 1000:

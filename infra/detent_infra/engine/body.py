@@ -18,6 +18,8 @@ from detent_state_machine.turn import Writer
 
 from detent_infra.engine.session import Session
 from detent_infra.executor import Attempt, Completed, Executor, Failed, running
+from detent_infra.first_of import first_of
+from detent_infra.loop_watch import keeping
 from detent_infra.ports import Conflict
 
 Stop: TypeAlias = TakenOver | RunOver
@@ -25,6 +27,14 @@ _Pulse: TypeAlias = "asyncio.Future[tuple[Stop | None, Seen]]"
 
 
 async def execute(
+    executor: Executor, session: Session, me: Writer, seen: Seen, attempt: Attempt, started: int
+) -> tuple[Completed | Failed | Stop, Seen]:
+    """`_execute`, with its lease renewed from outside of the event loop, should a body block that."""
+    with keeping(attempt, lambda: renew(me, seen, session.moment(), started=started)):
+        return await _execute(executor, session, me, seen, attempt, started)
+
+
+async def _execute(
     executor: Executor, session: Session, me: Writer, seen: Seen, attempt: Attempt, started: int
 ) -> tuple[Completed | Failed | Stop, Seen]:
     """The attempt's outcome, or why it was stopped; and the record, once a heartbeat wrote it.
@@ -43,7 +53,7 @@ async def execute(
     held: Seen = seen
     try:
         while True:
-            await _first_of(body, pulse, ends if pulse else min(ends, beat), loop)
+            await first_of(body, pulse, ends if pulse else min(ends, beat), loop)
             if body.done():
                 return body.result(), held
             if loop.time() >= ends:
@@ -67,31 +77,6 @@ async def execute(
                 attempt.control.cancelled = True
                 future.cancel()
                 future.add_done_callback(_ignore)
-
-
-async def _first_of(
-    body: asyncio.Future[Any], pulse: asyncio.Future[Any] | None, when: float, loop: asyncio.AbstractEventLoop
-) -> None:
-    """Waits for one of them, at most until this time of the loop: `asyncio.wait` without its bookkeeping."""
-    woken = loop.create_future()
-
-    def wake(_: object = None) -> None:
-        if not woken.done():
-            woken.set_result(None)
-
-    timers: list[asyncio.TimerHandle] = []
-    # Behind the body's first turn of the loop: most bodies need no more than that, and so no timer.
-    loop.call_soon(lambda: None if body.done() or woken.done() else timers.append(loop.call_at(when, wake)))
-    futures = (body,) if pulse is None else (body, pulse)
-    for future in futures:
-        future.add_done_callback(wake)
-    try:
-        await woken
-    finally:
-        for timer in timers:
-            timer.cancel()
-        for future in futures:
-            future.remove_done_callback(wake)
 
 
 async def check_in(session: Session, path: StepPath) -> bool:

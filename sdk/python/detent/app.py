@@ -14,6 +14,7 @@ from typing import Any, TypeVar, overload
 from detent_infra import event_loop, forks
 from detent_infra.engine import Engine, LogSettings
 from detent_infra.logs.standard_logging import forward_standard_logging
+from detent_infra.loop_watch import LoopWatch
 from detent_infra.ports import Backend
 from detent_infra.sources.triggers import Subscription
 from detent_infra.worker import Worker
@@ -223,6 +224,7 @@ async def work_with(
     """`App.work`, writing lines so."""
     concurrency, grace = whole("run_worker", "concurrency", concurrency), seconds("run_worker", "grace", grace)
     engine = Engine(app.backend, app.executor, log_settings=log_settings)
-    worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace)
+    watch = LoopWatch(engine.backend)
+    worker = Worker(engine, subscriptions=app.subscriptions, concurrency=concurrency, grace=grace, watch=watch)
     with forward_standard_logging():
         await worker.run(stop)

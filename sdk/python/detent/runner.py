@@ -20,6 +20,7 @@ from detent import threads
 from detent.context import Context
 from detent.failures import failed
 from detent.json_values import Json
+from detent.turns import Turns
 
 RunSync: TypeAlias = Callable[[Callable[[], object]], Awaitable[object]]
 """How synchronous bodies are run: in a thread, or, under a virtual clock, on the spot."""
@@ -121,7 +122,7 @@ class Runner:
         """Whatever the body raises is its step's error: SystemExit and KeyboardInterrupt are not the worker's."""
         try:
             arguments = body.arguments(attempt, context, lambda: self._is_older(attempt))
-            value = await self._call(body, arguments)
+            value = await self._call(body, attempt, arguments)
             return Completed(body.writer.write(value, f"What step {attempt.path!r} returned"), tuple(context._writes))
         except asyncio.CancelledError as error:
             if attempt.control.cancelled:
@@ -134,12 +135,12 @@ class Runner:
         here = self._definitions().get(attempt.workflow)
         return here is None or here.version != attempt.version
 
-    async def _call(self, body: Body, arguments: dict[str, object]) -> object:
+    async def _call(self, body: Body, attempt: Attempt, arguments: dict[str, object]) -> object:
         if body.is_async:
-            return await cast("Awaitable[object]", body.function(**arguments))
+            return await Turns(attempt, cast("Awaitable[object]", body.function(**arguments)))
         value = await self._run_sync(lambda: body.function(**arguments))
         if inspect.isawaitable(value):  # A plain function that returned a coroutine.
-            return await value
+            return await Turns(attempt, value)
         return value
 
 
