@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from detent_state_machine.errors import DetentError
 from detent_state_machine.lines import duration_text
-from detent_state_machine.writes import Update
+from detent_state_machine.writes import UpdateItem
 
 from detent_infra import forks
 from detent_infra.executor import Attempt
@@ -33,7 +33,7 @@ log = logging.getLogger("detent")
 @dataclass(frozen=True, slots=True)
 class _AtWork:
     attempt: Attempt
-    renewal: Callable[[], Update]
+    renewal: Callable[[], UpdateItem]
 
 
 class LoopWatch:
@@ -70,7 +70,7 @@ class LoopWatch:
             self._messages.pop(received.receipt, None)
 
     @contextmanager
-    def keeping(self, attempt: Attempt, renewal: Callable[[], Update]) -> Generator[None]:
+    def keeping(self, attempt: Attempt, renewal: Callable[[], UpdateItem]) -> Generator[None]:
         """The attempt is at work: meanwhile a late loop does not lose its lease."""
         key = object()
         self._attempts[key] = _AtWork(attempt, renewal)
@@ -152,7 +152,7 @@ _watching: ContextVar[LoopWatch | None] = ContextVar("detent_loop_watch", defaul
 
 
 @contextmanager
-def keeping(attempt: Attempt, renewal: Callable[[], Update]) -> Generator[None]:
+def keeping(attempt: Attempt, renewal: Callable[[], UpdateItem]) -> Generator[None]:
     """`LoopWatch.keeping` of the watch over the running worker, if there is one."""
     watch = _watching.get()
     if watch is None:

@@ -185,7 +185,7 @@ def close(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
     return _step(Change.CLOSE, me, seen, at, _closed(me, seen, at), remove=("lease", "due"))
 
 
-def give_up(me: Writer, seen: Seen, at: Moment) -> Update:
+def give_up(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
     """Ends a step run that nobody is at, and that its run, which has ended or fails, starts no more.
 
     The race it wins: its owner is alive after all. The condition names the record that was seen, its owner and an

@@ -444,7 +444,7 @@ def test_an_import_that_fails_is_told_with_the_author_s_line_not_with_that_of_a_
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "failing", raising=False)
     with pytest.raises(ConfigurationError, match=r"\(failing\.py, line 2\): ValueError"):
-        load_application("failing:app")
+        load_application("failing:app", "App", own=[tmp_path], advice=ADVICE)
 
 
 def _of(calls: list[Call], operation: str) -> list[Call]:
