@@ -57,7 +57,7 @@ class Session:
         return found
 
     def remember(self, record: StepRecord) -> StepRecord:
-        if record.status.terminal:
+        if record.terminal:
             self.ended[record.path] = record
         return record
 
