@@ -130,7 +130,9 @@ def test_the_engine_decides_nothing() -> None:
         named = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
         modules = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
         looked_at = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-        return (deciding & modules) | ({"StepStatus", "RunStatus", "UpdateItem", "PutItem"} & named) | (asked & looked_at)
+        return (
+            (deciding & modules) | ({"StepStatus", "RunStatus", "UpdateItem", "PutItem"} & named) | (asked & looked_at)
+        )
 
     assert offences(ENGINE, decides) == {}
     assert "status" in {node.attr for node in ast.walk(tree(KIND)) if isinstance(node, ast.Attribute)}  # can be broken
