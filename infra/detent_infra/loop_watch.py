@@ -52,12 +52,12 @@ class LoopWatch:
         """Watches the running loop, and what it drives, until the block is left."""
         ended = threading.Event()
         thread = threading.Thread(target=self._watch, args=(loop, ended), name="detent-watch", daemon=True)
-        token = _watching.set(self)
+        token = watching.set(self)
         thread.start()
         try:
             yield
         finally:
-            _watching.reset(token)
+            watching.reset(token)
             ended.set()
 
     @contextmanager
@@ -148,15 +148,5 @@ class LoopWatch:
             log.debug("step %r of run %s is somebody else's or has ended", work.attempt.path, work.attempt.run_id)
 
 
-_watching: ContextVar[LoopWatch | None] = ContextVar("detent_loop_watch", default=None)
-
-
-@contextmanager
-def keeping(attempt: Attempt, renewal: Callable[[], UpdateItem]) -> Generator[None]:
-    """`LoopWatch.keeping` of the watch over the running worker, if there is one."""
-    watch = _watching.get()
-    if watch is None:
-        yield
-    else:
-        with watch.keeping(attempt, renewal):
-            yield
+watching: ContextVar[LoopWatch | None] = ContextVar("detent_loop_watch", default=None)
+"""The watch over the worker that runs here, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -44,6 +43,8 @@ class Outage:
 
     def met(self, error: Unavailable, *, lost_lines: int = 0) -> None:
         """A call was not answered. `lost_lines` of a run's log were lost with it."""
+        import asyncio  # here, for it costs a page of help 80 ms
+
         now = asyncio.get_running_loop().time()
         if not self._unanswered:
             self._since = now
@@ -67,6 +68,8 @@ class Outage:
         if not self._unanswered or self._waiting:
             return
         if self._open:
+            import asyncio  # here, for it costs a page of help 80 ms
+
             now = asyncio.get_running_loop().time()
             lost = f"; {self._lost_lines:,} lines of runs' logs are lost" if self._lost_lines else ""
             self._told = now
@@ -86,6 +89,8 @@ async def retry_unanswered(act: Callable[[], Awaitable[_T]], jitter: Callable[[]
         return await act()
     except Unavailable as error:
         outage.met(error)
+    import asyncio  # here, for it costs a page of help 80 ms
+
     with outage.waiting():
         for tries in range(1, TRIES - 1):
             await asyncio.sleep(PAUSES.spread(tries, jitter()))

@@ -17,9 +17,9 @@ from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Writer
 
 from detent_infra.engine.session import Session
+from detent_infra.event_loop import first_of
 from detent_infra.executor import Attempt, Completed, Executor, Failed, running
-from detent_infra.first_of import first_of
-from detent_infra.loop_watch import keeping
+from detent_infra.loop_watch import watching
 from detent_infra.ports import Conflict
 
 Stop: TypeAlias = TakenOver | RunOver
@@ -30,7 +30,10 @@ async def execute(
     executor: Executor, session: Session, me: Writer, seen: Seen, attempt: Attempt, started: int
 ) -> tuple[Completed | Failed | Stop, Seen]:
     """`_execute`, with its lease renewed from outside of the event loop, should a body block that."""
-    with keeping(attempt, lambda: renew(me, seen, session.moment(), started=started)):
+    watch = watching.get()
+    if watch is None:
+        return await _execute(executor, session, me, seen, attempt, started)
+    with watch.keeping(attempt, lambda: renew(me, seen, session.moment(), started=started)):
         return await _execute(executor, session, me, seen, attempt, started)
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detent_infra.application import FORM
 from detent_infra.connect import is_there, sqlite_file
 from detent_state_machine.errors import ConfigurationError, UnknownRun, UnknownWorkflow
 from detent_state_machine.suggest import did_you_mean
@@ -102,6 +101,8 @@ def _in_pyproject(path: Path) -> str | None:
         case {"tool": {"detent": {"app": str(name)}}}:
             return name
         case {"tool": {"detent": {"app": object()}}}:
+            from detent_infra.application import FORM  # imports more than a page of help needs
+
             raise ConfigurationError(f"`app` under [tool.detent] in {path} is not text.", advice=FORM)
         case _:
             return None
