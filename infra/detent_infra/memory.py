@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -40,7 +41,7 @@ from detent_infra.ports import (
 )
 from detent_infra.sources.embedded import EmbeddedSource, dead_name
 
-MAX_DELAY = 900.0
+MAX_DELAY = 366 * 86_400.0
 
 
 class _Lock(forks.Forkable):
@@ -79,9 +80,15 @@ class Store:
     lock: _Lock = field(default_factory=_Lock)
 
 
+def _nobody_listens(_key: Key) -> None: ...
+
+
 class MemoryTable:
-    def __init__(self, store: Store) -> None:
+    """`written` is told the key of every write that was applied."""
+
+    def __init__(self, store: Store, written: Callable[[Key], None] = _nobody_listens) -> None:
         self._store = store
+        self._written = written
 
     async def get(self, key: Key) -> Item | None:
         with self._store.lock:
@@ -169,6 +176,7 @@ class MemoryTable:
                 store.index[old[0]].remove((old[1], key))
             if new:
                 insort(store.index[new[0]], (new[1], key))
+        self._written(key)
 
 
 def _sort_key(entry: tuple[str, Key]) -> str:
@@ -248,8 +256,9 @@ class MemoryQueue:
                     return found
                 with self._lock:
                     due = self._due[0][0] / 1000 - self._clock() / 1000 if self._due else left
+                pause = max(0.0, min(left, due))
                 try:
-                    async with asyncio.timeout(max(0.0, min(left, due))):
+                    async with asyncio.timeout(pause if math.isfinite(pause) else None):
                         await woken.wait()
                 except TimeoutError:
                     continue
@@ -363,10 +372,11 @@ def memory_backend(
     ids: Ids = new_id,
     timing: Timing | None = None,
     max_receives: int = 10,
+    written: Callable[[Key], None] = _nobody_listens,
 ) -> Backend:
-    """A backend in this process's memory; gone with it."""
+    """A backend in this process's memory; gone with it. `written` is told the key of every write to its table."""
     store = Store()
-    table = MemoryTable(store)
+    table = MemoryTable(store, written)
     dead = MemoryQueue(clock)
     users: dict[str, MemoryQueue] = {}
 

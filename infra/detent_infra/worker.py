@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -31,7 +32,6 @@ _T = TypeVar("_T")
 
 RECEIVE_WAIT = 20.0
 REAP_EVERY = 60.0
-SWEEP_EVERY = 3600.0
 UNANSWERED = Backoff(first=0.1, longest=30.0)
 """Pauses between tries while the backend does not answer."""
 RETURNS = Backoff(first=1.0, longest=900.0)
@@ -41,6 +41,16 @@ LAST_MOMENT = 1.0
 """Seconds that a stop waits for what it cancelled, beyond `grace`: a backend that does not answer holds up no stop."""
 BATCH = 10
 """Messages asked for at once (SQS's limit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rhythm:
+    """How often a worker looks for what may be there, in seconds. A virtual clock has time for less."""
+
+    receive: float = RECEIVE_WAIT
+    """How long it waits for a message before it asks again."""
+    reap: float = field(default_factory=lambda: REAP_EVERY)
+    sweep: float = 3600.0
 
 
 class Worker:
@@ -59,6 +69,7 @@ class Worker:
         grace: float = 30.0,
         jitter: Callable[[], float] = random.random,
         watch: LoopWatch | None = None,
+        rhythm: Rhythm | None = None,
     ) -> None:
         self.engine = engine
         self.handled = 0
@@ -70,6 +81,7 @@ class Worker:
         self._grace = grace
         self._jitter = jitter
         self._watch = watch
+        self._rhythm = rhythm or Rhythm()
         self._tasks: dict[asyncio.Task[None], None] = {}  # in order, so that a simulation replays
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,8 +103,8 @@ class Worker:
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
             *(asyncio.create_task(self._listen(backend.source(name))) for name in queues(self._subscriptions)),
-            asyncio.create_task(self._every(REAP_EVERY, lambda: reap(backend, self.engine.definitions))),
-            asyncio.create_task(self._every(SWEEP_EVERY, backend.sweep)),
+            asyncio.create_task(self._every(self._rhythm.reap, lambda: reap(backend, self.engine.definitions))),
+            asyncio.create_task(self._every(self._rhythm.sweep, backend.sweep)),
         ]
         try:
             done, _ = await asyncio.wait({stopped, *loops}, return_when=asyncio.FIRST_COMPLETED)
@@ -150,10 +162,10 @@ class Worker:
 
     async def _listen(self, source: Source) -> None:
         """Starts runs for a queue's messages. They take no slot: a start is short, and its steps are messages again."""
-        visibility = self._backend.timing.visibility
+        wait, visibility = self._rhythm.receive, self._backend.timing.visibility
         while True:
             try:
-                arrived = await self._patiently(lambda: source.receive(BATCH, wait=RECEIVE_WAIT, visibility=visibility))
+                arrived = await self._patiently(lambda: source.receive(BATCH, wait=wait, visibility=visibility))
                 settled = partial(self._settled, source)
                 await self._triggers.take(source, arrived, settled, self._backend.outage)
             except DetentError as error:
@@ -171,8 +183,8 @@ class Worker:
 
     async def _next(self, queue: MessageQueue, limit: int) -> list[Received]:
         """The next messages."""
-        visibility = self._backend.timing.visibility
-        return await self._patiently(lambda: queue.receive(limit, wait=RECEIVE_WAIT, visibility=visibility))
+        wait, visibility = self._rhythm.receive, self._backend.timing.visibility
+        return await self._patiently(lambda: queue.receive(limit, wait=wait, visibility=visibility))
 
     async def _patiently(self, act: Callable[[], Awaitable[_T]]) -> _T:
         """Does it, however long the backend does not answer."""

@@ -33,9 +33,10 @@ from detent_state_machine.decisions import (
 )
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.errors import CorruptRecord, InputError
-from detent_state_machine.kinds.call import ends_at, fits
+from detent_state_machine.kinds import fits, has_body
+from detent_state_machine.kinds.call import ends_at
 from detent_state_machine.lines import Line
-from detent_state_machine.messages import Message, Start
+from detent_state_machine.messages import Cancel, Drive, Message, Start
 from detent_state_machine.records import NoRecord, RunRecord, Seen, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.turn import Moment, Turn, Writer
@@ -46,6 +47,7 @@ __all__ = [
     "begin",
     "ends_at",
     "fits",
+    "has_body",
     "looks_at_values",
     "readiness",
     "reads_itself",
@@ -63,10 +65,11 @@ def turn_of(message: Message, deliveries: int, *, dead: bool) -> Turn:
     """
     if dead:
         return Turn.DEAD
-    return Turn.FIRST if message.fresh and deliveries == 1 else Turn.AGAIN
+    fresh = not isinstance(message, Cancel) and message.fresh
+    return Turn.FIRST if fresh and deliveries == 1 else Turn.AGAIN
 
 
-def started_line(run: RunRecord, message: Message, deliveries: int, *, dead: bool) -> Line | None:
+def started_line(run: RunRecord, message: Start | Drive, deliveries: int, *, dead: bool) -> Line | None:
     """Tells a run's start, once."""
     begins = run.live and isinstance(message, Start) and (message.fresh or run.retry_of is not None)
     if not begins or deliveries > 1 or dead:
@@ -88,7 +91,7 @@ def reads_itself(step: StepDefinition, turn: Turn) -> bool:
 
 def looks_at_values(step: StepDefinition, seen: Seen, parents: Mapping[str, StepRecord]) -> bool:
     """Whether values of the run decide about the step, so that they must be loaded."""
-    if not kinds.references(step) or (isinstance(seen, StepRecord) and seen.terminal):
+    if not kinds.references(step) or _waits(seen) or (isinstance(seen, StepRecord) and seen.terminal):
         return False
     return not _unended(step, parents) and not _blocked(step, parents)
 
@@ -97,9 +100,14 @@ def looks_at_values(step: StepDefinition, seen: Seen, parents: Mapping[str, Step
 
 
 def readiness(
-    step: StepDefinition, parents: Mapping[str, StepRecord], texts: Mapping[str | None, str | None]
+    step: StepDefinition, seen: Seen, parents: Mapping[str, StepRecord], texts: Mapping[str | None, str | None]
 ) -> Readiness:
-    """What its parents and its condition make of the step. `texts`: the run's input (None) and outputs, as JSON."""
+    """What its parents and its condition make of the step. `texts`: the run's input (None) and outputs, as JSON.
+
+    One that waits was ready when it began: neither is looked at again.
+    """
+    if _waits(seen):
+        return Go(lambda _: None)
     missing = _unended(step, parents)
     if missing:
         return TooSoon(missing)
@@ -120,6 +128,10 @@ def readiness(
 def unwanted(step: StepDefinition, parents: Mapping[str, StepRecord]) -> Unwanted:
     """The same of a step that its run starts no more."""
     return Unwanted(reached=not _unended(step, parents))
+
+
+def _waits(seen: Seen) -> bool:
+    return isinstance(seen, StepRecord) and seen.status is StepStatus.WAITING
 
 
 def _unended(step: StepDefinition, parents: Mapping[str, StepRecord]) -> tuple[str, ...]:
@@ -181,6 +193,8 @@ def _give_up(me: Writer, seen: Seen, at: Moment, *, reached: bool) -> Beginning:
         if not reached or me.turn is Turn.FIRST or me.turn is Turn.INLINE:
             return HandOver()  # Nobody has begun it, and nobody else has this message, or had it.
         return Transition(transitions.give_up(me, seen, at), Then.ACKNOWLEDGE, IfRefused.BEGIN)
+    if seen.status is StepStatus.WAITING:
+        return HandOver()  # The run's end closes it. WAITS.md 13.
     if seen.status is StepStatus.RUNNING and seen.owned_until > at.time:
         return HandOver((later(me.path, seen.owned_until, at.time),))
     line = Line("INFO", "step_cancelled", "stopped: its run has ended", me.path, seen.attempt)

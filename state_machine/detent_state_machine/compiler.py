@@ -24,6 +24,7 @@ from detent_state_machine.definition import (
     StepDefinition,
 )
 from detent_state_machine.errors import DefinitionError
+from detent_state_machine.kinds import Call, Kind, own_references
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.step_path import RESERVED
@@ -78,6 +79,7 @@ class DeclaredStep:
     timeout: float = DEFAULT_TIMEOUT
     takeovers: int = DEFAULT_TAKEOVERS
     description: str = ""
+    kind: Kind = Call()
 
 
 def compile_workflow(
@@ -116,7 +118,12 @@ def edges(step: DeclaredStep) -> list[str]:
     """The steps that must have ended before this one, each once, in the order they are written."""
     outputs = [parameter.source.step for parameter in step.parameters if isinstance(parameter.source, FromOutput)]
     shown = [ref.step for ref in references(step.when) if ref.step is not None] if step.when else []
-    return list(dict.fromkeys([*outputs, *step.after, *shown]))
+    return list(dict.fromkeys([*outputs, *step.after, *shown, *_own(step)]))
+
+
+def _own(step: DeclaredStep) -> list[str]:
+    """The steps whose outputs its kind needs."""
+    return [ref.step for ref in own_references(step.kind) if ref.step is not None]
 
 
 def _defined(workflow: str, step: DeclaredStep, steps: Sequence[DeclaredStep]) -> StepDefinition:
@@ -139,7 +146,7 @@ def _step(step: DeclaredStep, steps: Sequence[DeclaredStep]) -> StepDefinition:
         parameter.source.step
         for parameter in step.parameters
         if isinstance(parameter.source, FromOutput) and not _takes_none(parameter)
-    }
+    } | set(_own(step))
     at_most_once = step.delivery is Delivery.AT_MOST_ONCE
     return StepDefinition(
         name=step.name,
@@ -153,6 +160,7 @@ def _step(step: DeclaredStep, steps: Sequence[DeclaredStep]) -> StepDefinition:
         takeovers=step.takeovers,
         description=step.description,
         output_schema=_schema(step.returns),
+        kind=step.kind,
     )
 
 
@@ -206,6 +214,8 @@ def _check_step(workflow: str, step: DeclaredStep, by_name: Mapping[str, Declare
     for parameter in step.parameters:
         _check_parameter(where, step, parameter, by_name, input_type)
     for ref in references(step.when) if step.when else ():
+        _check_condition(where, ref, input_type if ref.step is None else by_name[ref.step].returns)
+    for ref in own_references(step.kind):
         _check_condition(where, ref, input_type if ref.step is None else by_name[ref.step].returns)
     if step.delivery is Delivery.AT_MOST_ONCE and step.retry is not None and step.retry.attempts > 1:
         raise DefinitionError(

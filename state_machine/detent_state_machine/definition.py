@@ -13,11 +13,12 @@ from pydantic.fields import FieldInfo
 
 from detent_state_machine.errors import CorruptRecord, NewerRecord
 from detent_state_machine.formats import Since as Since
+from detent_state_machine.kinds import Call, Kind
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.when import Condition
 
-FORMAT = 2
+FORMAT = 3
 """The newest feature that this version reads and writes."""
 MAX_STEPS = 1000
 MAX_NAME = 128
@@ -56,6 +57,8 @@ class StepDefinition(BaseModel):
     """How many times another worker may take over from a dead one before the step run is FAILED (Interrupted)."""
     description: str = ""
     output_schema: JsonSchema = {}
+    kind: Annotated[Kind, Since(3)] = Call()
+    """What it does: calls the function that the code has under its name, or waits."""
 
 
 class Definition(BaseModel):
@@ -63,7 +66,7 @@ class Definition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1, 2] = 1
+    format: Literal[1, 2, 3] = 1
     """The newest feature that the definition uses. It is worked out; what is given counts only where it is read."""
     name: Name
     steps: Annotated[tuple[StepDefinition, ...], Field(min_length=1, max_length=MAX_STEPS)]

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from detent_state_machine import layered
 from detent_state_machine.definition import DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition, StepDefinition
 from detent_state_machine.graph import topological
+from detent_state_machine.kinds import Timer, timer
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import STEP_TABLE
@@ -22,6 +23,7 @@ MIN_WIDTH = 20
 _COLOURS = {
     StepStatus.RUNNING: "fill:#cfe2ff,stroke:#084298,color:#052c65",
     StepStatus.RETRYING: "fill:#fff3cd,stroke:#997404,color:#664d03",
+    StepStatus.WAITING: "fill:#cff4fc,stroke:#087990,color:#055160",
     StepStatus.COMPLETED: "fill:#d1e7dd,stroke:#146c43,color:#0a3622",
     StepStatus.FAILED: "fill:#f8d7da,stroke:#b02a37,color:#58151c",
     StepStatus.SKIPPED: "fill:#e9ecef,stroke:#6c757d,color:#495057",
@@ -30,6 +32,7 @@ _COLOURS = {
 _MARKS = {
     StepStatus.RUNNING: ("▶", ">"),
     StepStatus.RETRYING: ("↻", "~"),
+    StepStatus.WAITING: ("◷", "%"),
     StepStatus.COMPLETED: ("✓", "+"),
     StepStatus.FAILED: ("✗", "x"),
     StepStatus.SKIPPED: ("○", "o"),
@@ -43,6 +46,8 @@ _MARKS = {
 def notes(step: StepDefinition) -> list[str]:
     """What is not the default about a step, a few words each."""
     found = [f"if {describe(step.when)}"] if step.when else []
+    if isinstance(step.kind, Timer):
+        found.append(timer.describe(step.kind))
     if step.delivery is not Delivery.AT_LEAST_ONCE:
         found.append(step.delivery.value.replace("_", " "))
     found += _retry_notes(step.retry)

@@ -5,11 +5,11 @@ Everything that is decided here may be repeated: a walk does so after a crash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
-from detent_state_machine import keys, run_transitions
+from detent_state_machine import keys, run_transitions, transitions
 from detent_state_machine.decisions import Send, later
 from detent_state_machine.graph import END, HANDLED, START, Arrival, Graph
 from detent_state_machine.lines import Line, duration_text
@@ -17,7 +17,7 @@ from detent_state_machine.messages import Drive, Message, Start
 from detent_state_machine.records import ErrorInfo, NoRecord, RunRecord, Seen, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
-from detent_state_machine.turn import Moment, Turn
+from detent_state_machine.turn import Moment, Turn, Writer
 from detent_state_machine.writes import Item, UpdateItem
 
 
@@ -173,7 +173,8 @@ def changed(run: RunRecord, change: RunChange, write: UpdateItem) -> RunChanged:
     status = str(write.set["status"]).lower()
     level = "INFO" if isinstance(change, Finishes) else "ERROR"
     said = f"run {status} in {duration_text(took)}"
-    return RunChanged(run, line=Line(level, f"run_{status}", said, fields={"duration_ms": took}))
+    ended = replace(run, status=RunStatus(str(write.set["status"])))
+    return RunChanged(ended, line=Line(level, f"run_{status}", said, fields={"duration_ms": took}))
 
 
 def not_changed(run: RunRecord, change: RunChange, stored: Item | None) -> RunChanged:
@@ -183,9 +184,11 @@ def not_changed(run: RunRecord, change: RunChange, stored: Item | None) -> RunCh
     failed, by this very step the handlers are sent again; if another step failed first, it is the cause, and nothing
     follows from this one. DESIGN 6, failure.
     """
-    if not isinstance(change, BeginsFailing) or stored is None:
+    if stored is None:
         return RunChanged(run)
     status = RunStatus(str(stored["status"]))
+    if not isinstance(change, BeginsFailing):
+        return RunChanged(replace(run, status=status))
     if stored.get("failed_step") == change.path:
         return RunChanged(_failing(run, change, status), change.handlers)
     return RunChanged(replace(run, status=status))
@@ -200,6 +203,12 @@ def leaves_nothing(run: RunRecord, turn: Turn) -> bool:
     or it has ended, and nobody else has this message, or had it.
     """
     return run.status is RunStatus.COMPLETED or (turn is Turn.FIRST and not run.live)
+
+
+def closes(run_id: str, token: str, records: Sequence[StepRecord], at: Moment) -> list[UpdateItem]:
+    """What an ended run owes: each wait that is open is closed. WAITS.md 13."""
+    waiting = [record for record in records if record.status is StepStatus.WAITING]
+    return [transitions.close(Writer(run_id, record.path, token, Turn.AGAIN), record, at) for record in waiting]
 
 
 # ---- walk, and reap -----------------------------------------------------------------------------------------------
@@ -235,19 +244,59 @@ def walk_at(target: StepPath, seen: Seen, now: int, wait: float) -> Walk:
     return later(target, seen.owned_until, now)
 
 
-def stalled(run: RunRecord, graph: Graph, records: Sequence[StepRecord], before: int) -> list[Message]:
+def stalled(run: RunRecord, graph: Graph, records: Sequence[StepRecord], before: int, now: int) -> list[Message]:
     """What to send for a live run without progress since `before` (milliseconds); nothing for one that moved: its
-    start, and each step run that has not ended, or lacks a successor. DESIGN 6, the reaper.
+    start, and each step run that has not ended, or lacks a successor. Of a run with a sleep that is not due, what is
+    missing beside it. DESIGN 6, the reaper.
     """
-    newest = max((max(r.started, r.ended or 0, r.lease, r.due) for r in records), default=run.created)
+    asleep = {record.path for record in records if _sleeps(run, record, now)}
+    newest = max((_moved(record, now) for record in records), default=run.created)
     if newest > before:
         return []
-    have = {record.path for record in records}
-    found: list[Message] = [Start(run.run_id)]
+    have = {record.path: record for record in records}
+    found: list[Message] = [] if asleep and _starts_all(graph, START, have) else [Start(run.run_id)]
     for record in records:
         following = [s.target for s in graph.successors[record.path] if s.target not in (END, HANDLED)]
         failing = run.status is RunStatus.FAILING and record.path == run.failed_step
         following += graph.handler_roots if failing else ()
-        if not record.terminal or not following or any(target not in have for target in following):
+        if asleep:
+            owed = record.path not in asleep and not (record.terminal and _starts_all(graph, record.path, have))
+        else:
+            owed = not record.terminal or not following or any(target not in have for target in following)
+        if owed:
             found.append(Drive(run.run_id, record.path))
     return found
+
+
+def rests_until(run: RunRecord, records: Sequence[StepRecord], now: int, longest: int) -> int | None:
+    """Until when the reaper need not look again at a run to which it sent nothing; None: as always. A run of which
+    every step run that has not ended sleeps is looked at when the first is due, and after `longest` milliseconds.
+    """
+    waiting = [record for record in records if not record.terminal]
+    if not waiting or not all(_sleeps(run, record, now) for record in waiting):
+        return None
+    return min(now + longest, *(record.due for record in waiting))
+
+
+def _sleeps(run: RunRecord, record: StepRecord, now: int) -> bool:
+    return run.status is RunStatus.RUNNING and record.status is StepStatus.WAITING and record.due > now
+
+
+def _moved(record: StepRecord, now: int) -> int:
+    """When there was progress: a due time to come is none, of a wait."""
+    due = 0 if record.status is StepStatus.WAITING and record.due > now else record.due
+    return max(record.started, record.ended or 0, record.lease, due)
+
+
+def _starts_all(graph: Graph, path: StepPath, have: Mapping[StepPath, StepRecord]) -> bool:
+    """Whether each step that can follow by now has a record."""
+    for successor in graph.successors[path]:
+        parents = graph.sinks if successor.target == END else _parents(graph, successor.target)
+        ready = all(parent in have and have[parent].terminal for parent in parents)
+        if ready and successor.target not in have:
+            return False
+    return True
+
+
+def _parents(graph: Graph, target: StepPath) -> list[StepPath]:
+    return [] if target == HANDLED else [StepPath(parent.step) for parent in graph.step(target).parents]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.errors import CorruptRecord, UnknownStep
-from detent_state_machine.kinds import references
+from detent_state_machine.kinds import has_body, references
 from detent_state_machine.step_path import StepPath
 
 START = StepPath("@start")
@@ -47,6 +47,8 @@ class Graph:
     sinks: tuple[StepPath, ...]
     handler_roots: tuple[StepPath, ...]
     """First steps of the failure handler; empty if the workflow has none."""
+    waits: tuple[StepPath, ...]
+    """Steps without a body: what a run can wait for."""
     to_read: Mapping[str, tuple[StepPath, ...]]
     """Of each step, those whose records decide about it or are handed to it, each once. Other parents need no look."""
 
@@ -99,6 +101,7 @@ def graph_of(definition: Definition) -> Graph:
         steps=steps,
         successors={name: tuple(found) for name, found in following.items()},
         sinks=tuple(paths[name] for name in sinks),
+        waits=tuple(paths[step.name] for step in definition.steps if not has_body(step)),
         to_read={step.name: tuple(paths[name] for name in _to_read(step)) for step in definition.steps},
         handler_roots=tuple(paths[step.name] for step in handlers if not step.parents),
     )

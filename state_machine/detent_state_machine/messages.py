@@ -35,7 +35,17 @@ class Drive:
     fresh: bool = False
 
 
-Message: TypeAlias = Start | Drive
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """End this run as CANCELLED, and close its waits: whoever asked for it may have died in between.
+
+    Only a run that can wait has one.
+    """
+
+    run_id: str
+
+
+Message: TypeAlias = Start | Drive | Cancel
 
 
 def encode(message: Message) -> str:
@@ -44,6 +54,8 @@ def encode(message: Message) -> str:
             body: dict[str, object] = {"v": FORMAT, "kind": "start", "run": run_id, "fresh": fresh}
         case Drive(run_id, path, fresh):
             body = {"v": FORMAT, "kind": "drive", "run": run_id, "path": path, **({"fresh": True} if fresh else {})}
+        case Cancel(run_id):
+            body = {"v": FORMAT, "kind": "cancel", "run": run_id}
         case _:
             assert_never(message)
     return json.dumps(body, separators=(",", ":"))
@@ -71,5 +83,7 @@ def decode(body: str) -> Message:
             return Start(run_id, fresh)
         case {"v": 1, "kind": "drive", "run": str(run_id), "path": str(path)}:
             return Drive(run_id, path, fields.get("fresh") is True)
+        case {"v": 1, "kind": "cancel", "run": str(run_id)}:
+            return Cancel(run_id)
         case _:
             raise CorruptRecord(f"The queue holds a message of an unknown kind: {body[:80]!r}.")

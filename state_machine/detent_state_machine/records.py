@@ -193,6 +193,11 @@ class RunRecord:
         """Whether it has not ended."""
         return self.status.live
 
+    @property
+    def owes_closes(self) -> bool:
+        """Whether it may have ended beside waits that are open."""
+        return self.status in (RunStatus.FAILED, RunStatus.CANCELLED)
+
     @staticmethod
     def from_item(run_id: str, item: Item) -> RunRecord:
         """Reads a whole record, or an index entry (which has no input and no error)."""

@@ -20,10 +20,11 @@ class RunStatus(StrEnum):
 
 
 class StepStatus(StrEnum):
-    """RUNNING and RETRYING are on the way; the others are final and never change."""
+    """RUNNING, RETRYING and WAITING are on the way; the others are final and never change."""
 
     RUNNING = "RUNNING"
     RETRYING = "RETRYING"
+    WAITING = "WAITING"
     COMPLETED = "COMPLETED"
     FAILED = "FAILED"
     SKIPPED = "SKIPPED"
@@ -31,7 +32,12 @@ class StepStatus(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        return self not in (StepStatus.RUNNING, StepStatus.RETRYING)
+        return self not in (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it has no worker, and needs none: a fact ends it."""
+        return self is StepStatus.WAITING
 
 
 class Delivery(StrEnum):

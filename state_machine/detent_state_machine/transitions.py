@@ -48,6 +48,8 @@ class Change(StrEnum):
     CLOSE = "close"
     GIVE_UP = "give up"
     SKIP = "skip"
+    WAIT = "wait"
+    MEET = "meet"
 
 
 class Fence(StrEnum):
@@ -71,7 +73,7 @@ class Row(NamedTuple):
 
 MISSING: Final = None
 """The status of a step run that has no record yet."""
-_RUNNING, _RETRYING = StepStatus.RUNNING, StepStatus.RETRYING
+_RUNNING, _RETRYING, _WAITING = StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING
 
 STEP_TABLE: Mapping[Change, Row] = {
     Change.CLAIM: Row((MISSING,), _RUNNING, Fence.SEEN),
@@ -85,9 +87,11 @@ STEP_TABLE: Mapping[Change, Row] = {
     Change.REVIVE: Row((MISSING, _RUNNING, _RETRYING), _RETRYING, Fence.EXPIRED),
     Change.RELEASE: Row((_RUNNING,), _RETRYING, Fence.MINE),
     Change.CANCEL: Row((_RUNNING,), StepStatus.CANCELLED, Fence.MINE),
-    Change.CLOSE: Row((MISSING, _RUNNING, _RETRYING), StepStatus.CANCELLED, Fence.SEEN),
+    Change.CLOSE: Row((MISSING, _RUNNING, _RETRYING, _WAITING), StepStatus.CANCELLED, Fence.SEEN),
     Change.GIVE_UP: Row((MISSING, _RUNNING, _RETRYING), StepStatus.CANCELLED, Fence.EXPIRED),
     Change.SKIP: Row((MISSING,), StepStatus.SKIPPED, Fence.SEEN),
+    Change.WAIT: Row((MISSING,), _WAITING, Fence.SEEN),
+    Change.MEET: Row((MISSING, _WAITING), StepStatus.COMPLETED, Fence.SEEN),
 }
 
 
@@ -177,7 +181,7 @@ def cancel(me: Writer, seen: Seen, at: Moment, *, started: int) -> UpdateItem:
 
 
 def close(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
-    """Ends a step run of a run that has ended, before the run is retried.
+    """Ends a step run of a run that has ended: before the run is retried, and a wait that is open.
 
     The race it wins: its worker has not heard of the end and still commits. Either the commit is first, and the retry
     takes it over; or this is, and refuses the commit. So no effect happens in the old run and again in the new one.
@@ -201,6 +205,29 @@ def give_up(me: Writer, seen: Seen, at: Moment) -> UpdateItem:
 def skip(me: Writer, seen: NoRecord, at: Moment) -> UpdateItem:
     """The step's condition is false, or a parent it needs was skipped. Every writer would decide the same."""
     return _step(Change.SKIP, me, seen, at, _ends(me, seen, at, at.time))
+
+
+def wait(me: Writer, seen: NoRecord, at: Moment, *, due: int) -> UpdateItem:
+    """Begins a wait until `due`. The record is kept as long after that as any other.
+
+    The race it wins: two deliveries of one message would give a sleep two ends. The first to write sets its time; the
+    second is refused, and sends a message for the time that is stored.
+    """
+    expires = at.expires + max(0, due - at.time) // 1000
+    begun: dict[str, Value] = {**_first(me, at), "expires": expires, "started": at.time, "due": due}
+    return _step(Change.WAIT, me, seen, at, begun)
+
+
+def meet(me: Writer, seen: Seen, at: Moment, *, output: Payload) -> UpdateItem:
+    """Ends a wait that is due, or was when it was reached.
+
+    The race it wins: two workers do, or the run's retry closes the wait. The condition names the status that was seen,
+    and so the first one stays; all would write the same output.
+    """
+    begun: dict[str, Value] = {"started": at.time} if isinstance(seen, NoRecord) else {}
+    ended = {**begun, "inline": me.inline, "ended": at.time, "expires": at.expires}
+    ended |= payload_attributes("output", output)
+    return _step(Change.MEET, me, seen, at, ended, remove=("due",))
 
 
 def reclaim(me: Writer, seen: StepRecord, at: Moment) -> UpdateItem:

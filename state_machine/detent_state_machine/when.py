@@ -111,12 +111,12 @@ def evaluate(condition: Condition, lookup: Lookup) -> bool:
                 or (isinstance(right, Ref) and right.read is not None)
             ):
                 return _compare_read(op, left, right, lookup)
-            other = _value(right, lookup) if isinstance(right, Ref) else right
-            return _compare(op, _value(left, lookup), other, left)
+            other = value_of(right, lookup) if isinstance(right, Ref) else right
+            return _compare(op, value_of(left, lookup), other, left)
         case Truthy(ref=Ref(read="object") as ref):
-            return _value(ref, lookup) is not None
+            return value_of(ref, lookup) is not None
         case Truthy(ref=ref):
-            return bool(_read(ref, _value(ref, lookup), ref.read))
+            return bool(_read(ref, value_of(ref, lookup), ref.read))
         case Not(part=part):
             return not evaluate(part, lookup)
         case All(parts=parts):
@@ -174,7 +174,8 @@ def name_of(ref: Ref) -> str:
     return (ref.step or "input") + steps
 
 
-def _value(ref: Ref, lookup: Lookup) -> JsonValue:
+def value_of(ref: Ref, lookup: Lookup) -> JsonValue:
+    """The value that is referred to; null where there is none."""
     value = lookup(ref.step)
     for part in ref.path:
         if isinstance(value, Mapping):
@@ -214,10 +215,10 @@ def _compare_read(op: str, left: Ref, right: Ref | Constant | Scalar, lookup: Lo
     other: object
     if isinstance(right, Constant):
         other = _read(left, right.value, right.type)
-        one = _read(left, _value(left, lookup), left.read or right.type)
+        one = _read(left, value_of(left, lookup), left.read or right.type)
     else:
-        one = _read(left, _value(left, lookup), left.read)
-        other = _read(right, _value(right, lookup), right.read) if isinstance(right, Ref) else right
+        one = _read(left, value_of(left, lookup), left.read)
+        other = _read(right, value_of(right, lookup), right.read) if isinstance(right, Ref) else right
     if op not in ("==", "!=") and (one is None or other is None):
         return False
     try:

@@ -178,6 +178,13 @@ async def join_tree_half_arrived(r: Recorder) -> Expected:
 
 
 @situation
+async def asleep(r: Recorder) -> Expected:
+    run = await r.start(r.kept.sleeper, 1)
+    await r.deliver()
+    return Expected(run, "COMPLETED", "1 2026-01-01T00:01:00.001000+00:00", bodies=("wake",))
+
+
+@situation
 async def skipped(r: Recorder) -> Expected:
     run = await r.start(r.kept.choice, 1)
     r.die_in("end")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ class Kept:
     choice: Workflow[int, Any]
     guarded: Workflow[int, Any]
     heavy: Workflow[str, Any]
+    sleeper: Workflow[int, Any]
     bodies: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
 
     def ran(self, ctx: Context) -> None:
@@ -50,10 +52,26 @@ def _declared() -> Kept:
         app.workflow("choice", input=int),
         app.workflow("guarded", input=int),
         app.workflow("heavy", input=str),
+        app.workflow("sleeper", input=int),
     )
-    for declare in (_chain, _fork, _wide, _choice, _guarded, _heavy):
+    for declare in (_chain, _fork, _wide, _choice, _guarded, _heavy, _sleeper):
         declare(kept)
     return kept
+
+
+def _sleeper(kept: Kept) -> None:
+    @kept.sleeper.step
+    def before(n: int, ctx: Context) -> int:
+        kept.ran(ctx)
+        return n + 1
+
+    pause = kept.sleeper.sleep("pause", 60, after=[before])
+    until = kept.sleeper.until("until", pause.output)
+
+    @kept.sleeper.step
+    def wake(n: int, ctx: Context, since: datetime = until.output) -> str:
+        kept.ran(ctx)
+        return f"{n} {since.isoformat()}"
 
 
 def _chain(kept: Kept) -> None:

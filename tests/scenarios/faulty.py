@@ -10,7 +10,7 @@ from typing import Any
 
 from detent import App, Client, Context, Failure, Retry, Update, Workflow
 from detent.testing import Harness
-from detent.testing.simulation.faults import Call, Fault, Gate, Machine, Plan, VisibleQueue
+from detent.testing.simulation.faults import Fault, Gate, Machine, Plan, PortCall, VisibleQueue
 from detent_infra.engine.loop import MAX_HOPS, Engine
 from detent_infra.ports import Backend, Received
 from detent_state_machine.writes import Item
@@ -34,7 +34,7 @@ def world(name: str = "w") -> World:
     return World(App(url="memory://").workflow(name, input=int))
 
 
-def no_faults(call: Call) -> Fault | None:
+def no_faults(call: PortCall) -> Fault | None:
     return None
 
 
@@ -69,9 +69,9 @@ class Told:
 
     at: int = -1
     fault: Fault | None = None
-    calls: list[Call] = field(default_factory=list[Call])
+    calls: list[PortCall] = field(default_factory=list[PortCall])
 
-    def __call__(self, call: Call) -> Fault | None:
+    def __call__(self, call: PortCall) -> Fault | None:
         if call.operation.startswith("query"):  # the reaper, which comes at times of its own
             return None
         self.calls.append(call)

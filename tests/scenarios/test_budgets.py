@@ -37,7 +37,7 @@ OWN_CALLS = 255
 """Per step of a chain of 10 on the memory backend. In December 2026, on Python 3.11, it was 252."""
 KB = 1024
 """One write unit of DynamoDB: an item that stays below it costs one unit per write."""
-OWN_MODULES, LIBRARY_MODULES = 75, 134
+OWN_MODULES, LIBRARY_MODULES = 77, 134
 """That the worker loads beside boto3's. In November 2026 it was 72 of ours, most of them small files of the state
 machine that take as long to load as the 50 larger ones before, and 129 of libraries: powertools 42, pydantic 42,
 asyncio 29."""
@@ -94,6 +94,32 @@ def test_a_retry_costs_two_writes_and_one_message_more() -> None:
     retried = run_once(lambda app: stumbling(app, failures=1))
     assert len(retried.written) - len(smooth.written) == 2
     assert retried.sent - smooth.sent == 1
+
+
+@pytest.mark.parametrize(("seconds", "writes", "messages"), [(0.05, 2, 1), (0, 1, 0)])
+def test_a_sleep_costs_two_writes_and_one_message_and_one_that_is_due_when_it_is_reached_one_write(
+    seconds: float, writes: int, messages: int
+) -> None:
+    def declare(app: App, *, sleeps: bool) -> Workflow[Small, Any]:
+        flow = app.workflow("sleepy", input=Small)
+
+        @flow.step
+        async def before(given: Small) -> Small:
+            return given
+
+        previous = flow.sleep("pause", seconds, after=[before]) if sleeps else before
+
+        @flow.step(after=[previous])
+        async def behind(given: Small) -> Small:
+            return given
+
+        return flow
+
+    smooth = run_once(lambda app: declare(app, sleeps=False))
+    sleepy = run_once(lambda app: declare(app, sleeps=True))
+    assert len(sleepy.written) - len(smooth.written) == writes
+    assert sleepy.sent - smooth.sent == messages
+    assert sleepy.deleted - smooth.deleted == messages
 
 
 class CountedLogs(MemoryLogs):

@@ -19,7 +19,7 @@ from detent import (
     Unavailable,
 )
 from detent.testing import Harness
-from detent.testing.simulation.faults import Call, Fault
+from detent.testing.simulation.faults import Fault, PortCall
 from detent_infra.memory import MemoryBlobs
 from detent_state_machine.keys import definition_key, run_key, step_key
 from detent_state_machine.step_path import StepPath
@@ -30,7 +30,7 @@ from tests.scenarios.faulty import Faulty, Told, chain, client_of, world
 # ---- start -------------------------------------------------------------------------------------------------------
 
 
-def calls_of_a_start() -> list[Call]:
+def calls_of_a_start() -> list[PortCall]:
     w, clean = chain(2), Told()
     with Faulty(w.app) as h:
         h.wait_for(client_of(h, clean).astart(w.flow, 5, key="A-17"))

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from detent import App
 from detent.testing import WorkerCrashed
-from detent.testing.simulation.faults import Call, Fault, Machine, message_in
+from detent.testing.simulation.faults import Fault, Machine, PortCall, message_in
 from detent.testing.simulation.world import Simulation
 from detent_infra.ports import Received, Timing
 from detent_infra.runs.lifecycle import Lifecycle
@@ -49,7 +49,7 @@ class Script:
 
     faults: list[At] = field(default_factory=list[At])
 
-    def __call__(self, call: Call) -> Fault | None:
+    def __call__(self, call: PortCall) -> Fault | None:
         for at in self.faults:
             if at.times > 0 and at.by in ("", call.machine) and f"{call.operation} {call.what}".startswith(at.text):
                 at.times -= 1

@@ -82,6 +82,7 @@ class Canonical:
     script: Script = once
     pairs: bool = False
     max_hops: int = 3
+    max_delay: float = 900.0
 
 
 def chain(*names: str, **kinds: Drawn) -> tuple[Drawn, ...]:
@@ -97,6 +98,10 @@ LONG = Drawn("", seconds=12.0, timeout=60.0)
 ONE_RETRY = Drawn("", errors=1)
 FAILS = Drawn("", errors=FOREVER, fatal=True)
 FAILS_LATER = Drawn("", errors=FOREVER, retry=Retry(attempts=2, initial=0.5))
+
+SKIPPED = Drawn("", runs_when=100)
+SLEEP = (Drawn("a"), Drawn("t", after=("a",), sleeps=5.0), Drawn("b", ("t",)))
+UNTIL = (Drawn("t", until="a"), Drawn("u", until="b"), Drawn("c", ("t", "u"), optional=frozenset({"u"})))
 
 CANONICAL = (
     Canonical("one step", (Drawn("a"),), pairs=True),
@@ -151,6 +156,27 @@ CANONICAL = (
     Canonical("timeout", chain("a", "b", "c", b=Drawn("", hangs=1, timeout=3.0))),
     Canonical("large payloads", chain("a", "b", "c", a=Drawn("", large=True), b=Drawn("", large=True)), script=large),
     Canonical("cancelled in the middle", chain("a", "b", "c", b=LONG), script=cancelled),
+    Canonical("sleep", SLEEP, pairs=True),
+    Canonical("sleep without inline steps", SLEEP, max_hops=0, pairs=True),
+    Canonical("a sleep longer than the queue delays", SLEEP, max_delay=2.0),
+    Canonical("sleep until an output, and skip one", (*chain("a", "b", b=SKIPPED), *UNTIL), pairs=True),
+    Canonical(
+        "sleeps beside a step, and a join",
+        (
+            Drawn("s", sleeps=3.0),
+            Drawn("t", sleeps=0.0),
+            Drawn("a"),
+            Drawn("j", ("s", "a"), after=("t",)),
+        ),
+        pairs=True,
+    ),
+    Canonical("cancelled asleep", (*SLEEP, Drawn("u", sleeps=30.0)), script=cancelled),
+    Canonical("fails beside a sleep", (Drawn("u", sleeps=30.0), *chain("a", "b", b=FAILS_LATER)), pairs=True),
+    Canonical(
+        "a handler beside a sleep",
+        (Drawn("u", sleeps=30.0), *chain("a", "b", b=FAILS), Drawn("h", scope="on_failure")),
+    ),
+    Canonical("fixed and retried beside a sleep", (*SLEEP, Drawn("c", ("b",), errors=FOREVER)), fixed_and_retried),
     Canonical("one key twice", chain("a", "b"), script=one_key_twice, pairs=True),
     Canonical("fixed and retried", chain("a", "b", "c", b=FAILS), script=fixed_and_retried),
 )

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
-from detent.testing.simulation.faults import Call, Fault, FixedPlan, possible
+from detent.testing.simulation.faults import Fault, FixedPlan, PortCall, possible
 from detent.testing.simulation.invariants import Violation
 from detent.testing.simulation.world import Simulation
 
@@ -34,9 +34,9 @@ class Recording:
     """A plan that remembers the calls it was asked about."""
 
     plan: FixedPlan
-    calls: list[Call] = field(default_factory=list[Call])
+    calls: list[PortCall] = field(default_factory=list[PortCall])
 
-    def __call__(self, call: Call) -> Fault | None:
+    def __call__(self, call: PortCall) -> Fault | None:
         self.calls.append(call)
         return self.plan(call)
 
@@ -45,7 +45,7 @@ class Recording:
 class Result:
     """How a run with these faults ended."""
 
-    calls: list[Call]
+    calls: list[PortCall]
     excused: bool
     """It ended as a fault entitles it to: an at_most_once body interrupted, a payload gone."""
     bodies: Counter[str]
@@ -86,6 +86,7 @@ def perform(canonical: Canonical, faults: Mapping[int, Fault]) -> Result:
         plan=plan,
         machines=1,
         max_hops=canonical.max_hops,
+        max_delay=canonical.max_delay,
         skew=False,
         stand_ins=True,
     )

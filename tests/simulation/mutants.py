@@ -19,35 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
+from tests.simulation.mutant import BEGIN, CALL, CORE, ENGINE, FOLLOW, SEEDS, TRANSITIONS, Mutant
+from tests.simulation.mutants_of_waits import OF_WAITS
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("state_machine", "infra", "sdk/python")
-ENGINE = "infra/detent_infra/engine/"
-CORE = "state_machine/detent_state_machine/"
-TRANSITIONS = CORE + "transitions.py"
-FOLLOW = CORE + "follow.py"
-BEGIN = CORE + "begin.py"
-CALL = CORE + "kinds/call.py"
 REGRESSIONS = (
-    *(f"tests/simulation/test_regressions_{part}.py" for part in ("ownership", "ends", "leftovers", "replies")),
+    *(
+        f"tests/simulation/test_regressions_{part}.py"
+        for part in ("ownership", "ends", "leftovers", "replies", "waits")
+    ),
     "tests/simulation/test_invocations.py",
     "tests/scenarios/test_engine_edges.py",
 )
-SEEDS = "seeds 1 to 300"
 MAX_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A rule, a change that breaks it, and who must notice: tests by name, or the random simulation (`SEEDS`)."""
-
-    rule: str
-    file: str
-    old: str
-    new: str
-    caught_by: tuple[str, ...]
-
-
 MUTANTS = (
+    *OF_WAITS,
     Mutant(
         "a commit is fenced by its owner",
         TRANSITIONS,
@@ -355,8 +344,8 @@ def is_complete(arrival: Arrival, item: Item | None) -> bool:
     Mutant(
         "the reaper sends for an ended step whose successor has no record",
         FOLLOW,
-        "        if not record.terminal or not following or any(target not in have for target in following):",
-        "        if not record.terminal:",
+        "            owed = not record.terminal or not following or any(target not in have for target in following)",
+        "            owed = not record.terminal",
         ("h14_the_reaper_sends_for_a_claimed_step_in_the_middle",),
     ),
     Mutant(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.mutants import MUTANTS, REGRESSIONS, ROOT, SEEDS, Mutant, apply
+from tests.simulation.mutant import SEEDS, Mutant
+from tests.simulation.mutants import MUTANTS, REGRESSIONS, ROOT, apply
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)

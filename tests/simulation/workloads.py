@@ -11,16 +11,22 @@ import inspect
 import random
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from detent import App, Context, Failure, NonRetryable, Retry, RetryAfter, RunStatus, StepStatus, Update
-from detent.step import AnyStep
+from detent.wait import AnyNode, Wait
 from detent_state_machine.compiler import Scope
 from detent_state_machine.status import Delivery
 
 FOREVER = 10**6
+START = datetime(2026, 1, 1, tzinfo=UTC)
+"""When virtual time begins."""
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+WOKE = 1
+"""Stands for the output of every wait: it is a time, which depends on faults."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,10 @@ class Drawn:
     scope: Scope = "main"
     large: bool = False
     """Its output is too large for a record."""
+    sleeps: float | None = None
+    """It has no body: it waits for so long."""
+    until: str | None = None
+    """It has no body: it waits until the time that this step's output tells."""
 
     @property
     def fails(self) -> bool:
@@ -60,9 +70,19 @@ class Drawn:
         return self.errors + self.hangs >= tries
 
     @property
+    def waits(self) -> bool:
+        """Whether it has no body."""
+        return self.sleeps is not None or self.until is not None
+
+    @property
+    def needs(self) -> list[str]:
+        """Steps that must have completed, or this one is skipped."""
+        return [*(each for each in self.parents if each not in self.optional), *([self.until] if self.until else [])]
+
+    @property
     def edges(self) -> set[str]:
         """The steps it comes after."""
-        return {*self.parents, *self.after, *((self.when_output,) if self.when_output else ())}
+        return {*self.parents, *self.after, *filter(None, (self.when_output, self.until))}
 
 
 @dataclass
@@ -166,6 +186,15 @@ def large_output(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, large=True)
 
 
+def sleeping(rng: random.Random, step: Drawn) -> Drawn:
+    """Not at all, a moment, longer than the faults last, longer than the queue delays a message."""
+    return replace(step, sleeps=rng.choice([0.0, 0.5, 5.0, 40.0, 300.0, 2000.0]))
+
+
+def sleeping_until(rng: random.Random, step: Drawn) -> Drawn:
+    return replace(step, until=rng.choice(step.parents)) if step.parents else step
+
+
 def ordered_only(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, parents=(), after=(*step.after, *step.parents), optional=frozenset())
 
@@ -183,6 +212,8 @@ GENERATORS: dict[Callable[[random.Random, Drawn], Drawn], float] = {
     patient: 0.7,
     fragile: 0.2,
     large_output: 0.7,
+    sleeping: 1,
+    sleeping_until: 0.5,
     ordered_only: 1,
 }
 """Every kind of step the kernel has, and how often it is drawn."""
@@ -199,7 +230,7 @@ def draw(rng: random.Random) -> tuple[Drawn, ...]:
         kinds = rng.choices(list(GENERATORS), weights=list(GENERATORS.values()), k=rng.choice([1, 1, 2]))
         for kind in kinds:
             blank = kind(rng, blank)
-        steps.append(_sound(blank))
+        steps.append(_sound(blank, {step.name for step in steps if step.waits}))
     for scope, prefix, likely in SCOPES:
         if rng.random() >= likely:
             continue
@@ -221,10 +252,16 @@ SCOPES: tuple[tuple[Scope, str, float], ...] = (("on_success", "z", 0.2), ("on_f
 """Where steps can be besides the main graph, what they are called, and how often there are some."""
 
 
-def _sound(step: Drawn) -> Drawn:
+def _sound(step: Drawn, waits: set[str]) -> Drawn:
     """The step with an end that faults cannot change: an error whose record is lost with its worker does not count,
     so a step either fails for good however often it is tried, or has an attempt to spare.
     """
+    if step.waits:
+        told = None if step.until in waits else step.until  # what a wait ends with has no time in it
+        after = tuple(dict.fromkeys((*step.after, *step.parents)))
+        sleeps = step.sleeps if told is None else None
+        blank = Drawn(step.name, after=after, runs_when=step.runs_when, when_output=step.when_output)
+        return replace(blank, until=told, sleeps=sleeps if told or sleeps is not None else 1.0)
     if step.hangs:
         step = replace(step, seconds=0.0)
     if step.delivery is Delivery.AT_MOST_ONCE:
@@ -241,15 +278,24 @@ def build(steps: tuple[Drawn, ...], *, on_queue: str | None = None) -> Workload:
     app = App("simulated", url="memory://")
     flow = app.workflow("drawn", input=int, on_queue=on_queue)
     world = World()
-    made: dict[str, AnyStep] = {}
+    made: dict[str, AnyNode] = {}
     for drawn in steps:
         options = options_of(drawn, made, flow.input)
+        if drawn.waits:
+            chosen = {name: options[name] for name in ("after", "when") if name in options}
+            if drawn.until is not None:
+                told: Any = made[drawn.until].output
+                made[drawn.name] = flow.until(drawn.name, told["at"], **chosen)
+            else:
+                made[drawn.name] = flow.sleep(drawn.name, drawn.sleeps or 0.0, **chosen)
+            continue
         declare: Any = {"main": flow.step, "on_success": flow.on_success, "on_failure": flow.on_failure}[drawn.scope]
-        made[drawn.name] = declare(**options)(_body(drawn, made, world))
+        tells = any(other.until == drawn.name for other in steps)
+        made[drawn.name] = declare(**options)(_body(drawn, made, world, tells=tells))
     return Workload(app, steps, world)
 
 
-def options_of(drawn: Drawn, made: dict[str, AnyStep], value: int) -> dict[str, Any]:
+def options_of(drawn: Drawn, made: Mapping[str, AnyNode], value: int) -> dict[str, Any]:
     """The keyword arguments that declare the step."""
     options: dict[str, Any] = {
         "name": drawn.name,
@@ -263,11 +309,14 @@ def options_of(drawn: Drawn, made: dict[str, AnyStep], value: int) -> dict[str, 
     if drawn.runs_when is not None:
         options["when"] = value > drawn.runs_when
     elif drawn.when_output is not None:
-        options["when"] = made[drawn.when_output].output["n"] > 0
+        output: Any = made[drawn.when_output].output
+        options["when"] = output > LONG_AGO if isinstance(made[drawn.when_output], Wait) else output["n"] > 0
     return options
 
 
-def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
+def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool) -> Any:
+    """`tells`: a time, in its output."""
+
     async def body(ctx: Context, **given: Any) -> dict[str, Any]:
         key = ctx.idempotency_key
         if world.hung[key] < drawn.hangs:
@@ -283,15 +332,19 @@ def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
         if drawn.delivery is Delivery.EXACTLY_ONCE:
             ctx.commit(Update("effects", ctx.idempotency_key, add={"times": 1}))
         given.pop("why", None)
-        parts = [given[name]["n"] if given.get(name) else None for name in sorted(given) if name != "value"]
-        return {"n": mix(drawn.name, given["value"], parts), "pad": "x" * 20_000 if drawn.large else ""}
+        parts = [_number_in(given[name]) for name in sorted(given) if name != "value"]
+        number = mix(drawn.name, given["value"], parts)
+        pad = "x" * 20_000 if drawn.large else ""
+        time = {"at": (START + timedelta(seconds=number % 150)).isoformat()} if tells else {}
+        return {"n": number, "pad": pad, **time}
 
     kinds: list[inspect.Parameter] = [
         inspect.Parameter("value", inspect.Parameter.KEYWORD_ONLY, annotation=int),
         inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context),
     ]
     for parent in drawn.parents:
-        annotation: Any = dict[str, Any] | None if parent in drawn.optional else dict[str, Any]
+        annotation: Any = datetime if isinstance(made[parent], Wait) else dict[str, Any]
+        annotation = annotation | None if parent in drawn.optional else annotation
         default = made[parent].output
         kinds.append(inspect.Parameter(parent, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
     if drawn.scope == "on_failure":
@@ -300,6 +353,12 @@ def _body(drawn: Drawn, made: dict[str, AnyStep], world: World) -> Any:
     body.__annotations__ = {kind.name: kind.annotation for kind in kinds} | {"return": dict[str, Any]}
     body.__name__ = drawn.name
     return body
+
+
+def _number_in(output: dict[str, Any] | datetime | None) -> int | None:
+    if isinstance(output, datetime):
+        return WOKE
+    return None if output is None else output["n"]
 
 
 def mix(name: str, value: int, parts: list[int | None]) -> int:
@@ -318,10 +377,11 @@ def oracle(steps: tuple[Drawn, ...], value: int) -> Expected:
             found[step.name] = (StepStatus.FAILED, None)  # never runs: behind a failed step
             continue
         outputs = {parent: found[parent][1] for parent in step.parents}
-        needed = [parent for parent in step.parents if parent not in step.optional]
         by_output = step.when_output is not None and step.runs_when is None and found[step.when_output][1] is None
-        if any(outputs[parent] is None for parent in needed) or _false(step, value) or by_output:
+        if any(found[parent][1] is None for parent in step.needs) or _false(step, value) or by_output:
             found[step.name] = (StepStatus.SKIPPED, None)
+        elif step.waits:
+            found[step.name] = (StepStatus.COMPLETED, WOKE)
         elif step.fails:
             found[step.name] = (StepStatus.FAILED, None)
             broken = True

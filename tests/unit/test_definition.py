@@ -196,6 +196,7 @@ def test_a_default_that_a_stored_definition_left_out_never_changes() -> None:
                 "takeovers": 5,
                 "description": "",
                 "output_schema": {},
+                "kind": {"kind": "call"},
             }
         ],
     }
@@ -280,7 +281,7 @@ def test_the_json_schema_of_a_definition_describes_it() -> None:
     text = json.dumps(schema)
     assert schema["title"] == "Definition"
     assert {"format", "name", "steps", "description", "input_schema", "retention_days"} == set(schema["properties"])
-    assert schema["properties"]["format"]["enum"] == [1, FORMAT]
+    assert schema["properties"]["format"]["enum"] == [*range(1, FORMAT + 1)]
     references = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', text))
     assert references == set(schema["$defs"])  # no reference leads nowhere, and nothing lies about unused
     assert {"StepDefinition", "Parent", "Retry", "Compare", "Not"} <= references

@@ -11,6 +11,7 @@ from detent_state_machine import transitions
 from detent_state_machine.begin import begin
 from detent_state_machine.decisions import Beginning, Ended, Go, HandOver, Here, Run, Transition, later
 from detent_state_machine.definition import StepDefinition
+from detent_state_machine.kinds.timer import At, Sleep, Timer
 from detent_state_machine.records import ErrorInfo, NoRecord, Payload, Seen, StepRecord, seen_of
 from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
@@ -26,6 +27,8 @@ LEASE = NOW + 30_000
 EXPIRES = 2_000
 STEP = StepDefinition(name="charge")
 ONCE = StepDefinition(name="charge", delivery=Delivery.AT_MOST_ONCE)
+PAUSE = StepDefinition(name="charge", kind=Timer(due=Sleep(seconds=60)))
+PAST = StepDefinition(name="charge", kind=Timer(due=At(time=NOW)))
 USED_UP = StepDefinition(name="charge", takeovers=0)
 ERROR = ErrorInfo("Refused", "card refused")
 PATH = StepPath("charge")
@@ -43,6 +46,8 @@ def stored(status: StepStatus, *, owner: str = "other", lease: int = NOW, **more
         item["lease"] = lease
     if status is StepStatus.RETRYING:
         item |= {"due": NOW, "errors": 1}
+    if status is StepStatus.WAITING:
+        item["due"] = NOW
     return {**item, **more}
 
 
@@ -101,6 +106,10 @@ def where_retrying(status: StepStatus | None, owner: str, lease: int) -> bool:
     return status is StepStatus.RETRYING and owner == "other"
 
 
+def where_waiting(status: StepStatus | None, owner: str, lease: int) -> bool:
+    return status is StepStatus.WAITING and owner == "other"
+
+
 MINE = record(stored(StepStatus.RUNNING, owner="me"))
 """What a writer has seen that claimed the step run, or renewed its lease."""
 
@@ -114,6 +123,7 @@ def owned(seen: Seen) -> Iterator[tuple[Change, UpdateItem]]:
 
 def cases() -> Iterator[Case]:
     running, retrying = stored(StepStatus.RUNNING), stored(StepStatus.RETRYING)
+    waiting = stored(StepStatus.WAITING)
     yield Case(Change.CLAIM, "claim", transitions.claim(ME, NOTHING, AT), where_missing)
     yield Case(Change.SKIP, "skip", transitions.skip(ME, NOTHING, AT), where_missing)
     yield Case(Change.RECLAIM, "reclaim", decided(retrying), where_retrying)
@@ -129,6 +139,7 @@ def cases() -> Iterator[Case]:
         ("missing", None, where_missing),
         ("running", running, where_running),
         ("retrying", retrying, where_retrying),
+        ("waiting", waiting, where_waiting),
     ):
         yield Case(Change.CLOSE, f"close {name}", transitions.close(ME, seen_of(PATH, item), AT), accepts)
     for name, item, accepts in (
@@ -137,6 +148,10 @@ def cases() -> Iterator[Case]:
         ("retrying", retrying, where_retrying),
     ):
         yield Case(Change.GIVE_UP, f"give up {name}", transitions.give_up(ME, seen_of(PATH, item), AT), accepts)
+    for turn in Turn:
+        yield Case(Change.WAIT, f"wait {turn}", decided(None, PAUSE, turn), where_missing)
+        yield Case(Change.MEET, f"meet, due when it is reached {turn}", decided(None, PAST, turn), where_missing)
+        yield Case(Change.MEET, f"meet {turn}", decided(waiting, PAUSE, turn), where_waiting)
     for step, change in ((STEP, Change.REVIVE), (USED_UP, Change.INTERRUPT)):
         yield Case(change, f"{change} missing", decided(None, step, Turn.DEAD), where_missing)
         yield Case(change, f"{change} running", decided(running, step, Turn.DEAD), where_expired)

@@ -46,7 +46,7 @@ class Driver:
         seen: Seen = parents.pop(path, NoRecord(path))
         may_start = follow.may_start(session.graph, session.run, path)
         ready = await self._readiness(session, step, seen, parents) if may_start else begin.unwanted(step, parents)
-        knows = self._executor.knows(session.graph.definition.name, path)
+        knows = begin.has_body(step) and self._executor.knows(session.graph.definition.name, path)
         here = decided.Here(knows, session.renewed, session.deadline)
         races = 0
         while races < RACES:
@@ -82,7 +82,7 @@ class Driver:
             texts = await session.values(parents) if begin.looks_at_values(step, seen, parents) else {}
         except CorruptRecord as error:
             return decided.Unfit(decided.final(error))
-        return begin.readiness(step, parents, texts)
+        return begin.readiness(step, seen, parents, texts)
 
     async def _attempt(
         self, session: Session, me: Writer, step: StepDefinition, seen: Seen, parents: Mapping[str, StepRecord]

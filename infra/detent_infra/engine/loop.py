@@ -19,13 +19,13 @@ from detent_state_machine.decisions import Ended, HandOver, Leave, Send
 from detent_state_machine.errors import CorruptRecord, RecordError, UnknownStep, UnknownWorkflow
 from detent_state_machine.follow import STARTED, leaves_nothing, unreadable
 from detent_state_machine.graph import START
-from detent_state_machine.messages import Drive, Message, decode
+from detent_state_machine.messages import Cancel, Drive, Message, decode
 from detent_state_machine.records import RunRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Turn
 
 from detent_infra.definitions import Definitions
-from detent_infra.ended import end_unread
+from detent_infra.ended import close_waits, end_unread
 from detent_infra.engine.after import send, startable, walk
 from detent_infra.engine.body import check_in
 from detent_infra.engine.drive import Driven, Driver
@@ -33,6 +33,7 @@ from detent_infra.engine.session import Session
 from detent_infra.executor import Executor
 from detent_infra.logs.buffer import LineBuffer, LogSettings, Origin
 from detent_infra.ports import Backend, Received
+from detent_infra.runs.cancel import cancel
 
 log = logging.getLogger("detent")
 
@@ -90,7 +91,10 @@ class Engine:
         if isinstance(session, bool):
             return session
         try:
-            return await self._drive_message(session)
+            handled = await self._drive_message(session)
+            if handled and not session.run.live:
+                await close_waits(self.backend, session.graph, session.run)
+            return handled
         except CorruptRecord as error:
             if not dead:
                 raise
@@ -109,6 +113,8 @@ class Engine:
             log.warning("message for run %s, which is not stored", message.run_id)
             return dead
         run = RunRecord.from_item(message.run_id, item)
+        if isinstance(message, Cancel) and run.live:
+            run = await cancel(self.backend, self.definitions, run)
         turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
         if leaves_nothing(run, turn):
             return True
@@ -118,6 +124,9 @@ class Engine:
             if run.live:
                 raise
             log.warning("what the ended run %s left cannot be ended: %s", run.run_id, error)
+            return True
+        if isinstance(message, Cancel):
+            await close_waits(self.backend, graph, run)
             return True
         try:
             path = graph.path(message.path) if isinstance(message, Drive) else START

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from detent_state_machine import keys
 from detent_state_machine.definition import Definition
+from detent_state_machine.kinds import has_body
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import RunStatus
 from detent_state_machine.step_path import StepPath
@@ -57,8 +58,8 @@ class _Live:
 
 def missing_steps(old: Definition, new: Definition | None) -> tuple[str, ...]:
     """Steps of a definition that the code which declares `new` has no body for."""
-    has = {step.name for step in new.steps} if new is not None else set[str]()
-    return tuple(step.name for step in old.steps if step.name not in has)
+    has = {step.name for step in new.steps if has_body(step)} if new is not None else set[str]()
+    return tuple(step.name for step in old.steps if has_body(step) and step.name not in has)
 
 
 async def outlook(lifecycle: Lifecycle, code: Mapping[str, Definition], *, limit: int = MAX_RUNS) -> Outlook:

@@ -15,7 +15,7 @@ from detent_state_machine.errors import (
     Unavailable,
 )
 from detent_state_machine.graph import Graph
-from detent_state_machine.messages import Start
+from detent_state_machine.messages import Cancel, Start, encode
 from detent_state_machine.records import Payload, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
 
@@ -181,7 +181,12 @@ class Lifecycle:
 
         Raises `WrongState` if the run has ended otherwise.
         """
-        return await cancel(self.backend, self.definitions, await self.get(run_id))
+        run = await self.get(run_id)
+        if run.live and (await self.graph(run)).waits:
+            # DESIGN 6, cancel: a message first. If this process dies before the write, a worker makes it; and a worker
+            # closes what the run waits for.
+            await self.backend.queue.send([encode(Cancel(run_id))])
+        return await cancel(self.backend, self.definitions, run)
 
     async def retry(self, run_id: str) -> str:
         """Starts a new run that goes on from where a FAILED or CANCELLED one ended, and returns its id.

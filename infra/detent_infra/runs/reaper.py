@@ -15,22 +15,24 @@ from functools import partial
 
 from detent_state_machine import keys
 from detent_state_machine.errors import RecordError, UnknownWorkflow
-from detent_state_machine.follow import stalled
+from detent_state_machine.follow import rests_until, stalled
 from detent_state_machine.graph import Graph
 from detent_state_machine.messages import Message, encode
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import RunStatus
-from detent_state_machine.writes import Item, Key, LessThan, OneOf, PutItem, UpdateItem
+from detent_state_machine.writes import Item, Key, LessThan, OneOf, PutItem, UpdateItem, Value
 
 from detent_infra.definitions import Definitions
 from detent_infra.pages import pages
-from detent_infra.ports import Backend, Conflict
+from detent_infra.ports import Backend, Conflict, Table
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.live import WalkPosition, live_runs
 
 log = logging.getLogger("detent")
 
 PAGE = 50
+DAY = 86_400.0
+"""Seconds after which a run that sleeps is looked at, at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,35 +105,61 @@ async def _visit(lifecycle: Lifecycle, run_id: str, before: int) -> list[Message
     run = RunRecord.from_item(run_id, item) if item is not None else None
     if item is None or run is None or not run.status.live:
         return None  # The index lags.
-    visited = item.get("reaped")
-    if isinstance(visited, int) and visited > before:
+    now = lifecycle.backend.clock()
+    visited, rests = item.get("reaped"), item.get("rests")
+    if (isinstance(visited, int) and visited > before) or (isinstance(rests, int) and rests > now):
         return None
-    # The race it wins: the run ends in between, and a stamp brings back what retention dropped. Two reapers at once
-    # may both visit; that costs messages, and harms nothing.
+    try:
+        messages, rests = await _look(lifecycle, run, before, now)
+    except RecordError:
+        await _stamp(table, run_id, {"reaped": now})
+        raise
+    stamped = await _stamp(table, run_id, {"reaped": now} if rests is None else {"reaped": now, "rests": rests})
+    return messages if stamped else None
+
+
+async def _stamp(table: Table, run_id: str, set_: dict[str, Value]) -> bool:
+    """Writes when the run was visited; False if it has ended.
+
+    The race it wins: the run ends in between, and a stamp brings back what retention dropped. Two reapers at once
+    may both visit; that costs messages, and harms nothing.
+    """
     live = OneOf("status", tuple(status.value for status in RunStatus if status.live))
     try:
-        await table.write(UpdateItem(keys.run_key(run_id), live, {"reaped": lifecycle.backend.clock()}))
+        await table.write(UpdateItem(keys.run_key(run_id), live, set_))
     except Conflict:
-        return None
+        return False
+    return True
+
+
+async def _look(lifecycle: Lifecycle, run: RunRecord, before: int, now: int) -> tuple[list[Message], int | None]:
+    """What to send for the run, and until when it rests: it sleeps, and nothing is missing."""
     graph = await lifecycle.graph(run)
-    partition = partial(table.query, keys.run_partition(run_id))
+    partition = partial(lifecycle.backend.table.query, keys.run_partition(run.run_id))
     items = [each async for page in pages(partition) for each in page]
-    await _move_expiry(lifecycle.backend, graph, items)
     prefix = keys.STEP_PREFIX
     records = [
         StepRecord.from_item(graph.path(key.sk.removeprefix(prefix)), item)
         for key, item in items
         if key.sk.startswith(prefix)
     ]
-    return stalled(run, graph, records, before)
+    messages = stalled(run, graph, records, before, now)
+    rests = None if messages else rests_until(run, records, now, int(DAY * 1000))
+    wakes = max((record.due for record in records if record.status.waits), default=0)
+    await _move_expiry(lifecycle.backend, graph, items, max(now, wakes))
+    return messages, rests
 
 
-async def _move_expiry(backend: Backend, graph: Graph, items: list[tuple[Key, Item]]) -> None:
-    """Moves the expiry of a long run's records on: retention counts from the run's end, not from the step's."""
-    expires = backend.clock() // 1000 + graph.retention
+async def _move_expiry(backend: Backend, graph: Graph, items: list[tuple[Key, Item]], until: int) -> None:
+    """Moves the expiry of a long run's records on: retention counts from the run's end, not from the step's, and so
+    from no earlier than `until` (milliseconds), when it still lives.
+    """
+    now = backend.clock()
+    expires = until // 1000 + graph.retention
+    least = expires if until > now else expires - graph.retention // 2
     for key, item in items:
         soon = item.get("expires")
-        if isinstance(soon, int) and soon < expires - graph.retention // 2:
+        if isinstance(soon, int) and soon < least:
             # The race it wins: the record was dropped in between; an update would bring back an empty one.
             with contextlib.suppress(Conflict):
                 await backend.table.write(UpdateItem(key, LessThan("expires", expires), {"expires": expires}))

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from detent.runnable import Runnable
     from detent.step import Step
     from detent.task import Task
+    from detent.wait import Wait
     from detent.workflow import Workflow
 
 __all__ = [
@@ -114,6 +115,7 @@ __all__ = [
     "UnknownStep",
     "UnknownWorkflow",
     "Update",
+    "Wait",
     "Workflow",
     "WrongState",
     "not_",

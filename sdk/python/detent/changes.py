@@ -18,7 +18,8 @@ class StepChange:
     """Something that happened to a step run. `time` is when, in UTC.
 
     RETRYING with an `error` is an attempt that failed, RETRYING without one an attempt that a deploy stopped. `took` is
-    how long the attempt took, `pause` how long after it the next one began or will begin. A step that a retried run
+    how long the attempt took, `pause` how long after it the next one began or will begin; of one that is WAITING, how
+    long it waits. A step that a retried run
     takes over from the older one changes once, at the start, with `took` None.
     """
 
@@ -71,7 +72,9 @@ def step_changes(run: RunRecord, record: StepRecord) -> Iterator[StepChange]:
         ended_with = record.error if record.status is StepStatus.FAILED else None  # else it is of an attempt before
         error = "" if ended_with is None else f"{ended_with.type}: {ended_with.message}"
         at = record.started if record.ended is None else record.ended
-        yield StepChange(record.path, record.status, record.attempt, moment(at), took, error=error)
+        sleeps = record.status is StepStatus.WAITING and record.due
+        pause = _span(record.started, max(record.started, record.due)) if sleeps else None
+        yield StepChange(record.path, record.status, record.attempt, moment(at), took, pause, error)
     elif not waiting:
         yield StepChange(record.path, record.status, record.attempt + 1, moment(record.due))
 

@@ -77,7 +77,7 @@ class StepInfo:
     """When the newest attempt began."""
     ended: datetime | None = None
     due: datetime | None = None
-    """When the next attempt begins, while the step is RETRYING."""
+    """When the next attempt begins, while the step is RETRYING, or until when it is WAITING."""
     error: ErrorInfo | None = None
     """The newest error; None once the step has completed."""
     failed_attempts: tuple[FailedAttempt, ...] = ()
@@ -163,7 +163,7 @@ def step_info(path: str, record: StepRecord | None) -> StepInfo:
         takeovers=record.takeovers,
         started=moment(record.started) if record.started else None,
         ended=None if record.ended is None else moment(record.ended),
-        due=moment(record.due) if record.status is StepStatus.RETRYING else None,
+        due=moment(record.due) if record.status in (StepStatus.RETRYING, StepStatus.WAITING) else None,
         error=record.error,
         failed_attempts=tuple(
             FailedAttempt(number, moment(past.started), moment(past.ended), past.error)

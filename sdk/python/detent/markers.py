@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NoReturn, cast
 
-from detent_state_machine.compatibility import UNANNOTATED
+from detent_state_machine.compatibility import UNANNOTATED, admits
+from detent_state_machine.compatibility import name_of as shown_type
 from detent_state_machine.errors import DefinitionError
 from detent_state_machine.when import All, Compare, Condition, Either, Not, Ref, Truthy, describe
 from detent_state_machine.when import name_of as shown
@@ -146,6 +147,16 @@ def condition_of(value: object, workflow: str) -> Condition:
             advice=f"Only values of the same workflow, {workflow!r}, are known when its steps run.",
         )
     return check.condition
+
+
+def ref_of(marker: Marker, workflow: str, wanted: type) -> Ref:
+    """Where the value stands. Raises `DefinitionError` if it cannot be of that type, or is another workflow's."""
+    given = marker._detent_annotation
+    if given is not UNANNOTATED and not admits(wanted, given):
+        raise DefinitionError(
+            f"{marker!r} is {shown_type(given)}, not {wanted.__name__}.", advice=f"Annotate it as {wanted.__name__}."
+        )
+    return _ref_of(marker, workflow)
 
 
 def step_of(marker: Marker, workflow: str) -> str:

@@ -18,7 +18,7 @@ from detent_state_machine.suggest import did_you_mean
 from detent.settings import settings
 
 if TYPE_CHECKING:
-    from detent.step import AnyStep
+    from detent.wait import AnyNode
 
 DeliveryName: TypeAlias = Delivery | Literal["at_least_once", "at_most_once", "exactly_once"]
 StatusName: TypeAlias = Literal["RUNNING", "FAILING", "COMPLETED", "FAILED", "CANCELLED"]
@@ -33,7 +33,7 @@ class HandlerOptions(TypedDict, total=False):
 
     name: str
     """Default: the function's."""
-    after: Sequence[AnyStep | str]
+    after: Sequence[AnyNode | str]
     """Steps it follows without taking their output."""
     delivery: DeliveryName
     """How often the body may run. Default: `at_least_once`."""

@@ -28,6 +28,10 @@ FOLLOW_EVERY = 0.25
 """Seconds between two looks at a run that is followed."""
 
 
+def not_ended(run_id: str, within: float) -> TimeoutError:
+    return TimeoutError(f"Run {run_id} has not ended within {within:g} s. It goes on.")
+
+
 class RunHandle(Generic[_Out]):
     """A run, live or ended. Every blocking call has an async twin whose name begins with `a`."""
 
@@ -63,7 +67,7 @@ class RunHandle(Generic[_Out]):
             except TimeoutError:
                 if not limit.expired():
                     raise
-                raise TimeoutError(f"Run {self.id} has not ended within {within:g} s. It goes on.") from None
+                raise not_ended(self.id, within or 0.0) from None
         return cast("_Out", self._output.read(text, f"The output of run {self.id}"))
 
     def status(self) -> RunStatus:

@@ -17,6 +17,7 @@ from detent_state_machine.errors import DefinitionError
 from detent.context import Context
 from detent.markers import Check, Marker, step_of
 from detent.step import Step
+from detent.wait import Wait
 
 _NAMED = "A step is a function of a module that every worker imports"
 
@@ -157,7 +158,7 @@ def _check_default(where: str, parameter: inspect.Parameter, annotation: object)
     from detent.workflow import Workflow  # which reads signatures here
 
     name, default = parameter.name, parameter.default
-    if isinstance(default, Step):
+    if isinstance(default, Step | Wait):
         said, advice = f"the step {default.name!r} itself", f"Its output is `{name} = {default.name}.output`."
     elif isinstance(default, Workflow):
         said = f"the workflow {default.name!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
 
 from detent_infra.sources.triggers import Subscription
@@ -13,6 +14,8 @@ from detent_state_machine.compiler import DeclaredStep, FromInput, Scope, compil
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition
 from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import DefinitionError, NotSerializable
+from detent_state_machine.kinds import Timer
+from detent_state_machine.kinds.timer import Due
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.triggers import Queue, compile_trigger
@@ -37,6 +40,7 @@ from detent.options import (
 from detent.runnable import Runnable
 from detent.signatures import check_function, naming, signature_of
 from detent.step import AnyStep, Step, StepDecorator
+from detent.wait import AnyNode, Wait, sleep_for, wait_until
 
 if TYPE_CHECKING:
     from detent.app import App
@@ -152,6 +156,37 @@ class Workflow(Runnable[_In, _Out]):
         """Declares a step that runs after every other one has completed or was skipped."""
         return self._decorate("on_success", function, options)
 
+    def sleep(
+        self, name: str, duration: Seconds, /, *, after: Sequence[AnyNode | str] = (), when: bool | None = None
+    ) -> Wait[datetime]:
+        """Declares a step that waits for so long (seconds, or a `timedelta`; at most 100 years) from when it is
+        reached. No worker is busy meanwhile. Its output is the time at which it was due, in UTC.
+        """
+        return self._wait(name, sleep_for(f"Workflow {self.name!r}, step {name!r}", duration), after, when)
+
+    def until(
+        self, name: str, time: datetime, /, *, after: Sequence[AnyNode | str] = (), when: bool | None = None
+    ) -> Wait[datetime]:
+        """Declares a step that waits until a time: an aware `datetime`, or where a run has one, as `orders.input.due`
+        or a step's output. A time in the past is due at once; a step behind whose output is not there is skipped.
+        """
+        return self._wait(name, wait_until(f"Workflow {self.name!r}, step {name!r}", time, self.name), after, when)
+
+    def _wait(self, name: str, due: Due, after: Sequence[AnyNode | str], when: object) -> Wait[datetime]:
+        where = f"Workflow {self.name!r}, step {name!r}"
+        with naming(where):
+            condition = None if when is None else condition_of(when, self.name)
+        declared = DeclaredStep(
+            name=name,
+            returns=datetime,
+            after=self._names(where, after),
+            when=condition,
+            kind=Timer(due=due),
+        )
+        self._declared.append(declared)
+        self._definition = None
+        return Wait(declared, self.name)
+
     def declare(self, function: Callable[..., Any], names: Mapping[str, object], **options: Any) -> AnyStep:
         """`step`, for a function that another declaration has found. `names` as in `signature_of`."""
         return self._add("main", function, names, **options)
@@ -177,7 +212,7 @@ class Workflow(Runnable[_In, _Out]):
         names: Mapping[str, object],
         *,
         name: str | None = None,
-        after: Sequence[AnyStep | str] = (),
+        after: Sequence[AnyNode | str] = (),
         when: object = None,
         delivery: DeliveryName = Delivery.AT_LEAST_ONCE,
         retry: Retry | int | None = None,
@@ -213,7 +248,7 @@ class Workflow(Runnable[_In, _Out]):
         if isinstance(others, list | tuple):
             return tuple(self._name(where, other) for other in cast("Sequence[object]", others))
         given = tuple(cast("Iterable[object]", others)) if isinstance(others, set | frozenset) else (others,)
-        shown = sorted(each.name if isinstance(each, Step) else repr(each or "reserve") for each in given)
+        shown = sorted(each.name if isinstance(each, Step | Wait) else repr(each or "reserve") for each in given)
         raise DefinitionError(
             f"{where}: `after=` is a list of steps, not {others!r}.",
             advice=f"Write it as `after=[{', '.join(shown)}]`.",
@@ -227,7 +262,7 @@ class Workflow(Runnable[_In, _Out]):
                 f"{where} follows {other!r}, which is a value, not a step.",
                 advice="Give the step itself, without `.output`.",
             )
-        if not isinstance(other, Step):
+        if not isinstance(other, Step | Wait):
             raise DefinitionError(
                 f"{where} follows {other!r}, which is not a step.",
                 advice="Give the function that the decorator returned, or a step's name.",

@@ -6,10 +6,14 @@ The engine does not know kinds. What is decided about a step run goes through he
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias, assert_never
+
+from pydantic import Field
 
 from detent_state_machine.decisions import Beginning, Go, Here, Outcome, Settled, Unfit
-from detent_state_machine.kinds import call
+from detent_state_machine.kinds import call, timer
+from detent_state_machine.kinds.call import Call
+from detent_state_machine.kinds.timer import Timer
 from detent_state_machine.records import Seen
 from detent_state_machine.turn import Moment, Writer
 from detent_state_machine.when import Ref
@@ -19,18 +23,78 @@ if TYPE_CHECKING:
     from detent_state_machine.definition import StepDefinition
 
 
+__all__ = [
+    "Call",
+    "Kind",
+    "Timer",
+    "begin",
+    "fits",
+    "has_body",
+    "own_references",
+    "references",
+    "settle",
+]
+
+Kind: TypeAlias = Annotated[Call | Timer, Field(discriminator="kind")]
+
+
+def own_references(kind: Kind) -> tuple[Ref, ...]:
+    """The values of the run that the kind itself needs. The step follows those that it has them from."""
+    match kind:
+        case Call():
+            return ()
+        case Timer():
+            return timer.references(kind)
+        case _:
+            assert_never(kind)
+
+
+def has_body(step: StepDefinition) -> bool:
+    """Whether code runs in it, which a worker must have."""
+    match step.kind:
+        case Call():
+            return True
+        case Timer():
+            return False
+        case _:
+            assert_never(step.kind)
+
+
+def fits(step: StepDefinition, deadline: int | None, now: int) -> bool:
+    """Whether the step can follow inline in the rest of this invocation."""
+    match step.kind:
+        case Call():
+            return call.fits(step, deadline, now)
+        case Timer():
+            return True
+        case _:
+            assert_never(step.kind)
+
+
 def references(step: StepDefinition) -> tuple[Ref, ...]:
     """The values of the run that decide about the step."""
-    return tuple(looked_at(step.when)) if step.when else ()
+    return (*(looked_at(step.when) if step.when else ()), *own_references(step.kind))
 
 
 def begin(step: StepDefinition, me: Writer, seen: Seen, ready: Go | Unfit, here: Here, at: Moment) -> Beginning:
     """What to do with a step run whose parents have ended, given what is stored of it."""
-    return call.begin(step, me, seen, ready, here, at)
+    match step.kind:
+        case Call():
+            return call.begin(step, me, seen, ready, here, at)
+        case Timer():
+            return timer.begin(step.kind, step, me, seen, ready, at)
+        case _:
+            assert_never(step.kind)
 
 
 def settle(
     step: StepDefinition, me: Writer, seen: Seen, outcome: Outcome, at: Moment, *, started: int, jitter: float
 ) -> Settled:
     """What an outcome of its body becomes."""
-    return call.settle(step, me, seen, outcome, at, started=started, jitter=jitter)
+    match step.kind:
+        case Call():
+            return call.settle(step, me, seen, outcome, at, started=started, jitter=jitter)
+        case Timer():
+            raise ValueError(f"{me.path!r} has no body.")
+        case _:
+            assert_never(step.kind)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
+
+from pydantic import BaseModel, ConfigDict
 
 from detent_state_machine import retry, transitions
 from detent_state_machine.decisions import (
@@ -39,6 +41,14 @@ SUSPICIOUS = 2
 """Workers that died at a step run, from which on it may be the culprit."""
 TIME_MARGIN = 2_000
 """Milliseconds kept free before an invocation's end, for the commit and what follows it."""
+
+
+class Call(BaseModel):
+    """Calls the function that the code has under the step's name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    kind: Literal["call"] = "call"
 
 
 def begin(step: StepDefinition, me: Writer, seen: Seen, ready: Go | Unfit, here: Here, at: Moment) -> Beginning:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from detent_state_machine import keys
 from detent_state_machine.graph import Graph
+from detent_state_machine.kinds import has_body
 from detent_state_machine.records import PastAttempt, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
@@ -124,7 +125,8 @@ class Facts:
         return self._past[record.path]
 
     def _attempts(self, record: StepRecord) -> list[AttemptFacts]:
-        if record.path in self.carried or record.status is StepStatus.SKIPPED:
+        no_body = not has_body(self.graph.step(record.path))
+        if record.path in self.carried or record.status is StepStatus.SKIPPED or no_body:
             return []
         past = [_past_attempt(each) for each in record.history]
         dropped = max(0, record.errors + record.takeovers - len(past))

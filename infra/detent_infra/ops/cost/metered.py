@@ -23,6 +23,8 @@ RUN = ""
 """The part of a run that belongs to no step: its start, its end, and its place in the index."""
 BATCH_GET = 100
 """Items that one BatchGetItem reads."""
+SQS_MAX_DELAY = 900.0
+"""Seconds that SQS delays a message at most."""
 
 
 @dataclass
@@ -142,7 +144,7 @@ class MeteredQueue:
     def __init__(self, queue: MessageQueue, parts: Parts) -> None:
         self._queue = queue
         self._parts = parts
-        self.max_delay = queue.max_delay
+        self.max_delay = SQS_MAX_DELAY
 
     async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
         for at in range(0, len(bodies), BATCH):

@@ -146,6 +146,8 @@ class RunWatch:
             case "step_completed":
                 took: Any = json.loads(line.fields).get("duration_ms", 0)
                 status, said = StepStatus.COMPLETED, f"{duration(int(took))}{nth}"
+            case "step_waiting":
+                status, said = StepStatus.WAITING, line.message
             case "step_skipped":
                 status, said = StepStatus.SKIPPED, line.message
             case "step_cancelled":

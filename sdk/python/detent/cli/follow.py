@@ -11,7 +11,7 @@ import json
 import shlex
 import time
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
@@ -157,6 +157,10 @@ def attempt_text(attempt: int) -> str:
     return f", attempt {attempt}" if attempt > 1 else ""
 
 
+def sleeping_text(until: datetime) -> str:
+    return f"sleeping until {until.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def change_text(change: StepChange) -> str:
     """What is said behind the step's name."""
     attempt = attempt_text(change.attempt)
@@ -165,6 +169,8 @@ def change_text(change: StepChange) -> str:
             return "earlier" if change.took is None else f"{duration(change.took)}{attempt}"
         case StepStatus.RUNNING:
             return f"began{attempt}"
+        case StepStatus.WAITING:
+            return sleeping_text(change.time + (change.pause or timedelta()))
         case StepStatus.RETRYING if not change.error:
             return f"attempt {change.attempt} stopped with its worker, and begins again"
         case StepStatus.RETRYING:
@@ -332,6 +338,8 @@ def _step_text(record: StepRecord, on: Console, now: int) -> Text:
     text = Text.assemble((f"{symbol(shown, on)} ", shown.style), name(record.path))
     if record.status is StepStatus.RUNNING:
         text.append(f" {duration(now - record.started)}{attempt_text(record.attempt)}", shown.style)
+    elif record.status is StepStatus.WAITING:
+        text.append(f" {sleeping_text(moment(record.due))}", shown.style)
     elif stopped(record):
         text.append(" begins again", shown.style)
     else:

@@ -39,6 +39,7 @@ MARKS: dict[str, Mark] = {
     RunStatus.FAILED: Mark("✗", "x", "red"),
     RunStatus.CANCELLED: Mark("⊘", "/", "magenta"),
     StepStatus.RETRYING: Mark("↻", "~", "yellow"),
+    StepStatus.WAITING: Mark("◷", "%", "cyan"),
     StepStatus.SKIPPED: Mark("○", "o", "bright_black"),
 }
 """By run status and step status: where both have a word, they share its mark."""

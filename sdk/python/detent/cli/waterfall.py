@@ -87,6 +87,8 @@ def _taken(run: RunRecord, record: StepRecord | None, now: int) -> str:
             return "skipped"
         case StepStatus.RETRYING:
             return "waiting"
+        case StepStatus.WAITING:
+            return "sleeping"
         case _:
             return duration((record.ended or now) - record.started)
 

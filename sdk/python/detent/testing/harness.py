@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -26,11 +27,13 @@ from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.virtual_time import EPOCH, TICKS, VirtualLoop
-from detent_infra.worker import Worker
+from detent_infra.worker import Rhythm, Worker
 from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import InputError, RunError
+from detent_state_machine.keys import RUN
 from detent_state_machine.status import Delivery, RunStatus
+from detent_state_machine.writes import Key
 from pydantic_core import to_json
 
 from detent.app import App
@@ -40,7 +43,7 @@ from detent.failures import failed
 from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
 from detent.options import seconds as duration
 from detent.options import whole, written
-from detent.run_handle import RunHandle
+from detent.run_handle import RunHandle, not_ended
 from detent.runnable import Runnable
 
 _In = TypeVar("_In")
@@ -48,6 +51,11 @@ _Out = TypeVar("_Out")
 _T = TypeVar("_T")
 
 DAY = 86_400.0
+LONG = 10 * 366 * DAY
+"""Seconds of virtual time, in which a run that sleeps for months ends too."""
+AT_LEISURE = Rhythm(receive=math.inf, reap=1_800.0, sweep=DAY / 2)
+"""A memory backend loses no message, so that time need not stand at every minute on its way over a sleep. Retention is
+a day or more."""
 PAGE = 1_000
 """Runs that are read at once."""
 
@@ -67,12 +75,22 @@ class Harness(AbstractContextManager["Harness"]):
         self.app = app
         app.definitions()  # What is wrong with a workflow is said before anything is opened.
         self._loop: asyncio.AbstractEventLoop
+        self._moved: asyncio.Event | None = None
+        """A run was written, as far as a virtual clock needs to know."""
+        self._rhythm = Rhythm()
         if backend is None:
-            loop = VirtualLoop(TICKS)
+            loop, moved = VirtualLoop(TICKS), asyncio.Event()
             numbers = itertools.count(1)
-            backend = memory_backend(clock=loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=timing)
+
+            def written(key: Key) -> None:
+                if key.sk == RUN and not loop.is_closed():
+                    loop.call_soon_threadsafe(moved.set)
+
+            backend = memory_backend(
+                clock=loop.wall_clock, ids=lambda: f"id{next(numbers):024d}", timing=timing, written=written
+            )
             executor = app.executor.with_sync(on_the_spot)
-            self._loop = loop
+            self._loop, self._moved, self._rhythm = loop, moved, AT_LEISURE
         else:
             self._loop = asyncio.new_event_loop()
             executor = app.executor
@@ -137,27 +155,41 @@ class Harness(AbstractContextManager["Harness"]):
         """The messages of the queue that could start nothing, each with the reason (at most 1,000)."""
         return [dead_letter_info(letter) for letter in self.wait_for(self.backend.source(queue).dead_letters(PAGE))]
 
-    def result(self, run: RunHandle[_Out], *, within: Seconds = DAY) -> _Out:
+    def result(self, run: RunHandle[_Out], *, within: Seconds = LONG) -> _Out:
         """The run's output, as soon as it has one; `within` bounds the time that passes (seconds, or a `timedelta`).
 
         Raises `RunFailed`, `RunCancelled` or `TimeoutError`.
         """
-        return self.wait_for(run.aresult(duration("result", "within", within, above=True)))
+        return self.wait_for(self._result(run, duration("result", "within", within, above=True)))
+
+    async def _result(self, run: RunHandle[_Out], within: float) -> _Out:
+        """`run.aresult`. Under a virtual clock nothing asks again and again: time jumps to what is due next."""
+        if self._moved is None:
+            return await run.aresult(within)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                while (await run.astatus()).live:
+                    self._moved.clear()
+                    await self._moved.wait()
+                within = 0.0
+        if within:
+            raise not_ended(run.id, within)
+        return await run.aresult()
 
     @overload
-    def run(self, workflow: Runnable[None, _Out], /, *, within: Seconds = DAY) -> _Out: ...
+    def run(self, workflow: Runnable[None, _Out], /, *, within: Seconds = LONG) -> _Out: ...
     @overload
-    def run(self, workflow: Runnable[_In, _Out], value: _In, *, within: Seconds = DAY) -> _Out: ...
-    def run(self, workflow: Runnable[Any, _Out], value: Any = None, *, within: Seconds = DAY) -> _Out:
+    def run(self, workflow: Runnable[_In, _Out], value: _In, *, within: Seconds = LONG) -> _Out: ...
+    def run(self, workflow: Runnable[Any, _Out], value: Any = None, *, within: Seconds = LONG) -> _Out:
         """Starts a run and returns its output."""
         return self.result(self.start(workflow, value), within=within)
 
-    def settle(self, run: RunHandle[Any], *, within: Seconds = DAY) -> RunStatus:
+    def settle(self, run: RunHandle[Any], *, within: Seconds = LONG) -> RunStatus:
         """The run's status once it has ended, whatever it is."""
 
         async def ended() -> RunStatus:
             with suppress(RunError):
-                await run.aresult(duration("settle", "within", within, above=True))
+                await self._result(run, duration("settle", "within", within, above=True))
             return await run.astatus()
 
         return self.wait_for(ended())
@@ -215,7 +247,7 @@ class Harness(AbstractContextManager["Harness"]):
         async def begin() -> asyncio.Task[None]:
             self._stop = asyncio.Event()
             await Lifecycle(self.backend, self._engine.definitions).register(self.app.definitions().values())
-            worker = Worker(self._engine, subscriptions=self.app.subscriptions, grace=5.0)
+            worker = Worker(self._engine, subscriptions=self.app.subscriptions, grace=5.0, rhythm=self._rhythm)
             return asyncio.create_task(worker.run(self._stop))
 
         self._worker = self.wait_for(begin())

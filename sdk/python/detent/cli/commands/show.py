@@ -15,7 +15,7 @@ from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli import waterfall
-from detent.cli.follow import on_the_way
+from detent.cli.follow import on_the_way, sleeping_text
 from detent.cli.options import AppName, AsJson, Run, Url
 from detent.cli.output import (
     age,
@@ -33,6 +33,7 @@ from detent.cli.output import (
     write_json,
 )
 from detent.cli.project import Options, opened, run_id_of
+from detent.info import moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -159,6 +160,10 @@ def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, 
     """What went wrong in the step: the newest error with its trace, and the attempts before."""
     from rich.text import Text
 
+    if record.status is StepStatus.WAITING:
+        waits = mark(record.status)
+        until = f"  {sleeping_text(moment(record.due))}, {duration(max(0, record.due - now))} from now"
+        out.print(Text.assemble("\n", (f"{symbol(waits, out)} {name(path)}", f"bold {waits.style}"), until))
     if record.error is None and not record.history:
         return
     shown = mark(record.status)

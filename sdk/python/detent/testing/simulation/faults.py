@@ -26,16 +26,16 @@ from detent_state_machine.messages import Message, decode
 from detent_state_machine.writes import DeleteItem, PutItem, UpdateItem, Write
 
 from detent.testing.harness import WorkerCrashed
-from detent.testing.simulation.plans import Call, Fault, FixedPlan, Plan, RandomPlan, Rates, possible
+from detent.testing.simulation.plans import Fault, FixedPlan, Plan, PortCall, RandomPlan, Rates, possible
 
 __all__ = [
-    "Call",
     "Fault",
     "FixedPlan",
     "Gate",
     "MAX_CALLS",
     "Machine",
     "Plan",
+    "PortCall",
     "RandomPlan",
     "Rates",
     "VisibleQueue",
@@ -97,7 +97,7 @@ class Gate:
         await machine.may_go_on()
         if self.calls >= MAX_CALLS:
             await asyncio.Event().wait()
-        call = Call(self.calls, machine.name, operation, what)
+        call = PortCall(self.calls, machine.name, operation, what)
         self.calls += 1
         fault = self.plan(call)
         self.note(machine, f"{operation} {what}" + (f"  [{fault}]" if fault else ""))
@@ -231,7 +231,9 @@ class Machine:
 
 
 class VisibleQueue(MemoryQueue):
-    """A memory queue that can be looked into, and purged."""
+    """A memory queue that can be looked into, and purged. It delays a message no longer than SQS does."""
+
+    max_delay = 900.0
 
     async def send(self, bodies: Sequence[str], *, delay: float = 0.0) -> None:
         await super().send(bodies, delay=delay)

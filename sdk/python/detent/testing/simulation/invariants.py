@@ -11,6 +11,7 @@ from detent_infra.ports import Clock, Timing
 from detent_state_machine import keys
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import Graph
+from detent_state_machine.kinds import has_body
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
@@ -136,13 +137,16 @@ class Invariants:
         new = StepStatus(str(after["status"])) if after else None
         if old is not None and old.terminal and new is old and _kept(before) == _kept(after):
             return  # Its expiry was moved on.
-        change = _change(before or {}, after or {}, old, new)
+        graph = self._graph(run_id)
+        waits = graph is not None and not has_body(graph.step(path))
+        change = _change(before or {}, after or {}, old, new, waits=waits)
         if change is None:
             raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
         if old is StepStatus.RUNNING:
             self._may_write(run_id, path, before or {}, after or {}, change)
+        if change is Change.MEET and old is not None:
+            self._may_end(run_id, path, before or {})
         self.changes[f"step run: {change}"] += 1
-        graph = self._graph(run_id)
         if graph is None:
             # A retry carries ended steps over before it puts the new run.
             if new not in (StepStatus.COMPLETED, StepStatus.SKIPPED):
@@ -159,6 +163,12 @@ class Invariants:
         left = int(str(before["lease"])) - self.clock()
         if left > MAX_SKEW and not self.is_dead(str(before["owner"])):
             raise Violation(f"9: {change} of {path!r} of {run_id}, {left / 1000:.1f} s before its lease runs out")
+
+    def _may_end(self, run_id: str, path: str, before: Item) -> None:
+        """Of a wait."""
+        early = int(str(before["due"])) - self.clock()
+        if early > MAX_SKEW:
+            raise Violation(f"11: the wait {path!r} of {run_id} ended {early / 1000:.1f} s before it was due")
 
     def _parents_ended(self, run_id: str, step: StepDefinition, what: str) -> None:
         for parent in step.parents:
@@ -189,9 +199,15 @@ def _kept(item: Item | None) -> Mapping[str, object]:
     return {name: value for name, value in (item or {}).items() if name != "expires"}
 
 
-def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None) -> Change | None:
-    """The transition that a write made; None if the table has none."""
-    found = [change for change, (sources, target, _) in STEP_TABLE.items() if old in sources and new is target]
+WAIT_CHANGES = frozenset({Change.WAIT, Change.MEET, Change.INTERRUPT, Change.CLOSE, Change.SKIP})
+"""What can happen to a step run without a body."""
+
+
+def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None, *, waits: bool) -> Change | None:
+    """The transition that a write made; None if the table has none for a step of its kind: `waits`, or has a body."""
+    of_its_kind = WAIT_CHANGES if waits else frozenset(Change) - {Change.WAIT, Change.MEET}
+    rows = [(change, row) for change, row in STEP_TABLE.items() if change in of_its_kind]
+    found = [change for change, row in rows if old in row.sources and new is row.target]
     match found:
         case [Change.CLAIM, Change.HEARTBEAT]:
             return Change.CLAIM if _age(after) < LATE else Change.HEARTBEAT

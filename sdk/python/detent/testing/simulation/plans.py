@@ -41,7 +41,7 @@ class Fault(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PortCall:
     """A primitive call about to be made: the how-manieth of the simulation, by which machine, on what."""
 
     number: int
@@ -53,7 +53,7 @@ class Call:
 class Plan(Protocol):
     """Decides what happens to each call."""
 
-    def __call__(self, call: Call) -> Fault | None: ...
+    def __call__(self, call: PortCall) -> Fault | None: ...
 
 
 @dataclass(frozen=True)
@@ -112,12 +112,12 @@ class RandomPlan:
         self._rng = rng
         self._rates = rates
         self._on = True
-        self.injected: list[tuple[Call, Fault]] = []
+        self.injected: list[tuple[PortCall, Fault]] = []
 
     def stop(self) -> None:
         self._on = False
 
-    def __call__(self, call: Call) -> Fault | None:
+    def __call__(self, call: PortCall) -> Fault | None:
         if not self._on:
             return None
         for fault in possible(call.operation):
@@ -133,6 +133,6 @@ class FixedPlan:
 
     faults: Mapping[int, Fault]
 
-    def __call__(self, call: Call) -> Fault | None:
+    def __call__(self, call: PortCall) -> Fault | None:
         fault = self.faults.get(call.number)
         return fault if fault in possible(call.operation) else None

@@ -64,6 +64,8 @@ class Simulation:
     """Deliveries after which a message is a dead letter."""
     max_hops: int = 3
     """Low on purpose: inline chains and messages alternate."""
+    max_delay: float = 900.0
+    """Seconds that the queue delays a message at most: as SQS does."""
     skew: bool = True
     stand_ins: bool = False
     """A machine that stands still is replaced at once, as a platform does that finds it unhealthy."""
@@ -86,6 +88,7 @@ class Simulation:
         dead = VisibleQueue(self.loop.wall_clock)
         self.sources: dict[str, EmbeddedSource] = {}
         self.queues = (VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=self.max_receives), dead)
+        self.queues[0].max_delay = self.max_delay
         self.backend = replace(
             ids,
             table=ObservedTable(self.store, self._written),
@@ -277,9 +280,16 @@ class Simulation:
         await self._until(lambda: not self.invariants.left_live(self.store), DRAIN_SECONDS)
         for left in self.invariants.left_live(self.store):
             raise Violation(f"10: an ended run has left {left}")
+        self._check_closed()
         if not task.done():
             raise Violation("the scenario waits for something that never comes")
         return task.result()
+
+    def _check_closed(self) -> None:
+        """Every run has ended: none waits any more."""
+        for run in set(self.runs) - self.invariants.purged:
+            if waiting := [path for path, record in self.records(run)[1].items() if record.status.waits]:
+                raise Violation(f"12: run {run} has ended, and its waits are open: {waiting}")
 
     def _bodies_of(self, queue: str) -> list[str]:
         found = self.sources[queue].queue
