@@ -34,24 +34,24 @@ OF_WAITS = (
         "the first of two deliveries says when a sleep ends",
         TRANSITIONS,
         "    return _step(Change.WAIT, me, seen, at, begun)",
-        "    return Update(keys.step_key(me.run_id, me.path), None, _step(Change.WAIT, me, seen, at, begun).set)",
+        "    return UpdateItem(keys.step_key(me.run_id, me.path), None, _step(Change.WAIT, me, seen, at, begun).set)",
         (SEEDS,),
     ),
     Mutant(
         "a sleep ends once",
         TRANSITIONS,
         '    return _step(Change.MEET, me, seen, at, ended, remove=("due",))',
-        "    return Update(keys.step_key(me.run_id, me.path), None, _step(Change.MEET, me, seen, at, ended).set)",
+        "    return UpdateItem(keys.step_key(me.run_id, me.path), None, _step(Change.MEET, me, seen, at, ended).set)",
         (SEEDS,),
     ),
     Mutant(
         "whoever finds a run ended closes its sleeps",
         ENGINE + "loop.py",
-        """        if isinstance(message, Cancel) or not run.live:
+        """        if isinstance(message, Cancel):
             await close_waits(self.backend, graph, run)
-            return True""",
-        """        if isinstance(message, Cancel) or not run.live:
-            return True""",
+""",
+        """        if isinstance(message, Cancel):
+""",
         ("w13_a_run_that_is_cancelled_closes_its_sleep_long_before_it_is_due", SEEDS),
     ),
     Mutant(

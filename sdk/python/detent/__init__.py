@@ -146,6 +146,7 @@ _PLACES: Final = {
     "detent.runnable": "Runnable",
     "detent.step": "Step",
     "detent.task": "Task",
+    "detent.wait": "Wait",
     "detent.workflow": "Workflow",
 }
 """What is taken from which module, as above. A name is loaded when somebody asks for it: `import detent` is cheap."""
