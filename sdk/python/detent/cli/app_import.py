@@ -42,20 +42,20 @@ def import_app(name: str, said: str) -> Application:
         dependency="Install it in this environment.",
         failed=partial(_advice_on_failure, here),
     )
-    app = load_application(name, said, own=[here], advice=advice, import_module=partial(_import_module, said, here))
-    _tell_moved(said, here)
-    return app
+    return load_application(name, said, own=[here], advice=advice, import_module=partial(_import_module, said, here))
 
 
 def _import_module(said: str, here: Path, name: str) -> ModuleType:
     interrupted: list[int] = []
     try:
         with _apart(), _interruptible(interrupted), _told_if_slow(said, here):
-            return importlib.import_module(name)
+            module = importlib.import_module(name)
     except KeyboardInterrupt as error:
         if interrupted:
             raise Interrupted from error
         raise
+    _tell_moved(said, here)
+    return module
 
 
 def _must_not_be_pythons_own(name: str, said: str) -> None:
