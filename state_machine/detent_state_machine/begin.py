@@ -56,6 +56,9 @@ __all__ = [
     "unwanted",
 ]
 
+LONG_AGO = 86_400_000
+"""Milliseconds after which a worker that was paused over its run's end is taken for dead."""
+
 # ---- how it was reached -------------------------------------------------------------------------------------------
 
 
@@ -125,9 +128,13 @@ def readiness(
     return Go(lookup)
 
 
-def unwanted(step: StepDefinition, parents: Mapping[str, StepRecord]) -> Unwanted:
-    """The same of a step that its run starts no more."""
-    return Unwanted(reached=not _unended(step, parents))
+def unwanted(step: StepDefinition, parents: Mapping[str, StepRecord], run: RunRecord, now: int) -> Unwanted:
+    """The same of a step that its run starts no more.
+
+    Of a run that ended long ago no worker is about to begin one: what has no record was dropped by retention.
+    """
+    recently = run.ended is None or now - run.ended < LONG_AGO
+    return Unwanted(reached=recently and not _unended(step, parents))
 
 
 def _waits(seen: Seen) -> bool:

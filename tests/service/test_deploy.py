@@ -149,7 +149,7 @@ def test_a_parameter_adds_a_queue_trigger_whose_queue_the_doctor_looks_at(
 
     with recorded_calls() as calls:
         assert main(["doctor", "--stack", project.url]) == WRONG
-    asked, listed = actions_of(calls), actions_listed("docs/cli.md", "Reading all of it takes\n", ".\n")
+    asked, listed = actions_of(calls), actions_listed("docs/cli.md", "To read everything you need\n", ".\n")
     assert {one for one in asked if not any(fnmatch(one, each) for each in listed)} == set()
     assert {each for each in listed if not any(fnmatch(one, each) for one in asked)} == set()
 

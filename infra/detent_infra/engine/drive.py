@@ -45,7 +45,10 @@ class Driver:
         parents = await session.records([*session.graph.to_read[step.name], *itself])
         seen: Seen = parents.pop(path, NoRecord(path))
         may_start = follow.may_start(session.graph, session.run, path)
-        ready = await self._readiness(session, step, seen, parents) if may_start else begin.unwanted(step, parents)
+        if may_start:
+            ready = await self._readiness(session, step, seen, parents)
+        else:
+            ready = begin.unwanted(step, parents, session.run, self._backend.clock())
         knows = begin.has_body(step) and self._executor.knows(session.graph.definition.name, path)
         here = decided.Here(knows, session.renewed, session.deadline)
         races = 0
