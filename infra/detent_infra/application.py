@@ -58,9 +58,8 @@ def load_application(
         module = import_module(module_name)
     except Interrupted:
         raise KeyboardInterrupt from None
-    except (
-        BaseException
-    ) as error:  # `sys.exit`, too: it would end a function's environment, and the next one, in its INIT
+    except BaseException as error:
+        # `sys.exit`, too: it would end a function's environment, and the next one, in its INIT.
         raise _failed(error, module_name, said, own, advice) from error
     found: object = module
     try:

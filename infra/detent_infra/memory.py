@@ -27,6 +27,7 @@ from detent_infra.clock import wall_clock
 from detent_infra.ids import new_id
 from detent_infra.logs.lines import FOLLOW_EVERY, fit, polled, selects
 from detent_infra.ports import (
+    EMBEDDED_DELAY,
     MAX_BLOB,
     Backend,
     Clock,
@@ -40,8 +41,6 @@ from detent_infra.ports import (
     Timing,
 )
 from detent_infra.sources.embedded import EmbeddedSource, dead_name
-
-MAX_DELAY = 366 * 86_400.0
 
 
 class _Lock(forks.Forkable):
@@ -215,7 +214,7 @@ class _Message:
 class MemoryQueue:
     """A queue with delays, visibility and, if `dead` is given, a dead-letter queue."""
 
-    max_delay = MAX_DELAY
+    max_delay = EMBEDDED_DELAY
 
     def __init__(self, clock: Clock, *, dead: MemoryQueue | None = None, max_receives: int = 10) -> None:
         self._clock = clock

@@ -21,6 +21,10 @@ from detent_infra.unanswered import Outage
 if TYPE_CHECKING:
     import asyncio  # costs a command line that asks for help 80 ms
 
+EMBEDDED_DELAY = 366 * 86_400.0
+"""Seconds that a queue without a limit of its own delays a message at most: it keeps a mistaken unit (milliseconds for
+seconds) from being obeyed."""
+
 Clock: TypeAlias = Callable[[], int]
 """Milliseconds since the epoch."""
 

@@ -39,6 +39,11 @@ class StepStatus(StrEnum):
         """Whether it has no worker, and needs none: a fact ends it."""
         return self is StepStatus.WAITING
 
+    @property
+    def has_due_time(self) -> bool:
+        """Whether its record says when it goes on."""
+        return self in (StepStatus.RETRYING, StepStatus.WAITING)
+
 
 class Delivery(StrEnum):
     """How often a step's body runs and its effects happen; docs/concepts.md says what each cannot promise."""

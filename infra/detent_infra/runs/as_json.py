@@ -9,7 +9,6 @@ import json
 from datetime import UTC, datetime
 
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
-from detent_state_machine.status import StepStatus
 from pydantic import JsonValue
 
 
@@ -40,10 +39,6 @@ def run_json(run: RunRecord) -> dict[str, JsonValue]:
     }
 
 
-DUE = (StepStatus.RETRYING, StepStatus.WAITING)
-"""What waits for a time."""
-
-
 def step_json(path: str, record: StepRecord | None, output: str | None) -> dict[str, JsonValue]:
     """`output` is JSON text. A step that has not started has null everywhere but in `step`."""
     return {
@@ -53,7 +48,7 @@ def step_json(path: str, record: StepRecord | None, output: str | None) -> dict[
         "started": None if record is None else iso(record.started),
         "ended": None if record is None else iso(record.ended),
         "duration": None if record is None or record.ended is None else seconds(record.ended - record.started),
-        "due": iso(record.due) if record is not None and record.status in DUE else None,
+        "due": iso(record.due) if record is not None and record.status.has_due_time else None,
         "output": None if output is None else json.loads(output),
         "error": None if record is None else error_json(record.error, trace=True),
         "past_attempts": [

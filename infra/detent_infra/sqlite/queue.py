@@ -21,12 +21,10 @@ from weakref import WeakValueDictionary
 from detent_state_machine.errors import InputError
 
 from detent_infra import forks
-from detent_infra.ports import Clock, Received
+from detent_infra.ports import EMBEDDED_DELAY, Clock, Received
 from detent_infra.sqlite.liveness import Liveness
 from detent_infra.sqlite.session import SqliteSession
 
-MAX_DELAY = 366 * 86_400.0
-"""Seconds. SQLite itself has no limit; this one keeps a mistaken unit (milliseconds for seconds) from being obeyed."""
 QUICK_LOOK = 0.002
 SLOW_LOOK = 0.025
 """Seconds between two looks for other processes' messages: a tenth of the idle time, between these two."""
@@ -107,7 +105,7 @@ class SqliteQueue:
     is over: workers that die quickly one after the other, whoever is to blame, would use up its deliveries.
     """
 
-    max_delay = MAX_DELAY
+    max_delay = EMBEDDED_DELAY
 
     def __init__(
         self,

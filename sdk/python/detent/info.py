@@ -163,7 +163,7 @@ def step_info(path: str, record: StepRecord | None) -> StepInfo:
         takeovers=record.takeovers,
         started=moment(record.started) if record.started else None,
         ended=None if record.ended is None else moment(record.ended),
-        due=moment(record.due) if record.status in (StepStatus.RETRYING, StepStatus.WAITING) else None,
+        due=moment(record.due) if record.status.has_due_time else None,
         error=record.error,
         failed_attempts=tuple(
             FailedAttempt(number, moment(past.started), moment(past.ended), past.error)
