@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from detent.settings import settings as detent_settings
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -47,6 +49,17 @@ def pytest_configure() -> None:
     # inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_it_stays_in_the_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The next test imports its own `shop`, and reads its own environment: not those of a test before it."""
+    yield
+    written = str(tmp_path_factory.getbasetemp())
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(written):
+            del sys.modules[name]
+    detent_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from tests.simulation.mutant import SEEDS, Mutant
 from tests.simulation.mutants import MUTANTS, REGRESSIONS, ROOT, apply
+from tests.support.source_code import parsed
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.rule)
@@ -21,7 +21,7 @@ def test_what_a_mutant_replaces_is_in_the_source_exactly_once(mutant: Mutant, tm
     before = apply(mutant, tmp_path)
     assert before == (ROOT / mutant.file).read_text()
     assert copy.read_text() != before
-    ast.parse(copy.read_text())
+    parsed(copy.read_text())
 
 
 def test_no_mutant_is_noticed_for_a_name_that_is_not_there(tmp_path: Path) -> None:

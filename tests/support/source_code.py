@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,17 @@ def text(path: Path) -> str:
 
 @cache
 def tree(path: Path) -> ast.Module:
-    return ast.parse(text(path))
+    return parsed(text(path))
+
+
+def parsed(source: str) -> ast.Module:
+    # A collection in the middle can run a finalizer that logs a traceback. Python 3.11 parses to show one, and a parse
+    # in a parse fails with "AST constructor recursion depth mismatch".
+    gc.disable()
+    try:
+        return ast.parse(source)
+    finally:
+        gc.enable()
 
 
 def imported(path: Path) -> Iterator[str]:

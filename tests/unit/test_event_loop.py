@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,13 @@ from detent.testing import Harness
 from detent_infra import event_loop
 from detent_infra.sqlite import sqlite_backend
 from detent_infra.virtual_time import TICKS, VirtualLoop
+
+
+@pytest.fixture(autouse=True)
+def what_its_tasks_raised_is_logged_with_it() -> Iterator[None]:
+    """Not during some later test, whenever the garbage happens to be collected."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -11,6 +11,8 @@ from pathlib import Path
 import detent
 import pytest
 
+from tests.support.source_code import parsed
+
 IMPORT, HELP, RUNS = 90, 200, 450
 """Modules that may be loaded. In December 2026 they were 62, 192 and 440."""
 HEAVY = {"pydantic", "asyncio", "boto3", "rich", "logging", "sqlite3"}
@@ -59,7 +61,7 @@ def test_a_list_of_runs_loads_no_engine(tmp_path: Path) -> None:
 
 
 def test_a_name_is_loaded_from_where_type_checkers_find_it() -> None:
-    page = ast.parse(Path(str(detent.__file__)).read_text(encoding="utf-8"))
+    page = parsed(Path(str(detent.__file__)).read_text(encoding="utf-8"))
     typed = {
         alias.name: node.module
         for block in page.body

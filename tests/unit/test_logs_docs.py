@@ -18,6 +18,7 @@ from detent_infra.logs.lines import LEVELS, NAMES
 from detent_state_machine.filter_pattern import parse
 
 from tests.support.lambda_stack import Context
+from tests.support.source_code import parsed
 from tests.unit.test_docs import blocks, prose
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,7 @@ DISCOVERED = {
 def told() -> Iterator[tuple[str, str, set[str]]]:
     """The lines that the state machine makes for the engine: their level, their name, and their fields."""
     for path in CORE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path.read_text())):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
                 continue
             if node.func.id in ("Line", "error_line") and len(node.args) > 2:
