@@ -1,4 +1,4 @@
-"""The tick, once a minute: sends messages for runs that lost theirs.
+"""The tick, once a minute: sends the messages of timers that are due, then those of runs that lost theirs.
 
 It also registers the application's workflows, so that a minute after a deploy they can be started by name.
 """
@@ -9,6 +9,7 @@ from typing import TypedDict
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from detent_infra.runs.reaper import ReapReport, reap
+from detent_infra.timers.tick import TimersSent, send_due_timers
 
 from detent_functions.runtime import Runtime, prepare, runtime
 from detent_functions.telemetry import invocation, log
@@ -16,9 +17,16 @@ from detent_functions.telemetry import invocation, log
 prepare()
 
 
-class TickReport(TypedDict):
-    """How many live runs were checked, how many had stopped, and how many messages were sent for them."""
+TIMERS_UNTIL = 20_000
+"""Milliseconds of an invocation that are kept for the reaper. Timers that are left then wait for the next tick."""
 
+
+class TickReport(TypedDict):
+    """How many timers were sent; how many live runs were checked, how many had stopped, and how many messages were
+    sent for them.
+    """
+
+    timers: int
     looked: int
     stalled: int
     sent: int
@@ -28,15 +36,25 @@ def handler(event: object, context: LambdaContext) -> TickReport:  # noqa: ARG00
     """Invoked by a schedule. Raises what failed: the next minute tries again, and an alarm counts it."""
     with invocation(context) as counters:
         here = runtime()
-        report = here.run(_tick(here))
+        ends = here.backend.clock() + context.get_remaining_time_in_millis()
+        timers, report = here.run(_tick(here, ends - TIMERS_UNTIL))
         counters.add("RunsStalled", report.stalled)
+        if not timers.complete:
+            log.warning("%d timers sent, and more are due: the next tick goes on", timers.sent)
         if report.stalled:
             log.warning("%d stalled runs, %d messages sent", report.stalled, report.sent)
-        return {"looked": report.looked, "stalled": report.stalled, "sent": report.sent}
+        return {
+            "timers": timers.sent,
+            "looked": report.looked,
+            "stalled": report.stalled,
+            "sent": report.sent,
+        }
 
 
-async def _tick(here: Runtime) -> ReapReport:
-    # The reaper first: it does not need the application's code, so it works when that cannot be imported.
+async def _tick(here: Runtime, timers_until: int) -> tuple[TimersSent, ReapReport]:
+    # The timers first: people wait for those. Neither they nor the reaper need the application's code, so they work
+    # when that cannot be imported.
+    timers = await send_due_timers(here.backend, until=timers_until)
     report = await reap(here.backend, here.definitions)
     await here.register()
-    return report
+    return timers, report

@@ -1,7 +1,7 @@
 """A worker process: receives messages and drives them, many at once, until told to stop.
 
 On AWS, Lambda does this part. Here one event loop does: two receive loops (work and dead letters), one more for each
-queue whose messages start runs, the reaper each minute, and retention each hour.
+queue whose messages start runs, the tick of the timers and the reaper each minute, and retention each hour.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from detent_infra.redelivery import acknowledge, drive
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
 from detent_infra.sources.triggers import Subscription, Triggers, Verdict, queues
+from detent_infra.timers.tick import send_due_timers
 
 log = logging.getLogger("detent")
 
@@ -103,7 +104,7 @@ class Worker:
             asyncio.create_task(self._receive(backend.queue)),
             asyncio.create_task(self._receive_dead(backend.dead_letters)),
             *(asyncio.create_task(self._listen(backend.source(name))) for name in queues(self._subscriptions)),
-            asyncio.create_task(self._every(self._rhythm.reap, lambda: reap(backend, self.engine.definitions))),
+            asyncio.create_task(self._every(self._rhythm.reap, self._tick)),
             asyncio.create_task(self._every(self._rhythm.sweep, backend.sweep)),
         ]
         try:
@@ -115,6 +116,10 @@ class Worker:
                 task.cancel()
             await asyncio.wait({stopped, *loops}, timeout=LAST_MOMENT)
             await self._drain()
+
+    async def _tick(self) -> None:
+        await send_due_timers(self._backend)  # first: people wait for those
+        await reap(self._backend, self.engine.definitions)
 
     async def _known(self, lifecycle: Lifecycle, stopped: asyncio.Task[bool]) -> bool:
         """Registers the code's workflows; False if the worker is told to stop before the backend has answered."""

@@ -135,11 +135,16 @@ Outcome: TypeAlias = Returned | Raised | TakenOver | RunOver | Released
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A message that drives the path, `delay` seconds from now. `fresh` as in `Drive`."""
+    """A message that drives the path, `delay` seconds from now. `fresh` as in `Drive`.
+
+    `at`: the time that it is for (milliseconds since the epoch), where that is known: then it has one timer, however
+    often it is sent.
+    """
 
     path: StepPath
     delay: float = 0.0
     fresh: bool = False
+    at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,4 +210,4 @@ Beginning: TypeAlias = Run | Reject | Ended | HandOver | Leave | Transition
 
 def later(path: StepPath, at: int, now: int) -> Send:
     """A copy that arrives at that time (milliseconds). One that comes before it is sent on."""
-    return Send(path, max(0.0, (at - now) / 1000 + 0.001))
+    return Send(path, max(0.0, (at - now) / 1000 + 0.001), at=at)

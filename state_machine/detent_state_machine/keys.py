@@ -11,6 +11,8 @@ another record, whatever characters it holds.
     workflows                 <workflow>                the newest definition of each workflow
     data#<collection>         <key>                     what users commit with `ctx.commit`
     reaper                    reaper                    the run at which the reaper goes on
+    timers                    timers                    how far ticks have sent timers
+    timers#<minute>#<shard>   <due>#<run id>#<path>     a message for later, put where the queue cannot hold it
 
 Index, over runs only:
 
@@ -31,10 +33,13 @@ RUN = "run"
 STEP_PREFIX = "step#"
 WORKFLOWS = "workflows"
 REAPER = Key("reaper", "reaper")
+TIMERS = Key("timers", "timers")
+TIMER_PARTITIONS = "timers#"
 LIVE, ENDED = "live", "ended"
 """Parts of the index: of all live runs, and of those that a detent ended which did not tell them apart by status."""
 SHARDS = 8
-"""Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes."""
+"""Index partitions of a workflow: a partition takes 1,000 writes/s (DynamoDB), a run costs three index writes. And
+partitions of the timers of a minute."""
 
 
 def run_partition(run_id: str, group: int | None = None) -> str:
@@ -65,6 +70,18 @@ def definition_key(workflow: str, version: str) -> Key:
 
 def workflow_key(workflow: str) -> Key:
     return Key(WORKFLOWS, workflow)
+
+
+def timer_partition(bucket: int, shard: int) -> str:
+    return f"{TIMER_PARTITIONS}{bucket}#{shard}"
+
+
+def timer_key(bucket: int, due: int, run_id: str, path: StepPath) -> Key:
+    return Key(timer_partition(bucket, shard_of(run_id)), f"{due:015d}#{run_id}#{path}")
+
+
+def timer_bucket(key: Key) -> int:
+    return int(key.pk.removeprefix(TIMER_PARTITIONS).partition("#")[0])
 
 
 def data_key(collection: str, key: str) -> Key:

@@ -46,6 +46,7 @@ class Faulty(Harness):
         self.dead = VisibleQueue(self.backend.clock)
         self.queue = VisibleQueue(self.backend.clock, dead=self.dead)
         self.backend = replace(self.backend, queue=self.queue, dead_letters=self.dead)
+        self._rhythm = replace(self._rhythm, reap=60.0)  # its queue needs the tick of the timers
         self.gate = Gate(no_faults, random.Random(0), latency=0.0)
         self.machine = Machine("worker", self.gate, self.backend)
         self._engine = self.engine(self.machine.backend, max_hops)

@@ -356,4 +356,4 @@ def test_a_pause_longer_than_the_queue_can_delay_is_kept_to_the_second() -> None
         assert record.started is not None
         assert 3600 <= (record.started - record.failed_attempts[0].ended).total_seconds() <= 3601
         assert record.takeovers == 0
-        assert 5 <= sum(call.operation == "receive" for call in told.calls) <= 7
+        assert sum(call.operation == "receive" for call in told.calls) == 2, "it waited in the timer table"

@@ -223,7 +223,12 @@ def test_a_tick_sends_what_drives_a_run_that_lost_its_message(stack: Deployed) -
     an_hour_ago = replace(here.backend, clock=lambda: (int(time.time()) - 3600) * 1000)
     run_id = here.run(Lifecycle(an_hour_ago).start(GREETING, NewRun('"you"')))
     stack.sqs.purge_queue(QueueUrl=stack.resources.queue_url)
-    assert tick.handler({"source": "aws.events"}, Context("Tick")) == {"looked": 1, "stalled": 1, "sent": 1}
+    assert tick.handler({"source": "aws.events"}, Context("Tick")) == {
+        "timers": 0,
+        "looked": 1,
+        "stalled": 1,
+        "sent": 1,
+    }
     # The reaper's message only walks: what it finds unclaimed it sends on, after the time an owner would need.
     stack.poll()
     assert stack.waiting() == 1
@@ -240,9 +245,9 @@ def test_a_later_tick_of_the_same_process_writes_nothing(stack: Deployed) -> Non
     tick.handler({}, Context("Tick"))
     with recorded_calls() as calls:
         tick.handler({}, Context("Tick"))
-    # The reaper reads where it goes on, and looks for live runs.
+    # It reads how far timers were sent, and where the reaper goes on, and looks for live runs.
     assert {call.operation for call in calls} == {"GetItem", "Query"}
-    assert [call.operation for call in calls].count("GetItem") == 1
+    assert [call.operation for call in calls].count("GetItem") == 2
 
 
 # ---- the API ----------------------------------------------------------------------------------------------------

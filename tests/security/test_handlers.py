@@ -148,7 +148,7 @@ def test_one_record_that_is_none_keeps_the_whole_batch_and_not_only_itself(stack
 @settings(FEW, max_examples=10)
 @given(json_values)
 def test_the_tick_looks_at_no_event(stack: Deployed, event: Any) -> None:
-    assert set(tick.handler(event, Context("Tick"))) == {"looked", "stalled", "sent"}
+    assert set(tick.handler(event, Context("Tick"))) == {"timers", "looked", "stalled", "sent"}
 
 
 paths = st.lists(

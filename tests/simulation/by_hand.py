@@ -17,6 +17,7 @@ from detent.testing.simulation.world import Simulation
 from detent_infra.ports import Received, Timing
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.start import NewRun
+from detent_infra.timers.tick import send_due_timers
 from detent_state_machine.errors import Unavailable
 from detent_state_machine.graph import START
 from detent_state_machine.keys import data_key
@@ -123,6 +124,10 @@ class Hand:
     def begin(self, message: Received, worker: str) -> asyncio.Task[End]:
         """`handle`, without waiting for its end."""
         return asyncio.ensure_future(self.handle(message, worker))
+
+    async def tick(self, by: str = "tick") -> int:
+        """Sends the timers that are due, and says how many."""
+        return (await send_due_timers(self.machine(by).backend)).sent
 
     def kill(self, worker: str) -> None:
         self._machines[worker].dead = True

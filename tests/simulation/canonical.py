@@ -101,6 +101,8 @@ FAILS_LATER = Drawn("", errors=FOREVER, retry=Retry(attempts=2, initial=0.5))
 
 SKIPPED = Drawn("", runs_when=100)
 SLEEP = (Drawn("a"), Drawn("t", after=("a",), sleeps=5.0), Drawn("b", ("t",)))
+TIMED = (Drawn("a"), Drawn("t", after=("a",), sleeps=130.0), Drawn("b", ("t",)))
+"""Its sleep is due two ticks after it began, the first of which sends its message."""
 UNTIL = (Drawn("t", until="a"), Drawn("u", until="b"), Drawn("c", ("t", "u"), optional=frozenset({"u"})))
 
 CANONICAL = (
@@ -159,6 +161,7 @@ CANONICAL = (
     Canonical("sleep", SLEEP, pairs=True),
     Canonical("sleep without inline steps", SLEEP, max_hops=0, pairs=True),
     Canonical("a sleep longer than the queue delays", SLEEP, max_delay=2.0),
+    Canonical("a sleep in the timer table", TIMED, max_delay=120.0, pairs=True),
     Canonical("sleep until an output, and skip one", (*chain("a", "b", b=SKIPPED), *UNTIL), pairs=True),
     Canonical(
         "sleeps beside a step, and a join",

@@ -72,7 +72,13 @@ def traced(canonical: Canonical) -> list[str]:
     workload = workload_of(canonical)
     workload.world.forget()
     simulation = Simulation(
-        [workload.app], SEED, plan=lambda _: None, machines=1, max_hops=canonical.max_hops, skew=False
+        [workload.app],
+        SEED,
+        plan=lambda _: None,
+        machines=1,
+        max_hops=canonical.max_hops,
+        max_delay=canonical.max_delay,
+        skew=False,
     )
     backend, gate = simulation.backend, simulation.gate
     simulation.backend = replace(

@@ -31,6 +31,7 @@ REGRESSIONS = (
     ),
     "tests/simulation/test_invocations.py",
     "tests/scenarios/test_engine_edges.py",
+    "tests/scenarios/test_timers.py",
 )
 MAX_SECONDS = 300.0
 

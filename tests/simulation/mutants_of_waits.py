@@ -2,9 +2,81 @@
 
 from __future__ import annotations
 
-from tests.simulation.mutant import ENGINE, SEEDS, TIMER, TRANSITIONS, Mutant
+from tests.simulation.mutant import CORE, ENGINE, SEEDS, TIMER, TRANSITIONS, Mutant
+
+LATER = "infra/detent_infra/timers/later.py"
+TICK = "infra/detent_infra/timers/tick.py"
+TABLE = CORE + "timer_table.py"
 
 OF_WAITS = (
+    Mutant(
+        "who puts a timer reads how far ticks are after it",
+        LATER,
+        "timer_table.bucket_of(due) <= opened]",
+        "timer_table.bucket_of(due) < 0]",
+        ("who_puts_a_timer_behind_the_tick_sends_its_message_too", SEEDS),
+    ),
+    Mutant(
+        "a tick opens a bucket before it reads it",
+        TICK,
+        """        await _write(backend, timer_table.open_up_to(last))
+""",
+        """        pass
+""",
+        ("t1_a_timer_that_is_put_while_a_tick_reads_its_bucket_is_sent_by_who_puts_it",),
+    ),
+    Mutant(
+        "ticks begin with the first timer",
+        TABLE,
+        "return UpdateItem(keys.TIMERS, Missing(), ",
+        "return UpdateItem(keys.TIMERS, None, ",
+        ("t2_two_who_put_the_first_timers_let_ticks_begin_once",),
+    ),
+    Mutant(
+        "a tick says that a bucket is done once all of it is sent",
+        TICK,
+        """        count, stopped = await _send_bucket(backend, bucket, at, until)
+""",
+        """        await _write(backend, timer_table.all_sent(bucket))
+        count, stopped = await _send_bucket(backend, bucket, at, until)
+""",
+        ("a_tick_that_dies_anywhere_leaves_the_timer_to_the_next",),
+    ),
+    Mutant(
+        "a tick goes on where the last one ended, not at its own time",
+        TICK,
+        "for bucket in range(place.done + 1, last + 1):",
+        "for bucket in range(last, last + 1):",
+        ("a_tick_that_was_down_for_an_hour_catches_up_at_once", SEEDS),
+    ),
+    Mutant(
+        "of two ticks the slower one does not turn back what is done",
+        TABLE,
+        'return UpdateItem(keys.TIMERS, LessThan("done", bucket), {"done": bucket}',
+        'return UpdateItem(keys.TIMERS, None, {"done": bucket}',
+        ("t3_a_tick_that_comes_late_turns_nothing_back",),
+    ),
+    Mutant(
+        "nor its place in a bucket",
+        TABLE,
+        'return UpdateItem(keys.TIMERS, LessThan("done", bucket), progress)',
+        "return UpdateItem(keys.TIMERS, None, progress)",
+        ("t3_a_tick_that_comes_late_turns_nothing_back",),
+    ),
+    Mutant(
+        "nor what is opened",
+        TABLE,
+        'return UpdateItem(keys.TIMERS, LessThan("opened", bucket), ',
+        "return UpdateItem(keys.TIMERS, None, ",
+        ("t3_a_tick_that_comes_late_turns_nothing_back",),
+    ),
+    Mutant(
+        "a timer is sent with the delay that is left",
+        TABLE,
+        '    return max(0, -((now - int(str(item["due"]))) // 1000))',
+        "    return 0",
+        ("a_sleep_waits_in_the_table_until_it_is_due",),
+    ),
     Mutant(
         "the message of a sleep is sent before the one that began it is acknowledged",
         TIMER,

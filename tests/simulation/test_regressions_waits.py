@@ -11,8 +11,13 @@ import pytest
 from detent import RunStatus
 from detent.testing import WorkerCrashed
 from detent.testing.simulation.faults import Fault
+from detent_infra.ports import Conflict
 from detent_infra.runs.reaper import reap
+from detent_infra.timers.later import send_later
+from detent_state_machine import keys, timer_table
+from detent_state_machine.decisions import later
 from detent_state_machine.messages import Cancel, Drive, decode, encode
+from detent_state_machine.step_path import StepPath
 
 from tests.simulation.by_hand import Hand, by_hand
 from tests.simulation.canonical import FAILS, SLEEP
@@ -187,3 +192,106 @@ def test_a_dead_letter_of_a_sleep_is_evaluated_in_place(seconds: float) -> None:
         assert hand.steps["t"].takeovers == 0
 
     assert by_hand(LONG, act).bodies == {"a": 1, "b": 1}
+
+
+# ---- timers that the queue cannot hold --------------------------------------------------------------------------
+
+HOURS = (Drawn("a"), Drawn("t", after=("a",), sleeps=7_000.0), Drawn("b", ("t",)))
+
+
+def test_a_sleep_waits_in_the_table_until_it_is_due() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start")
+        assert hand.queued == []
+        await asyncio.sleep(6_700)
+        assert await hand.tick() == 1
+        await hand.drive("t")
+        assert 7_000 <= hand.now <= 7_002
+
+    assert by_hand(HOURS, act).bodies == {"a": 1, "b": 1}
+
+
+def test_w4_who_dies_between_a_wait_and_its_timer_leaves_a_message_that_puts_it() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        hand.plan("write step#t := WAITING", AFTER, by="owner")
+        assert await hand.handle(await hand.take("@start"), "owner") == "died"
+        await hand.drive("@start", "t")
+        assert hand.queued == []
+        await asyncio.sleep(6_700)
+        assert await hand.tick() == 1
+
+    assert by_hand(HOURS, act).bodies == {"a": 1, "b": 1}
+
+
+def test_t1_a_timer_that_is_put_while_a_tick_reads_its_bucket_is_sent_by_who_puts_it() -> None:
+    async def act(hand: Hand) -> None:
+        await first_timer(hand)
+        await hand.start()
+        await hand.drive("@start")
+        message = Drive(hand.run, "t")
+        forget_timers(hand)
+        await asyncio.sleep(6_700)
+        # A zombie was about to put the timer when it stood still, and a tick reads the bucket before it is there.
+        hand.plan("write timers := done", BEFORE, by="tick")
+        with pytest.raises(WorkerCrashed):
+            await hand.tick()
+        await put_timer(hand, message)
+        assert hand.queued == ["t"], "the next tick may come when it is long due"
+
+    assert by_hand(HOURS, act).bodies == {"a": 1, "b": 1}
+
+
+def test_t2_two_who_put_the_first_timers_let_ticks_begin_once() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start")
+        began = hand.simulation.store.items[keys.TIMERS]
+        await asyncio.sleep(600)
+        with pytest.raises(Conflict):
+            await hand.simulation.backend.table.write(timer_table.begin(hand.simulation.backend.clock()))
+        assert hand.simulation.store.items[keys.TIMERS] == began
+
+    assert by_hand(HOURS, act).bodies == {"a": 1, "b": 1}
+
+
+def test_t3_a_tick_that_comes_late_turns_nothing_back() -> None:
+    async def act(hand: Hand) -> None:
+        await hand.start()
+        await hand.drive("@start")
+        await asyncio.sleep(6_700)
+        await hand.tick()
+        far = hand.simulation.store.items[keys.TIMERS]
+        done = timer_table.cursor_of(far).done
+        for late in (
+            timer_table.open_up_to(done),
+            timer_table.all_sent(done),
+            timer_table.sent_up_to(done, (3, "x")),
+        ):
+            with pytest.raises(Conflict):
+                await hand.simulation.backend.table.write(late)
+        assert hand.simulation.store.items[keys.TIMERS] == far
+
+    assert by_hand(HOURS, act).bodies == {"a": 1, "b": 1}
+
+
+async def first_timer(hand: Hand) -> None:
+    """Somebody put a timer before, so that ticks have begun."""
+    backend = hand.simulation.backend
+    await backend.table.write(timer_table.begin(backend.clock()))
+
+
+def forget_timers(hand: Hand) -> None:
+    """As if who began the wait had died before its timer."""
+    for key in [key for key in hand.simulation.store.items if key.pk.startswith(keys.TIMER_PARTITIONS)]:
+        del hand.simulation.store.items[key]
+        hand.simulation.store.sorted_keys[key.pk].remove(key.sk)
+
+
+async def put_timer(hand: Hand, message: Drive) -> None:
+    """As who handles this message, and decided long ago that the queue cannot hold it."""
+    backend = hand.simulation.backend
+    path = StepPath(message.path)
+    due = hand.steps[path].due
+    await send_later(backend, message.run_id, [later(path, due, due - 7_000_000)])

@@ -8,24 +8,19 @@ from typing import assert_never
 from detent_state_machine import follow
 from detent_state_machine.decisions import Send
 from detent_state_machine.graph import Arrival
-from detent_state_machine.messages import Drive, encode
 from detent_state_machine.records import NoRecord, StepRecord
 from detent_state_machine.step_path import StepPath
 
 from detent_infra.engine.session import Session
 from detent_infra.orphans import first_second
 from detent_infra.ports import Conflict
+from detent_infra.timers.later import send_later
 
 
 async def send(session: Session, sends: Sequence[Send]) -> None:
-    """Sends messages that have one delay, at the latest after the queue's longest one.
-
-    One that arrives before its time is sent on: a claim refuses what is not due.
-    """
+    """Sends messages that have one delay."""
     if sends:
-        queue = session.backend.queue
-        bodies = [encode(Drive(session.run.run_id, each.path, each.fresh)) for each in sends]
-        await queue.send(bodies, delay=min(sends[0].delay, queue.max_delay))
+        await send_later(session.backend, session.run.run_id, sends)
 
 
 async def after(session: Session, record: StepRecord) -> list[StepPath]:

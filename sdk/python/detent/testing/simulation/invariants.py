@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from detent_infra.memory import MemoryTable, Store
 from detent_infra.ports import Clock, Timing
-from detent_state_machine import keys
+from detent_state_machine import keys, timer_table
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.graph import Graph
 from detent_state_machine.kinds import has_body
@@ -74,10 +74,14 @@ class Invariants:
     """When a cancel returned, in seconds of simulated time."""
     purged: set[str] = field(default_factory=set[str])
     """Live runs that lost messages to a purge: what drives them again is the reaper, not a message."""
+    timers: dict[Key, str] = field(default_factory=dict[Key, str])
+    """The timers that no tick has sent yet, with the run of each."""
     changes: Counter[str] = field(default_factory=Counter[str])
     """How often each transition of a run and of a step run was made, by its name in the tables."""
 
     def on_write(self, key: Key, before: Item | None, after: Item | None) -> None:
+        if key.pk.startswith(keys.TIMER_PARTITIONS) or key == keys.TIMERS:
+            self._timers_changed(key, after)
         run_id = keys.run_id_of(key.pk)
         if not run_id:
             return
@@ -99,16 +103,19 @@ class Invariants:
             raise Violation(f"7: {step.name!r} of {run_id} began {since:.1f} s after its cancel returned")
 
     def check_obligations(self, store: Store, messages: list[str]) -> None:
-        """Every live run that was acknowledged has a message: queued, delayed or in flight."""
+        """Every live run that was acknowledged has a message: queued, delayed or in flight; or a timer that will send
+        one.
+        """
         if not self.started:
             return
         carried = {message.run_id for message in map(message_in, messages) if message is not None}
+        carried.update(self.timers.values())
         for run_id in self.started:
             item = store.items.get(keys.run_key(run_id))
             if item is None:
                 raise Violation(f"8: run {run_id} was acknowledged and is not stored")
             if RunStatus(str(item["status"])).live and run_id not in carried and run_id not in self.purged:
-                raise Violation(f"3: live run {run_id} has no message")
+                raise Violation(f"3: live run {run_id} has no message, nor a timer")
 
     def left_live(self, store: Store) -> list[str]:
         """What ended runs have left behind that has not ended."""
@@ -121,6 +128,20 @@ class Invariants:
             if not StepStatus(str(item["status"])).terminal:
                 found.append(f"{key.sk.removeprefix(keys.STEP_PREFIX)!r} of {run_id}, {item['status']}")
         return found
+
+    def _timers_changed(self, key: Key, after: Item | None) -> None:
+        if key != keys.TIMERS:
+            message = message_in(str(after["message"])) if after else None
+            assert message is not None, "a timer holds a message, and is not deleted"
+            self.timers[key] = message.run_id
+            self.changes["timer: put"] += 1
+        cursor = self.table(keys.TIMERS)
+        if cursor is not None:
+            done = timer_table.cursor_of(cursor).done
+            # A timer that is put behind it lives by the message of who puts it: that is not acknowledged yet.
+            for sent in [each for each in self.timers if keys.timer_bucket(each) <= done]:
+                del self.timers[sent]
+                self.changes["timer: passed"] += 1
 
     def _run_changed(self, run_id: str, before: Item | None, after: Item | None) -> None:
         old = RunStatus(str(before["status"])) if before else None
