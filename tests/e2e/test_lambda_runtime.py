@@ -309,8 +309,8 @@ def test_an_order_goes_from_its_start_to_its_receipt_by_the_folder_alone(orders:
 
 
 def test_a_tick_makes_the_workflows_known(orders: Deployed) -> None:
-    assert orders["tick"].invoke({}) == Answered({"looked": 0, "stalled": 0, "sent": 0})
-    assert orders["tick"].invoke({}) == Answered({"looked": 0, "stalled": 0, "sent": 0})
+    assert orders["tick"].invoke({}) == Answered({"timers": 0, "looked": 0, "stalled": 0, "sent": 0})
+    assert orders["tick"].invoke({}) == Answered({"timers": 0, "looked": 0, "stalled": 0, "sent": 0})
     assert orders["tick"].environments == 1
 
 
