@@ -10,7 +10,7 @@ from detent_infra.engine import Engine, Origin
 from detent_infra.ports import MessageQueue
 from detent_infra.redelivery import HIDDEN, drive, hide, keep_hidden
 from detent_state_machine.errors import RecordError
-from detent_state_machine.messages import Cancel, Drive, Start, decode
+from detent_state_machine.messages import Cancel, Drive, Start, Wake, decode
 
 from detent_functions.batches import RESERVE_MS, BatchRecord, BatchResponse, answer, read, records_of
 from detent_functions.runtime import runtime
@@ -108,3 +108,5 @@ def _names(body: str) -> dict[str, str]:
             return {"run_id": run_id, "path": path}
         case Start(run_id) | Cancel(run_id):
             return {"run_id": run_id}
+        case Wake(fact):
+            return {"fact": fact.pk}

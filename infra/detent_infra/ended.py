@@ -10,7 +10,7 @@ from detent_state_machine.definition import DEFAULT_RETENTION_DAYS
 from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.follow import Fails, change_run, closes, unreadable_error
 from detent_state_machine.graph import START, Graph
-from detent_state_machine.messages import Drive, Message
+from detent_state_machine.messages import Drive, RunMessage
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.turn import Moment
 
@@ -34,7 +34,7 @@ async def close_waits(backend: Backend, graph: Graph, run: RunRecord) -> None:
             await backend.table.write(write)
 
 
-async def end_unread(backend: Backend, message: Message, error: CorruptRecord) -> None:
+async def end_unread(backend: Backend, message: RunMessage, error: CorruptRecord) -> None:
     """A dead letter whose run or definition cannot be read: neither handlers nor retention are known. The run fails if
     its own record is sound; else the log has it.
     """

@@ -121,7 +121,11 @@ class Executor(Protocol):
         ...
 
     def knows(self, workflow: str, step: str) -> bool:
-        """Whether this code has the step's body. If not, its message is left for a worker that does."""
+        """Whether this code has the step's body or declares the wait. If not, it is left for a worker that does."""
+        ...
+
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:
+        """Why a fact, as JSON text, cannot end a wait that this code declares: it does not fit the wait's type."""
         ...
 
     async def execute(self, attempt: Attempt) -> Outcome:

@@ -33,16 +33,17 @@ from detent_state_machine.decisions import (
 )
 from detent_state_machine.definition import StepDefinition
 from detent_state_machine.errors import CorruptRecord, InputError
-from detent_state_machine.kinds import fits, has_body
+from detent_state_machine.kinds import asks, fits, has_body
 from detent_state_machine.kinds.call import ends_at
 from detent_state_machine.lines import Line
-from detent_state_machine.messages import Cancel, Drive, Message, Start
+from detent_state_machine.messages import Cancel, Drive, RunMessage, Start
 from detent_state_machine.records import NoRecord, RunRecord, Seen, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.turn import Moment, Turn, Writer
 from detent_state_machine.when import evaluate
 
 __all__ = [
+    "asks",
     "attempt_line",
     "begin",
     "ends_at",
@@ -62,7 +63,7 @@ LONG_AGO = 86_400_000
 # ---- how it was reached -------------------------------------------------------------------------------------------
 
 
-def turn_of(message: Message, deliveries: int, *, dead: bool) -> Turn:
+def turn_of(message: RunMessage, deliveries: int, *, dead: bool) -> Turn:
     """The turn of the step run that a message names. Only the first delivery of a fresh message is the first turn: a
     later one may find another worker at it. DESIGN 6.2.
     """

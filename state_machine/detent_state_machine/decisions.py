@@ -11,7 +11,7 @@ from detent_state_machine.lines import Line
 from detent_state_machine.records import ErrorInfo, Payload, Seen, StepRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.when import Lookup
-from detent_state_machine.writes import UpdateItem, Write
+from detent_state_machine.writes import Key, UpdateItem, Write
 
 
 class Then(StrEnum):
@@ -40,15 +40,43 @@ class IfRefused(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """What this worker can do: whether its code has the step's body, and until when its invocation goes on.
+class FactQuery:
+    """Where facts are stored that may end a wait, from which on, and which of them do.
 
-    `arrived`: when the delivery began or was renewed; milliseconds, as `deadline`. None: it goes on for ever.
+    `match` is JMESPath that holds for them; "": all do. `brought`: the fact that a message brings. Only if that one
+    ends the wait an older one is taken in its place: another delivery of the message must come to the same.
+    """
+
+    partition: str
+    start: str
+    match: str = ""
+    brought: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What ends a wait. `error`: why it does not fit the type that the wait's author declared."""
+
+    key: Key
+    payload: Payload
+    error: ErrorInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """What this worker can do: whether its code has the step, and until when its invocation goes on.
+
+    `arrived`: when the delivery began or was renewed; milliseconds, as `deadline`. None: it goes on for ever. `since`:
+    from when on waits of the run look for facts. `brought`: the fact that the message names; `fact`: the one that ends
+    the wait.
     """
 
     knows: bool
     arrived: int
     deadline: int | None = None
+    since: int = 0
+    brought: Key | None = None
+    fact: Fact | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +163,7 @@ Outcome: TypeAlias = Returned | Raised | TakenOver | RunOver | Released
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A message that drives the path, `delay` seconds from now. `fresh` as in `Drive`.
+    """A message that drives the path, `delay` seconds from now. `fresh` and `fact` as in `Drive`.
 
     `at`: the time that it is for (milliseconds since the epoch), where that is known: then it has one timer, however
     often it is sent.
@@ -145,11 +173,33 @@ class Send:
     delay: float = 0.0
     fresh: bool = False
     at: int | None = None
+    fact: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """By this item whoever brings a fact finds the wait. It may be written again at any time."""
+
+    write: UpdateItem
+
+
+@dataclass(frozen=True, slots=True)
+class LookBack:
+    """A message for the path, if a fact is stored already. It only sends: another delivery of this message may have
+    found nothing, and acknowledged. WAITS.md 8.
+    """
+
+    path: StepPath
+    question: FactQuery
+
+
+Owed: TypeAlias = Send | Register | LookBack
+"""What a decision owes before the message is acknowledged, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One conditional write; once it is made: the line that tells it, the messages that it owes, and what comes then.
+    """One conditional write; once it is made: the line that tells it, what it owes, and what comes then.
 
     `effects` are writes of the user's, in the same transaction. `suspect`: how many workers died at the step run, if
     it may be what killed them: it begins while this process runs no other suspect, and stays alone until it ends.
@@ -159,7 +209,7 @@ class Transition:
     then: Then
     refusal: IfRefused
     line: Line | None = None
-    sends: tuple[Send, ...] = ()
+    owes: tuple[Owed, ...] = ()
     effects: tuple[Write, ...] = ()
     suspect: int = 0
 
@@ -189,9 +239,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """Other messages own the work, once these are sent: acknowledge. `why`: for the operator, if it is not usual."""
+    """Others own the work, once what is owed is done: acknowledge. `why`: for the operator, if it is not usual."""
 
-    sends: tuple[Send, ...] = ()
+    owes: tuple[Owed, ...] = ()
     why: str = ""
 
 
@@ -208,6 +258,6 @@ Settled: TypeAlias = Transition | Leave
 Beginning: TypeAlias = Run | Reject | Ended | HandOver | Leave | Transition
 
 
-def later(path: StepPath, at: int, now: int) -> Send:
+def later(path: StepPath, at: int, now: int, *, fact: Key | None = None) -> Send:
     """A copy that arrives at that time (milliseconds). One that comes before it is sent on."""
-    return Send(path, max(0.0, (at - now) / 1000 + 0.001), at=at)
+    return Send(path, max(0.0, (at - now) / 1000 + 0.001), at=at, fact=fact)

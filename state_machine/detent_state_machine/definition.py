@@ -18,7 +18,7 @@ from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.when import Condition
 
-FORMAT = 3
+FORMAT = 4
 """The newest feature that this version reads and writes."""
 MAX_STEPS = 1000
 MAX_NAME = 128
@@ -66,7 +66,7 @@ class Definition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1, 2, 3] = 1
+    format: Literal[1, 2, 3, 4] = 1
     """The newest feature that the definition uses. It is worked out; what is given counts only where it is read."""
     name: Name
     steps: Annotated[tuple[StepDefinition, ...], Field(min_length=1, max_length=MAX_STEPS)]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from detent_state_machine import layered
+from detent_state_machine import kinds, layered
 from detent_state_machine.definition import DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition, StepDefinition
 from detent_state_machine.graph import topological
-from detent_state_machine.kinds import Timer, timer
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.transitions import STEP_TABLE
@@ -46,8 +45,8 @@ _MARKS = {
 def notes(step: StepDefinition) -> list[str]:
     """What is not the default about a step, a few words each."""
     found = [f"if {describe(step.when)}"] if step.when else []
-    if isinstance(step.kind, Timer):
-        found.append(timer.describe(step.kind))
+    if waits_for := kinds.describe(step.kind):
+        found.append(waits_for)
     if step.delivery is not Delivery.AT_LEAST_ONCE:
         found.append(step.delivery.value.replace("_", " "))
     found += _retry_notes(step.retry)

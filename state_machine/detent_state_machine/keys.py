@@ -13,6 +13,9 @@ another record, whatever characters it holds.
     reaper                    reaper                    the run at which the reaper goes on
     timers                    timers                    how far ticks have sent timers
     timers#<minute>#<shard>   <due>#<run id>#<path>     a message for later, put where the queue cannot hold it
+    events#<name>#<key>       event#<stamp>#<id>        an event, in the order in which they were stored
+    events#<name>#<key>       id#<id>                   when an event with an id of its publisher's was first stored
+    events#<name>#<key>       waiter#<run id>#<path>    a step run that waits for one (the name of an event has no #)
 
 Index, over runs only:
 
@@ -32,6 +35,7 @@ from detent_state_machine.writes import Key
 RUN = "run"
 STEP_PREFIX = "step#"
 WORKFLOWS = "workflows"
+EVENT_PREFIX, EVENT_ID_PREFIX, WAITER_PREFIX = "event#", "id#", "waiter#"
 REAPER = Key("reaper", "reaper")
 TIMERS = Key("timers", "timers")
 TIMER_PARTITIONS = "timers#"
@@ -76,8 +80,9 @@ def timer_partition(bucket: int, shard: int) -> str:
     return f"{TIMER_PARTITIONS}{bucket}#{shard}"
 
 
-def timer_key(bucket: int, due: int, run_id: str, path: StepPath) -> Key:
-    return Key(timer_partition(bucket, shard_of(run_id)), f"{due:015d}#{run_id}#{path}")
+def timer_key(bucket: int, due: int, run_id: str, path: str, fact: str = "") -> Key:
+    """`fact`: what the message brings, if it brings something."""
+    return Key(timer_partition(bucket, shard_of(run_id)), f"{due:015d}#{run_id}#{path}{fact and f'#{fact}'}")
 
 
 def timer_bucket(key: Key) -> int:
@@ -86,6 +91,24 @@ def timer_bucket(key: Key) -> int:
 
 def data_key(collection: str, key: str) -> Key:
     return Key(f"data#{collection}", key)
+
+
+def event_partition(name: str, key: str) -> str:
+    return f"events#{name}#{key}"
+
+
+def event_sort(stamp: int, event_id: str) -> str:
+    """Orders the events of a name and a key by when they were stored."""
+    return f"{EVENT_PREFIX}{stamp:015d}#{event_id}"
+
+
+def waiter_sort(run_id: str, path: str) -> str:
+    return f"{WAITER_PREFIX}{run_id}#{path}"
+
+
+def end_of(prefix: str) -> str:
+    """The first sort key behind all that begin with the prefix."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
 
 
 def shard_of(run_id: str) -> int:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never, cast
 
 from detent_state_machine.errors import CorruptRecord, NewerRecord
+from detent_state_machine.writes import Key
 
-FORMAT = 1
+FORMAT = 2
+"""Of `Wake`. Other messages have format 1, so that workers of before can read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,13 @@ class Drive:
     """Drive this step run: claim it and go on from there, or, if it has ended, see that its successors are driven.
 
     `fresh` is true only for the message sent by whoever made the step run ready. A copy, a retry, or a message of a
-    walk is not: others may be at work on the step run.
+    walk is not: others may be at work on the step run. `fact` is where the fact is stored that it brings to a wait.
     """
 
     run_id: str
     path: str
     fresh: bool = False
+    fact: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +48,30 @@ class Cancel:
     run_id: str
 
 
-Message: TypeAlias = Start | Drive | Cancel
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """Bring this fact to the step runs that are registered where it is stored, from a place on."""
+
+    fact: Key
+    after: str | None = None
+
+
+RunMessage: TypeAlias = Start | Drive | Cancel
+"""A message about a run."""
+Message: TypeAlias = RunMessage | Wake
 
 
 def encode(message: Message) -> str:
     match message:
         case Start(run_id, fresh):
-            body: dict[str, object] = {"v": FORMAT, "kind": "start", "run": run_id, "fresh": fresh}
-        case Drive(run_id, path, fresh):
-            body = {"v": FORMAT, "kind": "drive", "run": run_id, "path": path, **({"fresh": True} if fresh else {})}
+            body: dict[str, object] = {"v": 1, "kind": "start", "run": run_id, "fresh": fresh}
+        case Drive(run_id, path, fresh, fact):
+            body = {"v": 1, "kind": "drive", "run": run_id, "path": path}
+            body |= {**({"fresh": True} if fresh else {}), **({"fact": list(fact)} if fact else {})}
         case Cancel(run_id):
-            body = {"v": FORMAT, "kind": "cancel", "run": run_id}
+            body = {"v": 1, "kind": "cancel", "run": run_id}
+        case Wake(fact, after):
+            body = {"v": FORMAT, "kind": "wake", "fact": list(fact), "after": after}
         case _:
             assert_never(message)
     return json.dumps(body, separators=(",", ":"))
@@ -82,8 +98,18 @@ def decode(body: str) -> Message:
         case {"v": 1, "kind": "start", "run": str(run_id), "fresh": bool(fresh)}:
             return Start(run_id, fresh)
         case {"v": 1, "kind": "drive", "run": str(run_id), "path": str(path)}:
-            return Drive(run_id, path, fields.get("fresh") is True)
+            return Drive(run_id, path, fields.get("fresh") is True, _key(fields.get("fact")))
         case {"v": 1, "kind": "cancel", "run": str(run_id)}:
             return Cancel(run_id)
+        case {"v": 2, "kind": "wake", "fact": [str(pk), str(sk)], "after": str() | None as after}:
+            return Wake(Key(pk, sk), after)
         case _:
             raise CorruptRecord(f"The queue holds a message of an unknown kind: {body[:80]!r}.")
+
+
+def _key(found: object) -> Key | None:
+    match found:
+        case [str(pk), str(sk)]:
+            return Key(pk, sk)
+        case _:
+            return None

@@ -88,6 +88,12 @@ class StepRecord:
     output: Payload | None = None
     error: ErrorInfo | None = None
     history: tuple[PastAttempt, ...] = ()
+    awaits: str = ""
+    """Of a wait: where facts for it are stored, which is where it is registered."""
+    since: int = 0
+    """Of a wait: facts that are older do not meet it; milliseconds since the epoch."""
+    fact: str = ""
+    """Of a wait: the fact that ended it."""
     orphaned: bool = False
     """Whether its owner is known to be dead, which is not stored: its lease is over, whatever it says."""
 
@@ -136,9 +142,12 @@ class StepRecord:
                 due=_int(item, "due") if "due" in item else 0,
                 expires=_int(item, "expires") if "expires" in item else 0,
                 commits=_int(item, "commits") if "commits" in item else 0,
-                output=_payload(item, "output"),
+                output=payload_of(item, "output"),
                 error=_error(_str(item, "error")) if "error" in item else None,
                 history=_history(_str(item, "history")) if "history" in item else (),
+                awaits=_str(item, "awaits") if "awaits" in item else "",
+                since=_int(item, "since") if "since" in item else 0,
+                fact=_str(item, "fact") if "fact" in item else "",
             )
 
         return _read(f"step run {path!r}", item, build)
@@ -187,11 +196,18 @@ class RunRecord:
     its key starts nothing else."""
     digest: str = ""
     """Of the content of the message that started it. The same message again is told from another one by it."""
+    retry_since: int = 0
+    """Of a retry: when the first run of the chain was created. What was published to that one meets this one too."""
 
     @property
     def live(self) -> bool:
         """Whether it has not ended."""
         return self.status.live
+
+    @property
+    def since(self) -> int:
+        """From when on its waits look for facts; milliseconds since the epoch."""
+        return self.retry_since or self.created
 
     @property
     def owes_closes(self) -> bool:
@@ -209,7 +225,7 @@ class RunRecord:
                 version=_str(item, "version"),
                 status=RunStatus(str(item["status"])),
                 created=_int(item, "created"),
-                input=_payload(item, "input") or NULL,
+                input=payload_of(item, "input") or NULL,
                 ended=_int(item, "ended") if "ended" in item else None,
                 key=_str(item, "key") if "key" in item else None,
                 metadata=_texts(_str(item, "metadata")) if "metadata" in item else {},
@@ -219,6 +235,7 @@ class RunRecord:
                 origin=_str(item, "origin") if "origin" in item else None,
                 keep_until=_int(item, "keep_until") if "keep_until" in item else 0,
                 digest=_str(item, "digest") if "digest" in item else "",
+                retry_since=_int(item, "retry_since") if "retry_since" in item else 0,
             )
 
         return _read(f"run {run_id!r}", item, build)
@@ -247,6 +264,8 @@ class RunRecord:
             item["keep_until"] = self.keep_until
         if self.digest:
             item["digest"] = self.digest
+        if self.retry_since:
+            item["retry_since"] = self.retry_since
         return item
 
 
@@ -314,7 +333,8 @@ def _text(name: str, value: object) -> str:
     return value
 
 
-def _payload(item: Item, name: str) -> Payload | None:
+def payload_of(item: Item, name: str) -> Payload | None:
+    """The payload that `payload_attributes` wrote, if there is one."""
     if name in item:
         return Payload(_str(item, name))
     if f"{name}_ref" in item:

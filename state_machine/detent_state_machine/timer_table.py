@@ -18,7 +18,6 @@ from itertools import groupby
 from detent_state_machine import keys
 from detent_state_machine.errors import CorruptRecord
 from detent_state_machine.messages import Drive, encode
-from detent_state_machine.step_path import StepPath
 from detent_state_machine.writes import Item, LessThan, Missing, UpdateItem, Value
 
 MINUTE = 60_000
@@ -36,14 +35,14 @@ def bucket_of(time: int) -> int:
     return time // MINUTE
 
 
-def put(run_id: str, path: StepPath, due: int) -> UpdateItem:
-    """Puts the timer that sends a message for the step run at that time.
+def put(message: Drive, due: int) -> UpdateItem:
+    """Puts the timer that sends this message at that time.
 
     No race to win: whoever repeats it writes the same. An update, as every function that drives steps may make those.
     """
-    key = keys.timer_key(bucket_of(due), due, run_id, path)
-    message = encode(Drive(run_id, path))
-    return UpdateItem(key, None, {"due": due, "message": message, "expires": due // 1000 + KEPT})
+    brings = "" if message.fact is None else message.fact.sk
+    key = keys.timer_key(bucket_of(due), due, message.run_id, message.path, brings)
+    return UpdateItem(key, None, {"due": due, "message": encode(message), "expires": due // 1000 + KEPT})
 
 
 # ---- how far ticks have come --------------------------------------------------------------------------------------

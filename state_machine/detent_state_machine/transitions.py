@@ -50,6 +50,7 @@ class Change(StrEnum):
     SKIP = "skip"
     WAIT = "wait"
     MEET = "meet"
+    REFUSE = "refuse"
 
 
 class Fence(StrEnum):
@@ -92,6 +93,7 @@ STEP_TABLE: Mapping[Change, Row] = {
     Change.SKIP: Row((MISSING,), StepStatus.SKIPPED, Fence.SEEN),
     Change.WAIT: Row((MISSING,), _WAITING, Fence.SEEN),
     Change.MEET: Row((MISSING, _WAITING), StepStatus.COMPLETED, Fence.SEEN),
+    Change.REFUSE: Row((_WAITING,), StepStatus.FAILED, Fence.SEEN),
 }
 
 
@@ -207,27 +209,47 @@ def skip(me: Writer, seen: NoRecord, at: Moment) -> UpdateItem:
     return _step(Change.SKIP, me, seen, at, _ends(me, seen, at, at.time))
 
 
-def wait(me: Writer, seen: NoRecord, at: Moment, *, due: int) -> UpdateItem:
-    """Begins a wait until `due`. The record is kept as long after that as any other.
+def wait(me: Writer, seen: NoRecord, at: Moment, *, due: int, awaits: str = "", since: int = 0) -> UpdateItem:
+    """Begins a wait until `due` (0: for ever), for a fact stored in the partition `awaits`. The record is kept as long
+    after that as any other.
 
     The race it wins: two deliveries of one message would give a sleep two ends. The first to write sets its time; the
     second is refused, and sends a message for the time that is stored.
     """
     expires = at.expires + max(0, due - at.time) // 1000
-    begun: dict[str, Value] = {**_first(me, at), "expires": expires, "started": at.time, "due": due}
+    begun: dict[str, Value] = {**_first(me, at), "expires": expires, "started": at.time}
+    if due:
+        begun["due"] = due
+    if awaits:
+        begun |= {"awaits": awaits, "since": since}
     return _step(Change.WAIT, me, seen, at, begun)
 
 
-def meet(me: Writer, seen: Seen, at: Moment, *, output: Payload) -> UpdateItem:
-    """Ends a wait that is due, or was when it was reached.
+def meet(me: Writer, seen: Seen, at: Moment, *, output: Payload, fact: str = "") -> UpdateItem:
+    """Ends a wait that is due, or was when it was reached, or by a fact.
 
-    The race it wins: two workers do, or the run's retry closes the wait. The condition names the status that was seen,
-    and so the first one stays; all would write the same output.
+    The race it wins: two workers do, with two facts, or with one and the time-out; or the run's retry closes the wait.
+    The condition names the status that was seen, and so the first one stays: who is refused goes on from there.
     """
     begun: dict[str, Value] = {"started": at.time} if isinstance(seen, NoRecord) else {}
     ended = {**begun, "inline": me.inline, "ended": at.time, "expires": at.expires}
     ended |= payload_attributes("output", output)
+    if fact:
+        ended["fact"] = fact
     return _step(Change.MEET, me, seen, at, ended, remove=("due",))
+
+
+def refuse(me: Writer, seen: StepRecord, at: Moment, *, fact: str, error: ErrorInfo) -> UpdateItem:
+    """Ends a wait whose fact does not fit its type. Same race as `meet`."""
+    set_: dict[str, Value] = {
+        "ended": at.time,
+        "expires": at.expires,
+        "errors": seen.errors + 1,
+        "error": error.to_json(),
+        "history": _with_attempt(seen, seen.started, at.time, error),
+        "fact": fact,
+    }
+    return _step(Change.REFUSE, me, seen, at, set_, remove=("due",))
 
 
 def reclaim(me: Writer, seen: StepRecord, at: Moment) -> UpdateItem:

@@ -13,25 +13,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import cast
 
-import jmespath
-from jmespath import exceptions, functions
-from jmespath.lexer import Lexer
-from jmespath.parser import ParsedResult
+from jmespath import functions
 
 from detent_state_machine.envelopes import Content, JsonData
 from detent_state_machine.errors import DefinitionError, InputError
+from detent_state_machine.expressions import Expression, is_false
 
-MAX_EXPRESSION = 4096
-"""Characters of an expression."""
 _QUEUE_NAME = re.compile(r"[A-Za-z0-9_-]{1,80}|[A-Za-z0-9_-]{1,75}\.fifo")
-_MESSAGE = "message"
 MESSAGE_FIELDS = ("id", "queue", "sent", "attributes", "group", "topic", "subject")
-
-_Node: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +51,6 @@ class RunRequest:
     input: str
     key: str
     metadata: Mapping[str, str]
-
-
-class Expression:
-    """A compiled expression."""
-
-    def __init__(self, text: str, what: str) -> None:
-        """Raises `DefinitionError`; `what` names it."""
-        self.text = text
-        self.what = what
-        self._compiled = _compiled(text, what)
-
-    def of(self, content: Content) -> JsonData:
-        """What it finds in the content; None for nothing. Raises `InputError` if a function does not fit the value."""
-        options = jmespath.Options(custom_functions=_Functions(content))
-        try:
-            return cast("JsonData", self._compiled.search(content.value, options))
-        except (ValueError, ArithmeticError, TypeError, RecursionError) as error:
-            raise InputError(f"{self.what} {self.text!r} does not fit the message: {_misfit(error)}.") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +97,7 @@ def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
             )
 
     def expression(name: str, text: str | None) -> Expression | None:
-        return None if text is None else Expression(text, f"{where}: {name}")
+        return None if text is None else Expression(text, f"{where}: {name}", _Functions, MESSAGE_FIELDS)
 
     return Trigger(
         workflow,
@@ -130,7 +105,10 @@ def compile_trigger(workflow: str, given: Queue | str) -> Trigger:
         expression("input", queue.input),
         expression("key", queue.key),
         expression("when", queue.when),
-        {name: Expression(text, f"{where}: metadata {name!r}") for name, text in queue.metadata.items()},
+        {
+            name: Expression(text, f"{where}: metadata {name!r}", _Functions, MESSAGE_FIELDS)
+            for name, text in queue.metadata.items()
+        },
     )
 
 
@@ -139,7 +117,7 @@ def request_of(trigger: Trigger, content: Content) -> RunRequest | None:
 
     Raises `InputError` if an expression finds nothing, or what cannot be used.
     """
-    if trigger.when is not None and _is_false(trigger.when.of(content)):
+    if trigger.when is not None and is_false(_found(trigger.when, content)):
         return None
     return RunRequest(
         _json(_input(trigger, content)),
@@ -148,17 +126,21 @@ def request_of(trigger: Trigger, content: Content) -> RunRequest | None:
     )
 
 
+def _found(expression: Expression, content: Content) -> JsonData:
+    return expression.of(content.value, "the message", _Functions(content))
+
+
 def _input(trigger: Trigger, content: Content) -> JsonData:
     if trigger.input is None:
         return cast("dict[str, object]", content.value)["detail"] if content.is_event else content.value
-    found = trigger.input.of(content)
+    found = _found(trigger.input, content)
     if found is None:
         raise InputError(f"{trigger.input.what} {trigger.input.text!r} finds nothing in the message.")
     return found
 
 
 def _key(expression: Expression, content: Content) -> str:
-    found = expression.of(content)
+    found = _found(expression, content)
     if isinstance(found, str) and found:
         return found
     if isinstance(found, int) and not isinstance(found, bool):
@@ -180,7 +162,7 @@ def _kind(value: JsonData) -> str:
 
 
 def _metadata(trigger: Trigger, content: Content) -> dict[str, str]:
-    found = {name: expression.of(content) for name, expression in trigger.metadata.items()}
+    found = {name: _found(expression, content) for name, expression in trigger.metadata.items()}
     return {
         name: value if isinstance(value, str) else _json(value) for name, value in found.items() if value is not None
     }
@@ -192,11 +174,6 @@ def _json(value: JsonData) -> str:
         return json.dumps(value, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"What an expression found has no JSON form: {error}.") from None
-
-
-def _is_false(value: JsonData) -> bool:
-    """As JMESPath has it: 0 is not false."""
-    return value is None or value is False or value in ("", [], {})
 
 
 # ---- what expressions may say -------------------------------------------------------------------------------
@@ -220,150 +197,3 @@ class _Functions(functions.Functions):
             "topic": content.topic,
             "subject": content.subject,
         }
-
-
-_QUOTING = (
-    "Names with a dash or a dot are in double quotes, text is in single quotes: \"detail-type\" == 'order.created'."
-)
-
-
-def _compiled(text: object, what: str) -> ParsedResult:
-    if not isinstance(text, str):
-        raise DefinitionError(f"{what}: a JMESPath expression is text, not {text!r}.", advice="Write it in quotes.")
-    if len(text) > MAX_EXPRESSION:
-        raise DefinitionError(f"{what} has {len(text):,} characters; {MAX_EXPRESSION:,} are allowed.")
-    try:
-        compiled = jmespath.compile(text)
-        nodes = list(_walk({"type": "expression", "children": [compiled.parsed]}))
-    except (exceptions.JMESPathError, RecursionError) as error:
-        raise DefinitionError(
-            f"{what} {text!r} is not a JMESPath expression: {_said(error)}.",
-            advice=f"{_QUOTING} See https://jmespath.org/tutorial.html.",
-        ) from None
-    for node in nodes:
-        _check(node, f"{what} {text!r}")
-    _check_comparisons(text, f"{what} {text!r}")
-    return compiled
-
-
-def _walk(node: _Node) -> Iterator[_Node]:
-    yield node
-    for child in cast("list[object]", node.get("children", ())):
-        if isinstance(child, dict):
-            yield from _walk(cast("_Node", child))
-
-
-def _check(node: _Node, what: str) -> None:
-    """What cannot work would only be met when a message comes."""
-    children = cast("list[_Node]", node.get("children", ()))
-    match node["type"]:
-        case "slice" if cast("list[int | None]", children)[2] == 0:
-            raise DefinitionError(f"{what} has a slice that steps by 0.")
-        case "function_expression":
-            _check_call(node, children, what)
-        case "subexpression" if (
-            children[0]["type"] == "function_expression"
-            and children[0]["value"] == _MESSAGE
-            and children[1]["type"] == "field"
-            and children[1]["value"] not in MESSAGE_FIELDS
-        ):
-            raise DefinitionError(
-                f"{what} asks for message().{children[1]['value']}, which there is not.",
-                advice=f"There are: {', '.join(MESSAGE_FIELDS)}. The message's content needs no message().",
-            )
-        case kind if kind in _INSIDE and children[0]["type"] in _TRUTH:
-            raise DefinitionError(
-                f"{what} looks inside of a truth value, where nothing is: `!` and comparisons bind before `.` and `[`.",
-                advice="Put what `!` turns around into parentheses: `!(data.skip)`.",
-            )
-        case "comparator":
-            _check_comparison(node, children, what)
-        case kind if kind != "function_expression" and any(_is_reference(child) for child in children):
-            raise DefinitionError(f"{what} has an & outside the arguments of a function.")
-        case _:
-            pass
-
-
-_TRUTH = frozenset({"not_expression", "comparator"})
-_INSIDE = frozenset(
-    {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten"}
-)
-
-
-def _check_call(node: _Node, children: list[_Node], what: str) -> None:
-    table = cast("dict[str, dict[str, tuple[_Node, ...]]]", _Functions.FUNCTION_TABLE)
-    name = str(node["value"])
-    if name not in table:
-        raise DefinitionError(
-            f"{what} calls {name}(), which there is not.", advice=f"There are: {', '.join(sorted(table))}."
-        )
-    signature = table[name]["signature"]
-    variadic = bool(signature) and bool(signature[-1].get("variadic"))
-    if len(children) != len(signature) and not (variadic and len(children) > len(signature)):
-        least = "at least " if variadic else ""
-        raise DefinitionError(f"{what} gives {name}() {len(children)} arguments; it takes {least}{len(signature)}.")
-
-
-def _check_comparison(node: _Node, children: list[_Node], what: str) -> None:
-    """Comparisons that hold for no message at all."""
-    for side, other in (children, reversed(children)):
-        literal = side.get("value") if side["type"] == "literal" else None
-        if side["type"] == "literal" and node["value"] not in ("eq", "ne") and not _is_number(literal):
-            raise DefinitionError(
-                f"{what} asks which of two is greater, and {literal!r} is not a number: that holds for no message.",
-                advice="A number is written in backticks: total > `5`. Texts can only be equal.",
-            )
-        if side["type"] == "literal" and other["type"] in _TRUTH and not isinstance(literal, bool):
-            raise DefinitionError(
-                f"{what} compares a truth value with {literal!r}: `!` binds before comparisons.",
-                advice="Put what `!` turns around into parentheses: `!(kind == 'test')`.",
-            )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_reference(child: object) -> bool:
-    return isinstance(child, dict) and cast("_Node", child)["type"] == "expref"
-
-
-_COMPARISONS = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
-_GOES_ON = frozenset({"dot", "lbracket", "flatten", "filter"})
-
-
-def _check_comparisons(text: str, what: str) -> None:
-    """A name in double quotes behind `==` is a text that was meant for single quotes, almost always."""
-    tokens = list(Lexer().tokenize(text))
-    for before, token, after in zip([{"type": "start"}, *tokens], tokens, tokens[1:], strict=False):
-        alone = before["type"] not in ("dot", "lbrace", "comma") and after["type"] not in (*_GOES_ON, "colon", "lparen")
-        if token["type"] == "unquoted_identifier" and token["value"] in ("true", "false", "null") and alone:
-            word = token["value"]
-            raise DefinitionError(
-                f"{what} asks for the member {word!r} of the content.",
-                advice=f"The value is written in backticks: `{word}`. If the member is meant, write @.{word}.",
-            )
-        if before["type"] in _COMPARISONS and token["type"] == "quoted_identifier" and after["type"] not in _GOES_ON:
-            name = token["value"]
-            raise DefinitionError(
-                f"{what} compares with the member {name!r} of the content.",
-                advice=f"Text is written in single quotes: '{name}'. If the member is meant, write @.\"{name}\".",
-            )
-
-
-def _misfit(error: Exception) -> str:
-    """Without the value: it may be a secret, and what is said here is logged."""
-    match error:
-        case exceptions.JMESPathTypeError():
-            wanted = " or ".join(error.expected_types)
-            return f"{error.function_name}() takes {wanted}, not {error.actual_type}"
-        case RecursionError():
-            return "it is nested too deeply"
-        case _:
-            return type(error).__name__
-
-
-def _said(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return " ".join(str(error).split()).rstrip(".^ ")

@@ -14,7 +14,7 @@ from detent.testing import Harness, WorkerCrashed
 from detent.testing.simulation.faults import Fault, Machine, PortCall
 from detent_infra.memory import memory_backend
 from detent_infra.ports import Backend, MessageQueue
-from detent_infra.timers.later import send_later
+from detent_infra.timers.later import send
 from detent_infra.timers.tick import PAGE, send_due_timers
 from detent_state_machine import keys, timer_table
 from detent_state_machine.decisions import later
@@ -130,7 +130,7 @@ def test_a_queue_that_holds_a_message_for_a_year_needs_neither_table_nor_tick() 
 def test_any_message_for_much_later_waits_in_the_table() -> None:
     with Sleepers(HOUR) as s:
         sends = [later(StepPath("wake"), s.harness.backend.clock() + 5 * 3_600_000, s.harness.backend.clock())]
-        s.harness.wait_for(send_later(s.harness.backend, "r", sends))
+        s.harness.wait_for(send(s.harness.backend, "r", sends))
         assert s.queued() == []
 
 
@@ -140,7 +140,7 @@ def test_who_registers_again_writes_the_same_timer() -> None:
         due = s.due(run)
         for _ in range(3):
             now = s.harness.backend.clock()
-            s.harness.wait_for(send_later(s.harness.backend, run.id, [later(StepPath("pause"), due, now)]))
+            s.harness.wait_for(send(s.harness.backend, run.id, [later(StepPath("pause"), due, now)]))
             s.harness.advance(60)
         assert sum(key.pk.startswith(keys.TIMER_PARTITIONS) for key in _keys(s.harness)) == 1
 
@@ -249,7 +249,7 @@ def test_who_puts_a_timer_behind_the_tick_sends_its_message_too() -> None:
         s.harness.stop_worker()
         s.harness.wait_for(s.harness.backend.table.write(PutItem(keys.TIMERS, _cursor(due), expect=None)))
         now = s.harness.backend.clock()
-        s.harness.wait_for(send_later(s.harness.backend, run.id, [later(StepPath("pause"), due, now)]))
+        s.harness.wait_for(send(s.harness.backend, run.id, [later(StepPath("pause"), due, now)]))
         assert s.queued() == ["pause"]
 
 
@@ -298,7 +298,7 @@ def _counts_of_a_tick(pending: int, *, due: int) -> Counts:
 async def _put(backend: Backend, dues: Sequence[int], now: int, run: str = "") -> None:
     await backend.table.write(timer_table.begin(now))
     for number, due in enumerate(dues):
-        await backend.table.write(timer_table.put(run or f"r{number}", StepPath(f"p{number}"), due))
+        await backend.table.write(timer_table.put(Drive(run or f"r{number}", StepPath(f"p{number}")), due))
 
 
 def _short_queue() -> Backend:

@@ -10,19 +10,24 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
+from unittest.mock import patch
 
 from detent import RunStatus, StepStatus
 from detent.testing.simulation.faults import Fault, FixedPlan, Plan, RandomPlan, Rates
 from detent.testing.simulation.invariants import Violation
 from detent.testing.simulation.shrinking import MAX_SECONDS, fewer_faults
 from detent.testing.simulation.world import Simulation
+from detent_infra.events import publish
+from detent_infra.events.publish import NewEvent
 from detent_infra.runs.start import NewRun
-from detent_state_machine.keys import RUN, data_key, step_key
+from detent_state_machine.events import EventAddress
+from detent_state_machine.keys import RUN, data_key, event_sort, step_key
 from detent_state_machine.records import StepRecord
 from detent_state_machine.status import Delivery
 from detent_state_machine.step_path import StepPath
 
-from tests.simulation.workloads import LONG_AGO, Drawn, Workload, build, draw, line
+from tests.simulation.workloads import KEY, LONG_AGO, Drawn, Workload, build, draw, line
 
 VALUES = (0, 7, 200)
 INBOX = "inbox"
@@ -122,7 +127,8 @@ def run(case: Case) -> None:
         known_deaths=case.known_deaths,
     )
     try:
-        ended = simulation.run(scenario(case, simulation, workload))
+        with patch.object(publish, "GROUP", 2):  # so that three waiters take more than one message
+            ended = simulation.run(scenario(case, simulation, workload))
         for run_id, value in ended.values.items():
             check_end(simulation, workload, run_id, value, may_be_cancelled=run_id in ended.cancelled)
         items = simulation.store.items.items()
@@ -153,6 +159,8 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
     """Starts the case's runs, and does to them what the case says."""
     rng = random.Random(f"scenario {case.seed}")
     done = Scenario()
+    awaited = [drawn for drawn in case.steps if drawn.awaits]
+    events = [asyncio.ensure_future(_published(simulation, drawn, rng.random())) for drawn in awaited]
     for value in VALUES[: case.runs]:
         text = json.dumps(value) + " " * (10_000 if case.large_input else 0)
         done.values[await _started(case, simulation, workload, text, f"m{value}")] = value
@@ -174,12 +182,34 @@ async def scenario(case: Case, simulation: Simulation, workload: Workload) -> Sc
         await asyncio.sleep(0.0 if case.brisk else rng.random() * 20)
         done.cancelled.add(first)
         await simulation.cancel(first)
+    await asyncio.gather(*events)
+    await asyncio.gather(*(_published_for(simulation, drawn) for drawn in awaited))
     if case.retries:
         await simulation.ended(first)
         again = await simulation.retry(first)
         if again is not None:
             done.values[again] = done.values[first]
+    await asyncio.gather(*(_published_for(simulation, drawn) for drawn in awaited))
     return done
+
+
+async def _published(simulation: Simulation, drawn: Drawn, chance: float) -> None:
+    """Its event comes before, during or after it waits; from somebody who repeats it, or dies and never does."""
+    rng = random.Random(chance)
+    for number in range(rng.choice([0, 1, 2])):
+        await asyncio.sleep(rng.random() * rng.choice([1, 30]))
+        id = rng.choice([None, f"{drawn.name}{number}"])
+        new = NewEvent(EventAddress(drawn.name, KEY), drawn.payload, id)
+        await simulation.publish(new, once=rng.random() < 0.7)
+
+
+async def _published_for(simulation: Simulation, drawn: Drawn) -> None:
+    """An event that every run hears of: the one that was published, if it was after they began."""
+    created = max(simulation.records(run)[0].since for run in simulation.runs if run)
+    partition = EventAddress(drawn.name, KEY).partition
+    heard = [key for key in simulation.invariants.published if key.pk == partition and key.sk > event_sort(created, "")]
+    if not heard:
+        await simulation.publish(NewEvent(EventAddress(drawn.name, KEY), drawn.payload, f"{drawn.name}!"))
 
 
 async def _started(case: Case, simulation: Simulation, workload: Workload, text: str, id: str) -> str:
@@ -231,11 +261,18 @@ def check_end(
             ref = step.output.ref
             text = step.output.text if ref is None else simulation.store.blobs[ref].decode()
             told = json.loads(text or "null")
-            if (datetime.fromisoformat(told) < LONG_AGO) if drawn.waits else (told["n"] != output):
+            if not _right(drawn, told, output):
                 raise Violation(f"6: {drawn.name} of {run_id} has the wrong output")
         if record.status is RunStatus.COMPLETED and not (step is not None and step.status.terminal):
             raise Violation(f"6: {run_id} is COMPLETED, and {drawn.name} has not ended")
     return not excused
+
+
+def _right(drawn: Drawn, told: Any, output: int | None) -> bool:
+    """Whether the step's output is what it should be."""
+    if drawn.awaits:
+        return told == output or (told is None and drawn.limit is not None)
+    return datetime.fromisoformat(told) >= LONG_AGO if drawn.waits else bool(told["n"] == output)
 
 
 def _excused(drawn: Drawn, step: StepRecord) -> bool:

@@ -56,9 +56,9 @@ MUTANTS = (
     Mutant(
         "a message is not acknowledged before what follows is sent",
         ENGINE + "loop.py",
-        "            await send(session, [Send(path, fresh=True) for path in ready if path != inline])",
+        "            await send(self.backend, session.run.run_id, others)",
         """            with __import__("contextlib").suppress(Exception):
-                await send(session, [Send(path, fresh=True) for path in ready if path != inline])""",
+                await send(self.backend, session.run.run_id, others)""",
         ("nothing_is_acknowledged_before_what_follows_is_sent", SEEDS),
     ),
     Mutant(

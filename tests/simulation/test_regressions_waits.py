@@ -13,7 +13,7 @@ from detent.testing import WorkerCrashed
 from detent.testing.simulation.faults import Fault
 from detent_infra.ports import Conflict
 from detent_infra.runs.reaper import reap
-from detent_infra.timers.later import send_later
+from detent_infra.timers.later import send
 from detent_state_machine import keys, timer_table
 from detent_state_machine.decisions import later
 from detent_state_machine.messages import Cancel, Drive, decode, encode
@@ -294,4 +294,4 @@ async def put_timer(hand: Hand, message: Drive) -> None:
     backend = hand.simulation.backend
     path = StepPath(message.path)
     due = hand.steps[path].due
-    await send_later(backend, message.run_id, [later(path, due, due - 7_000_000)])
+    await send(backend, message.run_id, [later(path, due, due - 7_000_000)])

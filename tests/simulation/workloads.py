@@ -26,7 +26,9 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 """When virtual time begins."""
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 WOKE = 1
-"""Stands for the output of every wait: it is a time, which depends on faults."""
+"""Stands for the output of every wait: a time, which depends on faults, or what events carry."""
+KEY = "key"
+"""Of events."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +64,28 @@ class Drawn:
     """It has no body: it waits for so long."""
     until: str | None = None
     """It has no body: it waits until the time that this step's output tells."""
+    awaits: bool = False
+    """It has no body: it waits for an event of its own name. With `errors`, one comes that does not fit."""
+    limit: float | None = None
+    """After so long it waits no more."""
 
     @property
     def fails(self) -> bool:
         """Whether it fails for good, however often it is tried."""
+        if self.waits:
+            return self.errors > 0
         tries = 1 if self.delivery is Delivery.AT_MOST_ONCE or self.fatal else self.retry.attempts
         return self.errors + self.hangs >= tries
 
     @property
     def waits(self) -> bool:
         """Whether it has no body."""
-        return self.sleeps is not None or self.until is not None
+        return self.sleeps is not None or self.until is not None or self.awaits
+
+    @property
+    def payload(self) -> str:
+        """Of the event that it waits for, as JSON."""
+        return '"no number"' if self.errors else str(WOKE)
 
     @property
     def needs(self) -> list[str]:
@@ -115,7 +128,7 @@ class Workload:
 
     def expected(self, value: int, *, fixed: bool = False) -> Expected:
         """How a run must end; `fixed`: once what made bodies fail is gone."""
-        steps = tuple(replace(step, errors=0) for step in self.steps) if fixed else self.steps
+        steps = tuple(step if step.waits else replace(step, errors=0) for step in self.steps) if fixed else self.steps
         return oracle(steps, value)
 
 
@@ -195,6 +208,12 @@ def sleeping_until(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, until=rng.choice(step.parents)) if step.parents else step
 
 
+def awaiting(rng: random.Random, step: Drawn) -> Drawn:
+    """An event, for ever or for a time; now and then one comes that does not fit."""
+    limit = rng.choice([None, None, 1.0, 30.0, 2000.0])
+    return replace(step, awaits=True, limit=limit, errors=FOREVER if limit is None and rng.random() < 0.2 else 0)
+
+
 def ordered_only(rng: random.Random, step: Drawn) -> Drawn:
     return replace(step, parents=(), after=(*step.after, *step.parents), optional=frozenset())
 
@@ -214,6 +233,7 @@ GENERATORS: dict[Callable[[random.Random, Drawn], Drawn], float] = {
     large_output: 0.7,
     sleeping: 1,
     sleeping_until: 0.5,
+    awaiting: 1,
     ordered_only: 1,
 }
 """Every kind of step the kernel has, and how often it is drawn."""
@@ -230,7 +250,7 @@ def draw(rng: random.Random) -> tuple[Drawn, ...]:
         kinds = rng.choices(list(GENERATORS), weights=list(GENERATORS.values()), k=rng.choice([1, 1, 2]))
         for kind in kinds:
             blank = kind(rng, blank)
-        steps.append(_sound(blank, {step.name for step in steps if step.waits}))
+        steps.append(_sound(blank, {step.name: step for step in steps if step.waits}))
     for scope, prefix, likely in SCOPES:
         if rng.random() >= likely:
             continue
@@ -252,10 +272,18 @@ SCOPES: tuple[tuple[Scope, str, float], ...] = (("on_success", "z", 0.2), ("on_f
 """Where steps can be besides the main graph, what they are called, and how often there are some."""
 
 
-def _sound(step: Drawn, waits: set[str]) -> Drawn:
+def _sound(step: Drawn, waits: Mapping[str, Drawn]) -> Drawn:
     """The step with an end that faults cannot change: an error whose record is lost with its worker does not count,
     so a step either fails for good however often it is tried, or has an attempt to spare.
     """
+    tells = waits.get(step.when_output or "")
+    if tells is not None and tells.limit is not None:
+        step = replace(step, when_output=None)  # whether its time is out is a matter of faults
+    if step.awaits:
+        after = tuple(dict.fromkeys((*step.after, *step.parents)))
+        blank = Drawn(step.name, after=after, awaits=True, limit=step.limit, errors=step.errors)
+        skips = step.limit is None  # else None would tell of both
+        return replace(blank, runs_when=step.runs_when, when_output=step.when_output) if skips else blank
     if step.waits:
         told = None if step.until in waits else step.until  # what a wait ends with has no time in it
         after = tuple(dict.fromkeys((*step.after, *step.parents)))
@@ -279,11 +307,14 @@ def build(steps: tuple[Drawn, ...], *, on_queue: str | None = None) -> Workload:
     flow = app.workflow("drawn", input=int, on_queue=on_queue)
     world = World()
     made: dict[str, AnyNode] = {}
+    limited = frozenset(drawn.name for drawn in steps if drawn.limit is not None)
     for drawn in steps:
         options = options_of(drawn, made, flow.input)
         if drawn.waits:
             chosen = {name: options[name] for name in ("after", "when") if name in options}
-            if drawn.until is not None:
+            if drawn.awaits:
+                made[drawn.name] = flow.event(drawn.name, drawn.name, key=KEY, type=int, timeout=drawn.limit, **chosen)
+            elif drawn.until is not None:
                 told: Any = made[drawn.until].output
                 made[drawn.name] = flow.until(drawn.name, told["at"], **chosen)
             else:
@@ -291,7 +322,7 @@ def build(steps: tuple[Drawn, ...], *, on_queue: str | None = None) -> Workload:
             continue
         declare: Any = {"main": flow.step, "on_success": flow.on_success, "on_failure": flow.on_failure}[drawn.scope]
         tells = any(other.until == drawn.name for other in steps)
-        made[drawn.name] = declare(**options)(_body(drawn, made, world, tells=tells))
+        made[drawn.name] = declare(**options)(_body(drawn, made, world, tells=tells, limited=limited))
     return Workload(app, steps, world)
 
 
@@ -310,12 +341,14 @@ def options_of(drawn: Drawn, made: Mapping[str, AnyNode], value: int) -> dict[st
         options["when"] = value > drawn.runs_when
     elif drawn.when_output is not None:
         output: Any = made[drawn.when_output].output
-        options["when"] = output > LONG_AGO if isinstance(made[drawn.when_output], Wait) else output["n"] > 0
+        wait = made[drawn.when_output]
+        told = wait.declared.returns if isinstance(wait, Wait) else None
+        options["when"] = output["n"] > 0 if told is None else output > (LONG_AGO if told is datetime else 0)
     return options
 
 
-def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool) -> Any:
-    """`tells`: a time, in its output."""
+def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool, limited: frozenset[str]) -> Any:
+    """`tells`: a time, in its output. `limited`: waits that end with nothing if their time is out."""
 
     async def body(ctx: Context, **given: Any) -> dict[str, Any]:
         key = ctx.idempotency_key
@@ -332,7 +365,7 @@ def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool) 
         if drawn.delivery is Delivery.EXACTLY_ONCE:
             ctx.commit(Update("effects", ctx.idempotency_key, add={"times": 1}))
         given.pop("why", None)
-        parts = [_number_in(given[name]) for name in sorted(given) if name != "value"]
+        parts = [WOKE if name in limited else _number_in(given[name]) for name in sorted(given) if name != "value"]
         number = mix(drawn.name, given["value"], parts)
         pad = "x" * 20_000 if drawn.large else ""
         time = {"at": (START + timedelta(seconds=number % 150)).isoformat()} if tells else {}
@@ -343,7 +376,8 @@ def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool) 
         inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=Context),
     ]
     for parent in drawn.parents:
-        annotation: Any = datetime if isinstance(made[parent], Wait) else dict[str, Any]
+        wait = made[parent]
+        annotation: Any = wait.declared.returns if isinstance(wait, Wait) else dict[str, Any]
         annotation = annotation | None if parent in drawn.optional else annotation
         default = made[parent].output
         kinds.append(inspect.Parameter(parent, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default))
@@ -355,8 +389,8 @@ def _body(drawn: Drawn, made: dict[str, AnyNode], world: World, *, tells: bool) 
     return body
 
 
-def _number_in(output: dict[str, Any] | datetime | None) -> int | None:
-    if isinstance(output, datetime):
+def _number_in(output: dict[str, Any] | datetime | int | None) -> int | None:
+    if isinstance(output, datetime | int):
         return WOKE
     return None if output is None else output["n"]
 
@@ -380,11 +414,11 @@ def oracle(steps: tuple[Drawn, ...], value: int) -> Expected:
         by_output = step.when_output is not None and step.runs_when is None and found[step.when_output][1] is None
         if any(found[parent][1] is None for parent in step.needs) or _false(step, value) or by_output:
             found[step.name] = (StepStatus.SKIPPED, None)
-        elif step.waits:
-            found[step.name] = (StepStatus.COMPLETED, WOKE)
         elif step.fails:
             found[step.name] = (StepStatus.FAILED, None)
             broken = True
+        elif step.waits:
+            found[step.name] = (StepStatus.COMPLETED, WOKE)
         else:
             parts = [outputs[parent] for parent in sorted(outputs)]
             found[step.name] = (StepStatus.COMPLETED, mix(step.name, value, parts))

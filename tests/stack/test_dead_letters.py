@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from detent import RunFailed, StepStatus
-from detent_state_machine.messages import decode
+from detent_state_machine.messages import Wake, decode
 
 from tests.stack import app
 from tests.stack.early import Early
@@ -45,7 +45,9 @@ def receive_in_vain(stack: Stack, runs: Collection[str]) -> None:
             QueueUrl=url, WaitTimeSeconds=2, VisibilityTimeout=0, MessageSystemAttributeNames=["All"]
         )
         for message in got.get("Messages", []):
-            run_id = decode(message["Body"]).run_id
+            decoded = decode(message["Body"])
+            assert not isinstance(decoded, Wake)
+            run_id = decoded.run_id
             if run_id in runs:
                 received[run_id] = int(message["Attributes"]["ApproximateReceiveCount"])
             else:  # what a killed worker had not deleted comes late

@@ -78,6 +78,9 @@ class Bodies:
     def knows(self, workflow: str, step: str) -> bool:
         return step not in self.forgotten
 
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:
+        return None
+
     async def execute(self, attempt: Attempt) -> Outcome:
         self.ran.append((attempt.run_id, attempt.path))
         match attempt.path:

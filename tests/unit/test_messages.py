@@ -30,8 +30,8 @@ def test_a_message_of_any_run_and_path_fits_into_a_queue() -> None:
 
 
 def test_a_newer_message_is_left_to_a_newer_worker() -> None:
-    with pytest.raises(NewerRecord, match="format 2; this worker reads up to 1"):
-        decode('{"v": 2, "kind": "something else"}')
+    with pytest.raises(NewerRecord, match="format 3; this worker reads up to 2"):
+        decode('{"v": 3, "kind": "something else"}')
 
 
 @pytest.mark.parametrize(

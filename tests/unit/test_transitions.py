@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import pytest
 from detent_state_machine import transitions
 from detent_state_machine.begin import begin
-from detent_state_machine.decisions import Beginning, Ended, Go, HandOver, Here, Run, Transition, later
+from detent_state_machine.decisions import Beginning, Ended, Fact, Go, HandOver, Here, Run, Transition, later
 from detent_state_machine.definition import StepDefinition
+from detent_state_machine.kinds import EventWait
 from detent_state_machine.kinds.timer import At, Sleep, Timer
 from detent_state_machine.records import ErrorInfo, NoRecord, Payload, Seen, StepRecord, seen_of
 from detent_state_machine.run_transitions import RUN_TABLE
@@ -18,7 +19,7 @@ from detent_state_machine.status import Delivery, RunStatus, StepStatus
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.transitions import STEP_TABLE, Change, wrote
 from detent_state_machine.turn import Moment, Turn, Writer
-from detent_state_machine.writes import Item, UpdateItem, Value, apply, holds
+from detent_state_machine.writes import Item, Key, UpdateItem, Value, apply, holds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,8 @@ STEP = StepDefinition(name="charge")
 ONCE = StepDefinition(name="charge", delivery=Delivery.AT_MOST_ONCE)
 PAUSE = StepDefinition(name="charge", kind=Timer(due=Sleep(seconds=60)))
 PAST = StepDefinition(name="charge", kind=Timer(due=At(time=NOW)))
+PAYMENT = StepDefinition(name="charge", kind=EventWait(event="paid"))
+MISFIT = Fact(Key("events#paid#", "event#1#p"), Payload("1"), ErrorInfo("InputError", "it is not text"))
 USED_UP = StepDefinition(name="charge", takeovers=0)
 ERROR = ErrorInfo("Refused", "card refused")
 PATH = StepPath("charge")
@@ -59,7 +62,8 @@ def decided(item: Item | None, step: StepDefinition = STEP, turn: Turn = Turn.AG
 
 
 def begun(item: Item | None, step: StepDefinition = STEP, turn: Turn = Turn.AGAIN, token: str = "me") -> Beginning:
-    return begin(step, Writer("run-1", PATH, token, turn), seen_of(PATH, item), GO, HERE, AT)
+    here = replace(HERE, fact=MISFIT) if step is PAYMENT else HERE
+    return begin(step, Writer("run-1", PATH, token, turn), seen_of(PATH, item), GO, here, AT)
 
 
 def record(item: Item) -> StepRecord:
@@ -152,6 +156,7 @@ def cases() -> Iterator[Case]:
         yield Case(Change.WAIT, f"wait {turn}", decided(None, PAUSE, turn), where_missing)
         yield Case(Change.MEET, f"meet, due when it is reached {turn}", decided(None, PAST, turn), where_missing)
         yield Case(Change.MEET, f"meet {turn}", decided(waiting, PAUSE, turn), where_waiting)
+        yield Case(Change.REFUSE, f"refuse {turn}", decided(waiting, PAYMENT, turn), where_waiting)
     for step, change in ((STEP, Change.REVIVE), (USED_UP, Change.INTERRUPT)):
         yield Case(change, f"{change} missing", decided(None, step, Turn.DEAD), where_missing)
         yield Case(change, f"{change} running", decided(running, step, Turn.DEAD), where_expired)

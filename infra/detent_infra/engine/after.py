@@ -14,13 +14,7 @@ from detent_state_machine.step_path import StepPath
 from detent_infra.engine.session import Session
 from detent_infra.orphans import first_second
 from detent_infra.ports import Conflict
-from detent_infra.timers.later import send_later
-
-
-async def send(session: Session, sends: Sequence[Send]) -> None:
-    """Sends messages that have one delay."""
-    if sends:
-        await send_later(session.backend, session.run.run_id, sends)
+from detent_infra.timers.later import send
 
 
 async def after(session: Session, record: StepRecord) -> list[StepPath]:
@@ -62,7 +56,7 @@ async def walk(session: Session, record: StepRecord) -> None:
             step = follow.walk_at(target, seen, backend.clock(), wait)
             match step:
                 case Send():
-                    await send(session, [step])
+                    await send(backend, session.run.run_id, [step])
                 case follow.Through(ended):
                     stack.append(ended)
                 case follow.Owned():

@@ -17,6 +17,7 @@ from detent_state_machine.writes import Item
 from detent_infra import orphans, payloads
 from detent_infra.engine import body
 from detent_infra.engine.session import Session
+from detent_infra.events import facts
 from detent_infra.executor import Attempt, Completed, Control, Executor, Failed, Failure
 from detent_infra.ports import Backend, Conflict
 from detent_infra.suspects import Suspects
@@ -49,8 +50,7 @@ class Driver:
             ready = await self._readiness(session, step, seen, parents)
         else:
             ready = begin.unwanted(step, parents, session.run, self._backend.clock())
-        knows = begin.has_body(step) and self._executor.knows(session.graph.definition.name, path)
-        here = decided.Here(knows, session.renewed, session.deadline)
+        here = await self._here(session, step, seen, path)
         races = 0
         while races < RACES:
             decision = begin.begin(step, me, seen, ready, here, session.moment())
@@ -73,10 +73,19 @@ class Driver:
                         return self._made(session, me, decision, item)
                     session.lines.log_event(decision.line if made else None)
                     seen = orphans.read_seen(self._backend, path, item)
-                    races += not made
+                    if not made:
+                        races += 1
+                        here = await self._here(session, step, seen, path)
                 case _:
                     assert_never(decision)
         return decided.Leave()
+
+    async def _here(self, session: Session, step: StepDefinition, seen: Seen, path: StepPath) -> decided.Here:
+        name, brought = session.graph.definition.name, session.fact if path == session.path else None
+        question = begin.asks(step, seen, brought, self._backend.clock()) if isinstance(seen, StepRecord) else None
+        fact = await facts.answer(self._backend, self._executor, name, path, question) if question else None
+        knows = self._executor.knows(name, path)
+        return decided.Here(knows, session.renewed, session.deadline, session.run.since, brought, fact)
 
     async def _readiness(
         self, session: Session, step: StepDefinition, seen: Seen, parents: Mapping[str, StepRecord]
@@ -168,4 +177,4 @@ class Driver:
         session.lines.log_event(transition.line)
         if transition.then is decided.Then.FOLLOW and item is not None:
             return decided.Ended(session.remember(StepRecord.from_item(me.path, item)), mine=True)
-        return decided.HandOver(transition.sends)
+        return decided.HandOver(transition.owes)

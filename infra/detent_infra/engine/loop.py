@@ -19,21 +19,25 @@ from detent_state_machine.decisions import Ended, HandOver, Leave, Send
 from detent_state_machine.errors import CorruptRecord, RecordError, UnknownStep, UnknownWorkflow
 from detent_state_machine.follow import STARTED, leaves_nothing, unreadable
 from detent_state_machine.graph import START
-from detent_state_machine.messages import Cancel, Drive, Message, decode
+from detent_state_machine.messages import Cancel, Drive, RunMessage, Wake, decode
 from detent_state_machine.records import RunRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Turn
 
 from detent_infra.definitions import Definitions
 from detent_infra.ended import close_waits, end_unread
-from detent_infra.engine.after import send, startable, walk
+from detent_infra.engine.after import startable, walk
 from detent_infra.engine.body import check_in
 from detent_infra.engine.drive import Driven, Driver
 from detent_infra.engine.session import Session
+from detent_infra.events.facts import unregister
+from detent_infra.events.publish import wake
 from detent_infra.executor import Executor
 from detent_infra.logs.buffer import LineBuffer, LogSettings, Origin
+from detent_infra.owed import carry_out
 from detent_infra.ports import Backend, Received
 from detent_infra.runs.cancel import cancel
+from detent_infra.timers.later import send
 
 log = logging.getLogger("detent")
 
@@ -81,6 +85,9 @@ class Engine:
             # In the main queue it is left, and becomes a dead letter; there it ends, loudly.
             log.error("%s", error)
             return dead
+        if isinstance(message, Wake):
+            await wake(self.backend, message)
+            return True
         try:
             session = await self._load(message, received, origin, dead=dead, deadline=deadline)
         except CorruptRecord as error:
@@ -103,7 +110,7 @@ class Engine:
             await session.lines.close()
 
     async def _load(
-        self, message: Message, received: Received, origin: Origin | None, *, dead: bool, deadline: int | None
+        self, message: RunMessage, received: Received, origin: Origin | None, *, dead: bool, deadline: int | None
     ) -> Session | bool:
         """The run that the message is about; or, if there is nothing to do, whether to acknowledge. DESIGN 6.1."""
         now = self.backend.clock()
@@ -115,6 +122,9 @@ class Engine:
         run = RunRecord.from_item(message.run_id, item)
         if isinstance(message, Cancel) and run.live:
             run = await cancel(self.backend, self.definitions, run)
+        fact = message.fact if isinstance(message, Drive) else None
+        if isinstance(message, Drive) and not run.live:
+            await unregister(self.backend, message)
         turn, token = turn_of(message, received.count, dead=dead), self.backend.new_owner()
         if leaves_nothing(run, turn):
             return True
@@ -137,29 +147,30 @@ class Engine:
         backend = self.backend
         lines = LineBuffer(backend.logs, backend.clock, backend.outage, settings, run.run_id, run.workflow)
         lines.log_event(started_line(run, message, received.count, dead=dead))
-        return Session(self.backend, run, graph, path, turn, token, received, lines, deadline, renewed=now)
+        return Session(self.backend, run, graph, path, fact, turn, token, received, lines, deadline, renewed=now)
 
     async def _end_unreadable(self, session: Session, error: CorruptRecord) -> bool:
         """The step run fails as one whose body raised: the run's handlers give back what it holds."""
         log.error("dead letter of run %r: %s", session.run.run_id, error)
         path = session.path if session.path != START else session.graph.successors[START][0].target
         ready = await startable(session, session.remember(unreadable(path, session.token, error)))
-        await send(session, [Send(each) for each in ready])
+        await send(self.backend, session.run.run_id, [Send(each) for each in ready])
         return True
 
     async def _drive_message(self, session: Session) -> bool:
         driven = await self._first(session)
         while True:
+            if isinstance(driven, Leave | HandOver) and driven.why:
+                log.warning("run %s: %s", session.run.run_id, driven.why)
             match driven:
-                case Leave(why, line):
-                    _warn(session, why)
+                case Leave(line=line):
                     session.lines.log_event(line)
                     return False
-                case HandOver(sends, why):
-                    _warn(session, why)
-                    await send(session, sends)
+                case HandOver(owed):
+                    await carry_out(self.backend, session.run.run_id, owed)
                     return True
                 case Ended(record, mine=False):
+                    await unregister(self.backend, Drive(session.run.run_id, session.path, fact=session.fact))
                     await walk(session, record)
                     return True
                 case Ended(record):
@@ -169,18 +180,17 @@ class Engine:
             ready = await startable(session, record)
             inline = self._choose(session, ready)
             # DESIGN 6.5: all arrivals and all other sends first. If this worker dies in the inline step, nothing waits.
-            await send(session, [Send(path, fresh=True) for path in ready if path != inline])
+            others = [Send(path, fresh=True) for path in ready if path != inline]
+            await send(self.backend, session.run.run_id, others)
             if inline is None or not await self._still_live(session, inline):
                 return True
             session.hops += 1
             driven = await self._driver.drive(session, inline, Turn.INLINE)
 
     async def _first(self, session: Session) -> Driven:
-        """What the message itself names."""
-        path = session.path
-        if path == START:
+        if session.path == START:
             return Ended(session.remember(STARTED), mine=session.turn is Turn.FIRST)
-        return await self._driver.drive(session, path, session.turn)
+        return await self._driver.drive(session, session.path, session.turn)
 
     def _choose(self, session: Session, ready: list[StepPath]) -> StepPath | None:
         """The successor to go on with in this delivery: the first one there is time for."""
@@ -193,8 +203,3 @@ class Engine:
         """DESIGN 6.3: the run is read again if it was read longer than a heartbeat ago."""
         recently = self.backend.clock() - session.renewed < self.backend.timing.heartbeat * 1000
         return recently or await check_in(session, path)
-
-
-def _warn(session: Session, why: str) -> None:
-    if why:
-        log.warning("run %s: %s", session.run.run_id, why)

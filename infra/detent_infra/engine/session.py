@@ -10,6 +10,7 @@ from detent_state_machine.keys import step_key
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.step_path import StepPath
 from detent_state_machine.turn import Moment, Turn
+from detent_state_machine.writes import Key
 
 from detent_infra import orphans, payloads
 from detent_infra.logs.buffer import LineBuffer
@@ -25,6 +26,8 @@ class Session:
     graph: Graph
     path: StepPath
     """The step run that the message names."""
+    fact: Key | None
+    """Where the fact is stored that the message brings."""
     turn: Turn
     token: str
     received: Received

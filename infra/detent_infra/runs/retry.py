@@ -52,6 +52,7 @@ async def retry(backend: Backend, definitions: Definitions, old: RunRecord) -> s
         metadata=old.metadata,
         retry_of=old.run_id,
         origin=old.origin or old.run_id,
+        retry_since=old.since if graph.waits else 0,
     )
     try:
         # The race it wins: the run is retried twice at once. The steps come first, so whoever sees the run sees them,

@@ -19,17 +19,19 @@ def needs_ticks(queue: MessageQueue) -> bool:
     return queue.max_delay < EMBEDDED_DELAY
 
 
-async def send_later(backend: Backend, run_id: str, sends: Sequence[Send]) -> None:
-    """Returns when each message, or its timer, is stored. All have one delay.
+async def send(backend: Backend, run_id: str, sends: Sequence[Send]) -> None:
+    """Sends messages that have one delay; returns when each message, or its timer, is stored.
 
     One that arrives before its time is sent on: a claim refuses what is not due.
     """
+    if not sends:
+        return
     queue = backend.queue
     delay = sends[0].delay
     if delay > queue.max_delay and needs_ticks(queue):
         sends = await _put_timers(backend, run_id, sends)
     if sends:
-        bodies = [encode(Drive(run_id, each.path, each.fresh)) for each in sends]
+        bodies = [encode(Drive(run_id, each.path, each.fresh, each.fact)) for each in sends]
         await queue.send(bodies, delay=min(delay, queue.max_delay))
 
 
@@ -38,7 +40,7 @@ async def _put_timers(backend: Backend, run_id: str, sends: Sequence[Send]) -> l
     now = backend.clock()
     dues = [now + int(each.delay * 1000) if each.at is None else each.at for each in sends]
     for each, due in zip(sends, dues, strict=True):
-        await backend.table.write(timer_table.put(run_id, each.path, due))
+        await backend.table.write(timer_table.put(Drive(run_id, each.path, fact=each.fact), due))
     opened = await _opened(backend)  # read after the timers were put: see `timer_table`
     return [each for each, due in zip(sends, dues, strict=True) if timer_table.bucket_of(due) <= opened]
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from detent.client import Client
     from detent.commit import Delete, Put, Update
     from detent.context import Context, NonRetryable, RetryAfter
+    from detent.event import Event
     from detent.info import DeadLetterInfo, FailedAttempt, LogEntry, RunInfo, RunPage, StepInfo
     from detent.markers import not_
     from detent.run_handle import RunHandle
@@ -79,6 +80,7 @@ __all__ = [
     "DetentError",
     "Equals",
     "ErrorInfo",
+    "Event",
     "FailedAttempt",
     "Failure",
     "InputError",
@@ -139,6 +141,7 @@ _PLACES: Final = {
     "detent.changes": "StepChange",
     "detent.client": "Client",
     "detent.commit": "Delete Put Update",
+    "detent.event": "Event",
     "detent.context": "Context NonRetryable RetryAfter",
     "detent.info": "DeadLetterInfo FailedAttempt LogEntry RunInfo RunPage StepInfo",
     "detent.markers": "not_",

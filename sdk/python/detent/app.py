@@ -23,9 +23,12 @@ from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, Definition
 from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import ConfigurationError, DefinitionError
 from detent_state_machine.triggers import Queue
+from typing_extensions import TypeForm
 
 from detent.ambient import backend_for, open_url
 from detent.client import Client
+from detent.event import Event
+from detent.json_values import Json
 from detent.logs import log_settings
 from detent.options import backend_url, seconds, whole, written
 from detent.runner import Body, Runner
@@ -34,6 +37,7 @@ from detent.workflow import Workflow
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+_T = TypeVar("_T")
 
 
 @forks.unlocked_in_children
@@ -52,6 +56,12 @@ class App:
         self._has_url = url is not None
         self._stand_in: Backend | None = None
         self._workflows: dict[str, Workflow[Any, Any]] = {}
+        self._events: dict[str, Event[Any]] = {}
+
+    @property
+    def events(self) -> Mapping[str, Event[Any]]:
+        """The declared events by name."""
+        return MappingProxyType(self._events)
 
     @property
     def workflows(self) -> Mapping[str, Workflow[Any, Any]]:
@@ -140,6 +150,41 @@ class App:
         """
         return TaskDeclarer(self)
 
+    def event(self, name: str, *, type: TypeForm[_T]) -> Event[_T]:
+        """Declares a kind of event: runs wait for it by `orders.event(…)`, and `publish` takes it instead of a name.
+
+        Raises `DefinitionError` for a type that has no JSON form or a name that is taken, `InputError` for a name
+        with a '#'.
+        """
+        event = Event(name, type)
+        if name in self._events:
+            raise DefinitionError(
+                f"App {self.name!r} declares event {name!r} twice.", advice="Declare it once, and use that object."
+            )
+        self._events[name] = event
+        return event
+
+    @overload
+    def publish(self, event: Event[_T], payload: _T, *, key: str = "", id: str | None = None) -> str: ...
+    @overload
+    def publish(self, event: str, payload: object, *, key: str = "", id: str | None = None) -> str: ...
+    def publish(self, event: Event[Any] | str, payload: Any, *, key: str = "", id: str | None = None) -> str:
+        """Publishes an event and returns its id. When it returns, the event is stored and will meet who waits for it.
+
+        It meets waits for its name and `key`, those that begin later too: it is stored for 30 days. Published twice
+        under one `id` it is one event. Raises `InputError` for a payload that does not fit, `KeyConflict` if the id
+        was published with another payload.
+        """
+        return self.client.publish(event, payload, key=key, id=id)
+
+    @overload
+    async def apublish(self, event: Event[_T], payload: _T, *, key: str = "", id: str | None = None) -> str: ...
+    @overload
+    async def apublish(self, event: str, payload: object, *, key: str = "", id: str | None = None) -> str: ...
+    async def apublish(self, event: Event[Any] | str, payload: Any, *, key: str = "", id: str | None = None) -> str:
+        """`publish`, async."""
+        return await self.client.apublish(event, payload, key=key, id=id)
+
     def add(self, workflow: Workflow[Any, Any]) -> None:
         """Makes the workflow one of this app's. Raises `DefinitionError` if its name is taken."""
         if workflow.name in self._workflows:
@@ -172,7 +217,7 @@ class App:
     @cached_property
     def executor(self) -> Runner:
         """Runs this app's steps; what workers and Lambda handlers drive."""
-        return Runner(self.definitions, self._body, home=lambda: self.url)
+        return Runner(self.definitions, self._body, self._fact, home=lambda: self.url)
 
     @property
     def subscriptions(self) -> list[Subscription]:
@@ -214,6 +259,12 @@ class App:
     def _body(self, workflow: str, step: str) -> Body | None:
         try:
             return self._workflows[workflow].steps[step].body
+        except KeyError:
+            return None
+
+    def _fact(self, workflow: str, step: str) -> Json[Any] | None:
+        try:
+            return self._workflows[workflow].waits[step].fact
         except KeyError:
             return None
 

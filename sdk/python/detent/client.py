@@ -24,6 +24,7 @@ from detent_state_machine.writes import Item
 
 from detent import portal
 from detent.ambient import backend_for, open_url
+from detent.event import Event, publish_to
 from detent.info import LogEntry, RunInfo, RunPage, StepInfo, log_entry, run_info, step_info
 from detent.options import (
     StatusName,
@@ -42,6 +43,7 @@ from detent.runnable import Runnable
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
+_T = TypeVar("_T")
 
 
 @forks.unlocked_in_children
@@ -330,6 +332,24 @@ class Client:
         check_text("read", "collection", collection)
         check_text("read", "key", key)
         return await self.lifecycle.backend.table.get(data_key(collection, key))
+
+    # ---- publish ------------------------------------------------------------------------------------------
+
+    @overload
+    def publish(self, event: Event[_T], payload: _T, *, key: str = "", id: str | None = None) -> str: ...
+    @overload
+    def publish(self, event: str, payload: object, *, key: str = "", id: str | None = None) -> str: ...
+    def publish(self, event: Event[Any] | str, payload: Any, *, key: str = "", id: str | None = None) -> str:
+        """Publishes an event, by the name of it or as declared, and returns its id; see `App.publish`."""
+        return portal.run(self.apublish(event, payload, key=key, id=id))
+
+    @overload
+    async def apublish(self, event: Event[_T], payload: _T, *, key: str = "", id: str | None = None) -> str: ...
+    @overload
+    async def apublish(self, event: str, payload: object, *, key: str = "", id: str | None = None) -> str: ...
+    async def apublish(self, event: Event[Any] | str, payload: Any, *, key: str = "", id: str | None = None) -> str:
+        """`publish`, async."""
+        return await publish_to(self._backend(), event, payload, key=key, id=id)
 
     # ---- end ----------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, TypeVar, overload
 
 from detent_infra.executor import Attempt
 from detent_state_machine import writes
@@ -10,8 +11,12 @@ from detent_state_machine.durations import Seconds, seconds_of
 from detent_state_machine.errors import DetentError, InputError
 from detent_state_machine.status import Delivery
 
+from detent import portal
 from detent.commit import MAX_WRITES, DataWrite, to_table
+from detent.event import Event, publish_to
 from detent.logs import RunLog
+
+_T = TypeVar("_T")
 
 
 class NonRetryable(DetentError):
@@ -58,6 +63,8 @@ class Context:
         """Writes lines to the run's log: `ctx.log.info("charged", cents=5)`."""
         self._committed: list[DataWrite] = []
         self._writes: list[writes.Write] = []
+        self._published = 0
+        self._kept: list[tuple[str, object, str]] = []
 
     @property
     def run_id(self) -> str:
@@ -126,7 +133,38 @@ class Context:
         self._committed += changes
         self._writes += converted
 
+    @overload
+    def publish(self, event: Event[_T], payload: _T, *, key: str = "") -> str: ...
+    @overload
+    def publish(self, event: str, payload: object, *, key: str = "") -> str: ...
+    def publish(self, event: Event[Any] | str, payload: Any, *, key: str = "") -> str:
+        """Publishes an event, once however often the body runs, and returns its id; see `App.publish`.
+
+        The id is made of the step run and the number of the call: the n-th call of every attempt publishes one event.
+        Raises `KeyConflict` if an earlier attempt published another payload in its n-th call.
+        """
+        return portal.run(self.apublish(event, payload, key=key))
+
+    @overload
+    async def apublish(self, event: Event[_T], payload: _T, *, key: str = "") -> str: ...
+    @overload
+    async def apublish(self, event: str, payload: object, *, key: str = "") -> str: ...
+    async def apublish(self, event: Event[Any] | str, payload: Any, *, key: str = "") -> str:
+        """`publish`, async."""
+        self._published += 1
+        id = f"{self.idempotency_key}#{self._published}"
+        backend = self._attempt.control.backend
+        if backend is None:  # a unit test's context
+            self._kept.append((event if isinstance(event, str) else event.name, payload, key))
+            return id
+        return await publish_to(backend, event, payload, key=key, id=id)
+
     @property
     def committed(self) -> tuple[DataWrite, ...]:
         """What `commit` has collected so far, for tests."""
         return tuple(self._committed)
+
+    @property
+    def published(self) -> tuple[tuple[str, object, str], ...]:
+        """In a test that calls the function by itself: name, payload and key of each event that it published."""
+        return tuple(self._kept)

@@ -6,12 +6,13 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from detent_infra.executor import Attempt, Completed, Failure, Outcome
 from detent_infra.logs.step_output import end_lines
 from detent_state_machine.compatibility import UNANNOTATED, optional
 from detent_state_machine.compiler import FromInput, FromOutput, Injected, Parameter
+from detent_state_machine.decisions import final
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import InputError
 from detent_state_machine.records import ErrorInfo
@@ -84,12 +85,14 @@ class Runner:
         self,
         definitions: Callable[[], Mapping[str, Definition]],
         body: Callable[[str, str], Body | None],
+        fact: Callable[[str, str], Json[Any] | None],
         run_sync: RunSync = threads.run,
         *,
         home: Callable[[], str] = str,
     ) -> None:
         self._definitions = definitions
         self._body = body
+        self._fact = fact
         self._run_sync = run_sync
         self._home = home  # the URL that the app calls its own
 
@@ -97,11 +100,20 @@ class Runner:
         return self._definitions()
 
     def knows(self, workflow: str, step: str) -> bool:
-        return self._body(workflow, step) is not None
+        return self._body(workflow, step) is not None or self._fact(workflow, step) is not None
+
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:
+        json = self._fact(workflow, step)
+        try:
+            if json is not None:
+                json.read(text, "The event's payload")
+        except InputError as error:
+            return final(error)
+        return None
 
     def with_sync(self, run_sync: RunSync) -> Runner:
         """The same steps, synchronous bodies run otherwise."""
-        return Runner(self._definitions, self._body, run_sync, home=self._home)
+        return Runner(self._definitions, self._body, self._fact, run_sync, home=self._home)
 
     async def execute(self, attempt: Attempt) -> Outcome:
         body = self._body(attempt.workflow, attempt.path)

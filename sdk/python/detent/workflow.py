@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Optional, ParamSpec, TypeVar, Unpack, cast, overload
 
 from detent_infra.sources.triggers import Subscription
 from detent_state_machine.compatibility import UNANNOTATED
@@ -14,13 +14,14 @@ from detent_state_machine.compiler import DeclaredStep, FromInput, Scope, compil
 from detent_state_machine.definition import DEFAULT_RETENTION_DAYS, DEFAULT_TAKEOVERS, DEFAULT_TIMEOUT, Definition
 from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import DefinitionError, NotSerializable
-from detent_state_machine.kinds import Timer
-from detent_state_machine.kinds.timer import Due
+from detent_state_machine.kinds import Kind, Timer
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import Delivery
 from detent_state_machine.triggers import Queue, compile_trigger
 from detent_state_machine.when import Ref
+from typing_extensions import TypeForm
 
+from detent.event import Event
 from detent.json_values import Json
 from detent.markers import Marker, condition_of
 from detent.options import (
@@ -40,7 +41,7 @@ from detent.options import (
 from detent.runnable import Runnable
 from detent.signatures import check_function, naming, signature_of
 from detent.step import AnyStep, Step, StepDecorator
-from detent.wait import AnyNode, Wait, sleep_for, wait_until
+from detent.wait import AnyNode, EventOptions, Wait, sleep_for, wait_for_event, wait_until
 
 if TYPE_CHECKING:
     from detent.app import App
@@ -70,6 +71,7 @@ class Workflow(Runnable[_In, _Out]):
         self.name = name
         self.trigger = None if on_queue is None else compile_trigger(name, on_queue)
         self.steps: dict[str, AnyStep] = {}
+        self.waits: dict[str, Wait[Any]] = {}
         self.input_json: Json[object] = Json(
             json_type(where, "input", input_type), f"Workflow {name!r}: its input", written=True
         )
@@ -96,6 +98,7 @@ class Workflow(Runnable[_In, _Out]):
                 self.input_json,
                 self.output_json,
                 *(each for step in self.steps.values() for each in step.json),
+                *(wait.fact for wait in self.waits.values() if wait.fact is not None),
             ):
                 json.check_complete()
             self._definition = compile_workflow(self.name, self._declared, **self._options)
@@ -162,7 +165,8 @@ class Workflow(Runnable[_In, _Out]):
         """Declares a step that waits for so long (seconds, or a `timedelta`; at most 100 years) from when it is
         reached. No worker is busy meanwhile. Its output is the time at which it was due, in UTC.
         """
-        return self._wait(name, sleep_for(f"Workflow {self.name!r}, step {name!r}", duration), after, when)
+        due = sleep_for(f"Workflow {self.name!r}, step {name!r}", duration)
+        return self._wait(name, Timer(due=due), datetime, after, when)
 
     def until(
         self, name: str, time: datetime, /, *, after: Sequence[AnyNode | str] = (), when: bool | None = None
@@ -170,22 +174,82 @@ class Workflow(Runnable[_In, _Out]):
         """Declares a step that waits until a time: an aware `datetime`, or where a run has one, as `orders.input.due`
         or a step's output. A time in the past is due at once; a step behind whose output is not there is skipped.
         """
-        return self._wait(name, wait_until(f"Workflow {self.name!r}, step {name!r}", time, self.name), after, when)
+        due = wait_until(f"Workflow {self.name!r}, step {name!r}", time, self.name)
+        return self._wait(name, Timer(due=due), datetime, after, when)
 
-    def _wait(self, name: str, due: Due, after: Sequence[AnyNode | str], when: object) -> Wait[datetime]:
+    @overload
+    def event(
+        self, name: str, event: Event[_O], /, *, key: str, timeout: None = None, **options: Unpack[EventOptions]
+    ) -> Wait[_O]: ...
+    @overload
+    def event(
+        self, name: str, event: Event[_O], /, *, key: str, timeout: Seconds, **options: Unpack[EventOptions]
+    ) -> Wait[_O | None]: ...
+    @overload
+    def event(
+        self,
+        name: str,
+        event: str,
+        /,
+        *,
+        key: str,
+        type: TypeForm[_O],
+        timeout: None = None,
+        **options: Unpack[EventOptions],
+    ) -> Wait[_O]: ...
+    @overload
+    def event(
+        self,
+        name: str,
+        event: str,
+        /,
+        *,
+        key: str,
+        type: TypeForm[_O],
+        timeout: Seconds,
+        **options: Unpack[EventOptions],
+    ) -> Wait[_O | None]: ...
+    @overload
+    def event(
+        self, name: str, event: str, /, *, key: str, timeout: Seconds | None = None, **options: Unpack[EventOptions]
+    ) -> Wait[Any]: ...
+    def event(
+        self, name: str, event: Any, /, *, key: Any, type: Any = None, timeout: Any = None, **options: Any
+    ) -> Any:
+        """Declares a step that waits for an event of this name and `key`: text, or a value of the run that is text.
+        With the key "" it meets events that were published without one. No worker is busy meanwhile.
+
+        Its output is the payload; None if none came within `timeout` (seconds, or a `timedelta`; by default it waits
+        for as long as it takes). It takes the oldest event that meets it, one published before the wait was reached
+        too. A payload that does not fit the type fails the step. Raises `DefinitionError`.
+        """
+        where = f"Workflow {self.name!r}, step {name!r}"
+        check_known(where, "event", cast("Mapping[str, object]", options), EventOptions)
+        given: dict[str, Any] = {"match": None, "since": "run", "after": (), "when": None, **options}
+        with naming(where):
+            kind, declared = wait_for_event(where, self.name, event, key, type, timeout, given["match"], given["since"])
+        known = declared.type is not UNANNOTATED and timeout is not None
+        returns = Optional[declared.type] if known else declared.type  # noqa: UP045 - a value, not an annotation
+        return self._wait(name, kind, returns, given["after"], given["when"], declared.payload_json)
+
+    def _wait(
+        self,
+        name: str,
+        kind: Kind,
+        returns: Any,
+        after: Sequence[AnyNode | str],
+        when: object,
+        fact: Json[Any] | None = None,
+    ) -> Wait[Any]:
         where = f"Workflow {self.name!r}, step {name!r}"
         with naming(where):
             condition = None if when is None else condition_of(when, self.name)
-        declared = DeclaredStep(
-            name=name,
-            returns=datetime,
-            after=self._names(where, after),
-            when=condition,
-            kind=Timer(due=due),
-        )
+        declared = DeclaredStep(name=name, returns=returns, after=self._names(where, after), when=condition, kind=kind)
         self._declared.append(declared)
         self._definition = None
-        return Wait(declared, self.name)
+        wait: Wait[Any] = Wait(declared, self.name, fact)
+        self.waits.setdefault(name, wait)
+        return wait
 
     def declare(self, function: Callable[..., Any], names: Mapping[str, object], **options: Any) -> AnyStep:
         """`step`, for a function that another declaration has found. `names` as in `signature_of`."""

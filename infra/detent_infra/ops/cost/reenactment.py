@@ -17,7 +17,7 @@ from detent_state_machine import keys
 from detent_state_machine.definition import Definition
 from detent_state_machine.errors import DetentError
 from detent_state_machine.item_limits import item_size
-from detent_state_machine.messages import Drive, Start, decode, encode
+from detent_state_machine.messages import Drive, Start, Wake, decode, encode
 from detent_state_machine.records import NULL, ErrorInfo, Payload, StepRecord, payload_attributes
 from detent_state_machine.retry import Retry
 from detent_state_machine.status import RunStatus, StepStatus
@@ -26,6 +26,7 @@ from detent_state_machine.writes import Key, PutItem
 
 from detent_infra import executor
 from detent_infra.engine import Engine
+from detent_infra.events.publish import wake
 from detent_infra.ids import new_id
 from detent_infra.memory import MemoryQueue, memory_backend
 from detent_infra.ops.cost.facts import ERROR_BYTES, AttemptFacts, Facts, How
@@ -102,6 +103,9 @@ class _Stage:
                 await self._start()
                 if facts.run.status is RunStatus.CANCELLED and facts.run.ended is not None:
                     self._spawn(self._cancel(facts.run.ended))
+                for record in facts.records.values():
+                    if record.fact and record.ended is not None:
+                        self._spawn(self._publish(record, record.ended))
                 await self._deliver_all()
         for task in self._tasks:
             task.cancel()
@@ -125,6 +129,14 @@ class _Stage:
         await self._clock.until(at)
         with contextlib.suppress(DetentError):
             await Lifecycle(self._backend).cancel(self._facts.run.run_id)
+
+    async def _publish(self, record: StepRecord, at: int) -> None:
+        """The event that ended a wait, as its publisher stored and sent it. The run is charged for that as well."""
+        await self._clock.until(at)
+        key = Key(record.awaits, record.fact)
+        payload = payload_attributes("payload", record.output or NULL)
+        await self._backend.table.write(PutItem(key, payload, expect=None))
+        await wake(self._backend, Wake(key))
 
     # ---- messages -----------------------------------------------------------------------------------------------
 
@@ -217,6 +229,10 @@ class _Script:
 
     def knows(self, workflow: str, step: str) -> bool:  # noqa: ARG002
         return True
+
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:  # noqa: ARG002
+        record = self._facts.records.get(step)
+        return record.error if record is not None and record.fact else None
 
     def next_attempt(self, path: str) -> AttemptFacts | None:
         record = self._facts.records.get(path)

@@ -32,6 +32,7 @@ from detent_state_machine.definition import Definition, StepDefinition
 from detent_state_machine.durations import Seconds
 from detent_state_machine.errors import InputError, RunError
 from detent_state_machine.keys import RUN
+from detent_state_machine.records import ErrorInfo
 from detent_state_machine.status import Delivery, RunStatus
 from detent_state_machine.writes import Key
 from pydantic_core import to_json
@@ -39,6 +40,7 @@ from pydantic_core import to_json
 from detent.app import App
 from detent.client import Client
 from detent.context import Context
+from detent.event import Event, publish_to
 from detent.failures import failed
 from detent.info import DeadLetterInfo, LogEntry, StepInfo, dead_letter_info, log_entry
 from detent.options import seconds as duration
@@ -141,6 +143,14 @@ class Harness(AbstractContextManager["Harness"]):
         """
         text = body if isinstance(body, str) else to_json(body).decode()
         return self.wait_for(self.backend.source(queue).send(text, id=id, attributes=attributes))
+
+    @overload
+    def publish(self, event: Event[_T], payload: _T, *, key: str = "", id: str | None = None) -> str: ...
+    @overload
+    def publish(self, event: str, payload: object, *, key: str = "", id: str | None = None) -> str: ...
+    def publish(self, event: Event[Any] | str, payload: Any, *, key: str = "", id: str | None = None) -> str:
+        """Publishes an event and returns its id, as `App.publish`. It meets its waits while time goes on."""
+        return self.wait_for(publish_to(self.backend, event, payload, key=key, id=id))
 
     def runs(self, workflow: Runnable[Any, _Out]) -> list[RunHandle[_Out]]:
         """The workflow's runs, whatever started them, oldest first: all of them."""
@@ -322,6 +332,9 @@ class PlannedErrors:
 
     def knows(self, workflow: str, step: str) -> bool:
         return self._executor.knows(workflow, step)
+
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:
+        return self._executor.misfit(workflow, step, text)
 
     async def execute(self, attempt: Attempt) -> Outcome:
         planned = self.planned[attempt.path]

@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, CommandLine] = {
     "cost": CommandLine("cost", "Estimate what a run costs on AWS, from its records."),
     "cancel": CommandLine("cancel", "End a live run."),
     "retry": CommandLine("retry", "Start a new run where a failed or cancelled one ended."),
+    "publish": CommandLine("publish", "Publish an event to the runs that wait for it, now or later."),
     "send": CommandLine("send", "Put a message into a queue whose messages start runs, and print its id."),
     "dead": CommandLine("dead", "List messages of a queue that could start nothing, with the reason."),
     "failed-starts": CommandLine(

@@ -10,8 +10,10 @@ from detent_infra.memory import MemoryTable, Store
 from detent_infra.ports import Clock, Timing
 from detent_state_machine import keys, timer_table
 from detent_state_machine.definition import StepDefinition
+from detent_state_machine.events import look_back_from
 from detent_state_machine.graph import Graph
 from detent_state_machine.kinds import has_body
+from detent_state_machine.messages import RunMessage, Wake
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.run_transitions import RUN_TABLE
 from detent_state_machine.status import Delivery, RunStatus, StepStatus
@@ -76,6 +78,8 @@ class Invariants:
     """Live runs that lost messages to a purge: what drives them again is the reaper, not a message."""
     timers: dict[Key, str] = field(default_factory=dict[Key, str])
     """The timers that no tick has sent yet, with the run of each."""
+    published: set[Key] = field(default_factory=set[Key])
+    """Where events are stored whose publisher was told so."""
     changes: Counter[str] = field(default_factory=Counter[str])
     """How often each transition of a run and of a step run was made, by its name in the tables."""
 
@@ -103,19 +107,33 @@ class Invariants:
             raise Violation(f"7: {step.name!r} of {run_id} began {since:.1f} s after its cancel returned")
 
     def check_obligations(self, store: Store, messages: list[str]) -> None:
-        """Every live run that was acknowledged has a message: queued, delayed or in flight; or a timer that will send
-        one.
+        """Every live run that was acknowledged has a message (queued, delayed or in flight), a timer that will send
+        one, or waits, registered, for an event that nobody has published.
         """
         if not self.started:
             return
-        carried = {message.run_id for message in map(message_in, messages) if message is not None}
+        decoded = list(map(message_in, messages))
+        carried = {message.run_id for message in decoded if isinstance(message, RunMessage)}
         carried.update(self.timers.values())
+        woken = {message.fact.pk for message in decoded if isinstance(message, Wake)}
         for run_id in self.started:
             item = store.items.get(keys.run_key(run_id))
             if item is None:
                 raise Violation(f"8: run {run_id} was acknowledged and is not stored")
-            if RunStatus(str(item["status"])).live and run_id not in carried and run_id not in self.purged:
-                raise Violation(f"3: live run {run_id} has no message, nor a timer")
+            if not RunStatus(str(item["status"])).live or run_id in carried or run_id in self.purged:
+                continue
+            records = records_of(store, run_id)[1].values()
+            if not any(self._can_be_met(store, run_id, record, woken) for record in records):
+                raise Violation(f"3: live run {run_id} has no message, no timer, and no wait that can be met")
+
+    def _can_be_met(self, store: Store, run_id: str, record: StepRecord, woken: set[str]) -> bool:
+        """Whether it waits, and hears of the next event; one that was published before is on its way."""
+        if record.status is not StepStatus.WAITING or not record.awaits:
+            return False
+        registered = Key(record.awaits, keys.waiter_sort(run_id, record.path)) in store.items
+        since = look_back_from(record.since)
+        heard = any(key.pk == record.awaits and key.sk >= since for key in self.published)
+        return record.awaits in woken or (registered and not heard)
 
     def left_live(self, store: Store) -> list[str]:
         """What ended runs have left behind that has not ended."""
@@ -132,7 +150,7 @@ class Invariants:
     def _timers_changed(self, key: Key, after: Item | None) -> None:
         if key != keys.TIMERS:
             message = message_in(str(after["message"])) if after else None
-            assert message is not None, "a timer holds a message, and is not deleted"
+            assert isinstance(message, RunMessage), "a timer holds a message of a run, and is not deleted"
             self.timers[key] = message.run_id
             self.changes["timer: put"] += 1
         cursor = self.table(keys.TIMERS)
@@ -165,7 +183,7 @@ class Invariants:
             raise Violation(f"1: step run {path!r} of {run_id} went from {old} to {new}")
         if old is StepStatus.RUNNING:
             self._may_write(run_id, path, before or {}, after or {}, change)
-        if change is Change.MEET and old is not None:
+        if change is Change.MEET and old is not None and "fact" not in (after or {}):
             self._may_end(run_id, path, before or {})
         self.changes[f"step run: {change}"] += 1
         if graph is None:
@@ -220,13 +238,13 @@ def _kept(item: Item | None) -> Mapping[str, object]:
     return {name: value for name, value in (item or {}).items() if name != "expires"}
 
 
-WAIT_CHANGES = frozenset({Change.WAIT, Change.MEET, Change.INTERRUPT, Change.CLOSE, Change.SKIP})
+WAIT_CHANGES = frozenset({Change.WAIT, Change.MEET, Change.REFUSE, Change.INTERRUPT, Change.CLOSE, Change.SKIP})
 """What can happen to a step run without a body."""
 
 
 def _change(before: Item, after: Item, old: StepStatus | None, new: StepStatus | None, *, waits: bool) -> Change | None:
     """The transition that a write made; None if the table has none for a step of its kind: `waits`, or has a body."""
-    of_its_kind = WAIT_CHANGES if waits else frozenset(Change) - {Change.WAIT, Change.MEET}
+    of_its_kind = WAIT_CHANGES if waits else frozenset(Change) - {Change.WAIT, Change.MEET, Change.REFUSE}
     rows = [(change, row) for change, row in STEP_TABLE.items() if change in of_its_kind]
     found = [change for change, row in rows if old in row.sources and new is row.target]
     match found:

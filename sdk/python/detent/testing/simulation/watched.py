@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from detent_infra.executor import Attempt, Executor, Outcome
 from detent_state_machine.definition import Definition
+from detent_state_machine.records import ErrorInfo
 
 from detent.testing.simulation.faults import Machine
 from detent.testing.simulation.invariants import Invariants, Violation
@@ -37,6 +38,9 @@ class ObservedExecutor:
 
     def knows(self, workflow: str, step: str) -> bool:
         return self._executor.knows(workflow, step)
+
+    def misfit(self, workflow: str, step: str, text: str) -> ErrorInfo | None:
+        return self._executor.misfit(workflow, step, text)
 
     async def execute(self, attempt: Attempt) -> Outcome:
         await self._machine.may_go_on()

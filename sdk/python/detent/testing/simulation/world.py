@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from detent_infra.engine import Engine
+from detent_infra.events.publish import NewEvent, publish
 from detent_infra.ids import keyed_id
 from detent_infra.memory import MemoryBlobs, MemoryLogs, Store, memory_backend
 from detent_infra.ports import Timing
@@ -22,6 +23,7 @@ from detent_infra.sources.embedded import EmbeddedSource
 from detent_infra.virtual_time import VirtualLoop
 from detent_infra.worker import Worker
 from detent_state_machine.errors import DetentError, Unavailable, WrongState
+from detent_state_machine.events import StoredEvent
 from detent_state_machine.graph import Graph
 from detent_state_machine.keys import RUN, run_id_of, run_key
 from detent_state_machine.records import RunRecord, StepRecord
@@ -171,6 +173,19 @@ class Simulation:
             queue = VisibleQueue(self.loop.wall_clock, dead=dead, max_receives=30)
             self.sources[name] = EmbeddedSource(name, queue, dead, self.loop.wall_clock, self.backend.ids)
         return self.sources[name]
+
+    async def publish(self, new: NewEvent, *, once: bool = False) -> None:
+        """Publishes an event, as a publisher does that tries again until it is told that it worked; or as one that
+        tries `once`, and may die on the way and never come back.
+        """
+
+        async def call(lifecycle: Lifecycle) -> StoredEvent:
+            return await publish(lifecycle.backend, new)
+
+        machine = Machine(f"publisher{next(self._names)}", self.gate, self.backend)
+        with suppress(*((WorkerCrashed, Unavailable) if once else ())):
+            event = await (call(Lifecycle(machine.backend)) if once else self.as_client(call))
+            self.invariants.published.add(event.stored_at)
 
     async def cancel(self, run_id: str) -> None:
         """Cancels a run, if it is still live."""

@@ -1,0 +1,1 @@
+"""Events: stored under a name and a key, and brought to whoever waits for them."""
