@@ -193,7 +193,19 @@ class LookBack:
     question: FactQuery
 
 
-Owed: TypeAlias = Send | Register | LookBack
+@dataclass(frozen=True, slots=True)
+class MissingBody:
+    """A note that this worker has no code for the step, whose newest attempt began then (milliseconds; 0: none).
+    `expires`: when the note is dropped, in seconds since the epoch. `line` tells it, once.
+    """
+
+    path: StepPath
+    begun: int
+    expires: int
+    line: Line
+
+
+Owed: TypeAlias = Send | Register | LookBack | MissingBody
 """What a decision owes before the message is acknowledged, in this order."""
 
 

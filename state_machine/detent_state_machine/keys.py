@@ -16,6 +16,7 @@ another record, whatever characters it holds.
     events#<name>#<key>       event#<stamp>#<id>        an event, in the order in which they were stored
     events#<name>#<key>       id#<id>                   when an event with an id of its publisher's was first stored
     events#<name>#<key>       waiter#<run id>#<path>    a step run that waits for one (the name of an event has no #)
+    missing-code#<shard>      <run id>                  which of its steps wait for code that no worker has
 
 Index, over runs only:
 
@@ -66,6 +67,14 @@ def step_key(run_id: str, path: StepPath) -> Key:
 
 def join_key(run_id: str, step: str, group: int | None = None) -> Key:
     return Key(f"run#{run_id}", f"join#{'' if group is None else group}#{step}")
+
+
+def missing_code_partition(shard: int) -> str:
+    return f"missing-code#{shard}"
+
+
+def missing_code_key(run_id: str) -> Key:
+    return Key(missing_code_partition(shard_of(run_id)), run_id)
 
 
 def definition_key(workflow: str, version: str) -> Key:

@@ -32,6 +32,12 @@ def loop_held_line(path: str, attempt: int, milliseconds: int) -> Line:
     return Line("WARN", "loop_held", said, path, attempt, {"held_ms": milliseconds})
 
 
+def missing_code_line(path: str, attempt: int) -> Line:
+    """A worker had no code for the step, which waits for one that has it."""
+    said = f"step {path!r} waits for code: the worker that looked has no such step in this run's workflow"
+    return Line("WARN", "code_missing", said, path, attempt)
+
+
 def duration_text(milliseconds: int) -> str:
     """As people say it: `12 ms`, `3.40 s`, `2 min 05 s`, `3 h 20 min`, `4 d 2 h`."""
     if milliseconds < 1000:

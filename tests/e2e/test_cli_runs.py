@@ -58,6 +58,12 @@ def shown(project: Project, run: str) -> Any:
     return project.call("show", run, "--json").json
 
 
+def renamed(project: Project, step: str) -> None:
+    """A deploy of code that has the step under another name."""
+    file = project.path / "shop.py"
+    file.write_text(file.read_text().replace(f"def {step}(", f"def {step}_now(").replace(f"{step}.", f"{step}_now."))
+
+
 # ---- run ------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +304,30 @@ def test_a_list_of_no_runs_is_no_error(project: Project) -> None:
     started(project, "a")
     assert project.call("runs", "--status", "failed", "--json").json == {"runs": [], "next": None}
     assert "No run matches" in project.call("runs", "--status", "failed").err
+
+
+# ---- code that no worker has ----------------------------------------------------------------------------------
+
+
+def test_a_run_that_waits_for_code_says_so_wherever_it_is_shown(project: Project) -> None:
+    run = started(project, "a")
+    renamed(project, "reserve")
+    assert ended(project, "b").code == 0  # its worker takes both
+    steps = {step["step"]: step for step in shown(project, run)["steps"]}
+    assert ISO.fullmatch(steps["reserve"]["waits_for_code"])
+    assert steps["ship"]["waits_for_code"] is None
+    told = project.call("show", run).out
+    assert "reserve  waits for code" in told
+    assert "No worker that looked has this step of 'orders'" in told
+    listed: Any = project.call("runs", "--json").json
+    assert {each["run_id"]: each["waits_for_code"] for each in listed["runs"]}[run] == ["reserve"]
+    table = project.call("runs")
+    assert "running!" in table.out
+    assert f"detent show {run}" in table.err
+    assert "step 'reserve' waits for code" in project.call("logs", run).out
+    checks: Any = project.call("doctor", "--json").json
+    [code] = [check for check in checks["checks"] if check["name"] == "code"]
+    assert (code["verdict"], code["command"]) == ("warn", f"detent show {run}")
 
 
 # ---- show -----------------------------------------------------------------------------------------------------

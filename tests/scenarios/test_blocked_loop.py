@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytest
 from detent import App, Client, Retry, RunFailed, RunStatus
@@ -16,11 +16,13 @@ from detent.testing import Harness
 from detent_infra.engine import Engine
 from detent_infra.loop_watch import LoopWatch
 from detent_infra.memory import memory_backend
+from detent_infra.ops.doctor.run_checks import check_loops
 from detent_infra.ports import Backend, Timing
 from detent_infra.worker import Worker
 from detent_state_machine.keys import step_key
 from detent_state_machine.step_path import StepPath
 
+from tests.support.aws_stack import moto_backend
 from tests.support.waiting import PATIENCE, until
 
 QUICK = Timing(first_heartbeat=0.05, heartbeat=0.05, lease=30.0, visibility=30.0)
@@ -67,9 +69,26 @@ async def work_until_ended(backend: Backend, app: App, run_id: str) -> RunStatus
         await worker
 
 
-def test_leases_and_messages_stay_while_a_body_blocks_the_loop(caplog: pytest.LogCaptureFixture) -> None:
+@contextmanager
+def backend_on(where: str, clock: Time) -> Iterator[Backend]:
+    if where == "aws":
+        with moto_backend(clock=clock, timing=QUICK) as backend:  # SQS keeps its own time
+            yield backend
+    else:
+        yield memory_backend(clock=clock, timing=QUICK)
+
+
+@pytest.mark.parametrize("where", ["memory", "aws"])
+def test_leases_and_messages_stay_while_a_body_blocks_the_loop(where: str, caplog: pytest.LogCaptureFixture) -> None:
     clock = Time()
-    backend = memory_backend(clock=clock, timing=QUICK)
+    with backend_on(where, clock) as backend:
+        assert _blocked(backend, clock) is RunStatus.COMPLETED
+    assert "stood still" in caplog.text
+    assert "at step 'blocks' of run" in caplog.text
+
+
+def _blocked(backend: Backend, clock: Time) -> RunStatus:
+    """A body blocks its worker's loop for two leases, beside another one that waits."""
     app = App(url="memory://")
     flow = app.workflow("w", input=int)
     began, blocked = asyncio.Event(), asyncio.Event()
@@ -100,11 +119,10 @@ def test_leases_and_messages_stay_while_a_body_blocks_the_loop(caplog: pytest.Lo
         run_ids.append((await Client("memory://", backend=lambda: backend).astart(flow, 1)).id)
         return await work_until_ended(backend, app, run_ids[0])
 
-    assert asyncio.run(scenario()) is RunStatus.COMPLETED
+    status = asyncio.run(scenario())
     assert sorted(bodies) == ["blocks", "innocent"]
     assert stolen == []
-    assert "stood still" in caplog.text
-    assert "at step 'blocks' of run" in caplog.text
+    return status
 
 
 def test_a_loop_that_hangs_past_the_steps_time_limit_is_left_to_others(caplog: pytest.LogCaptureFixture) -> None:
@@ -147,12 +165,69 @@ def test_the_log_of_a_run_names_the_step_that_held_the_loop(caplog: pytest.LogCa
         return n
 
     with Harness(app) as h:
+        assert h.wait_for(check_loops(h.backend)).verdict == "ok"
         run = h.start(flow, 1)
         assert h.result(run) == 1
         held = [line for line in h.logs(run) if "held the event loop" in line.message]
+        finding = h.wait_for(check_loops(h.backend))
+    assert (finding.verdict, finding.command) == ("warn", f"detent logs {run.id}")
+    assert "by step 'sleeps'" in finding.message
     assert [(line.path, line.level) for line in held] == [("sleeps", "WARN")]
     assert "write it as `def`" in held[0].message
     assert "step 'sleeps' held the event loop" in caplog.text
+
+
+class ByHand:
+    """An awaitable whose iterator has nothing but `__next__`; each turn takes the loop for so long."""
+
+    def __init__(self, *turns: float) -> None:
+        self._turns = list(turns)
+
+    def __await__(self) -> Generator[None, None, int]:
+        return cast("Generator[None, None, int]", self)
+
+    def __iter__(self) -> ByHand:
+        return self
+
+    def __next__(self) -> None:
+        if not self._turns:
+            raise StopIteration(7)
+        time.sleep(self._turns.pop(0))
+
+
+def test_an_awaitable_made_by_hand_is_timed_like_a_coroutine() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int, output=int)
+
+    @flow.step
+    def gives(n: int) -> int:
+        return cast("int", ByHand(0.0, 1.05, 0.0))
+
+    with Harness(app) as h:
+        run = h.start(flow, 1)
+        assert h.result(run) == 7
+        assert [line.path for line in h.logs(run) if line.engine == "loop_held"] == ["gives"]
+
+
+class NeverReady(ByHand):
+    """It yields one future that nothing resolves."""
+
+    def __next__(self) -> Any:
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting._asyncio_future_blocking = True
+        return waiting
+
+
+def test_an_awaitable_made_by_hand_that_never_ends_is_cut_off_by_its_steps_timeout() -> None:
+    app = App(url="memory://")
+    flow = app.workflow("w", input=int, output=int)
+
+    @flow.step(timeout=5, retry=Retry(attempts=1))
+    def gives(n: int) -> int:
+        return cast("int", NeverReady())
+
+    with Harness(app) as h, pytest.raises(RunFailed, match="StepTimeout"):
+        h.result(h.start(flow, 1))
 
 
 def test_a_body_is_not_changed_by_being_timed() -> None:

@@ -167,7 +167,7 @@ class Engine:
                     session.lines.log_event(line)
                     return False
                 case HandOver(owed):
-                    await carry_out(self.backend, session.run.run_id, owed)
+                    session.lines.log_event(await carry_out(self.backend, session.run.run_id, owed))
                     return True
                 case Ended(record, mine=False):
                     await unregister(self.backend, Drive(session.run.run_id, session.path, fact=session.fact))

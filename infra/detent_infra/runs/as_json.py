@@ -39,8 +39,12 @@ def run_json(run: RunRecord) -> dict[str, JsonValue]:
     }
 
 
-def step_json(path: str, record: StepRecord | None, output: str | None) -> dict[str, JsonValue]:
-    """`output` is JSON text. A step that has not started has null everywhere but in `step`."""
+def step_json(
+    path: str, record: StepRecord | None, output: str | None, waits_for_code: int | None = None
+) -> dict[str, JsonValue]:
+    """`output` is JSON text, `waits_for_code` since when no worker that looked had the step (milliseconds). A step that
+    has not started has null everywhere but there and in `step`.
+    """
     return {
         "step": path,
         "status": None if record is None else record.status.value,
@@ -49,6 +53,7 @@ def step_json(path: str, record: StepRecord | None, output: str | None) -> dict[
         "ended": None if record is None else iso(record.ended),
         "duration": None if record is None or record.ended is None else seconds(record.ended - record.started),
         "due": iso(record.due) if record is not None and record.status.has_due_time else None,
+        "waits_for_code": iso(waits_for_code),
         "output": None if output is None else json.loads(output),
         "error": None if record is None else error_json(record.error, trace=True),
         "past_attempts": [

@@ -26,8 +26,6 @@ class Turns:
 
     def __await__(self) -> Generator[object, object, object]:
         inner = self._work.__await__()
-        if not hasattr(inner, "throw"):  # made by hand or in C: it takes no exception but a cancel's
-            return (yield from inner)
         step: Callable[[], object] = lambda: next(inner)  # noqa: E731
         while True:
             try:
@@ -37,9 +35,12 @@ class Turns:
             try:
                 sent = yield awaited
             except GeneratorExit:
-                inner.close()
+                if hasattr(inner, "close"):
+                    inner.close()
                 raise
-            except BaseException as error:  # noqa: BLE001 - it is the body's to take
+            except BaseException as error:
+                if not hasattr(inner, "throw"):  # made by hand: a plain iterator, which hears of nothing
+                    raise
                 step = _raising(inner, error)
             else:
                 step = _sending(inner, sent)
@@ -69,4 +70,4 @@ def _raising(inner: Generator[object, object, object], error: BaseException) -> 
 
 
 def _sending(inner: Generator[object, object, object], sent: object) -> Callable[[], object]:
-    return lambda: inner.send(sent)
+    return (lambda: next(inner)) if sent is None else (lambda: inner.send(sent))

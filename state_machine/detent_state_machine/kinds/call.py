@@ -14,6 +14,7 @@ from detent_state_machine.decisions import (
     Here,
     IfRefused,
     Leave,
+    MissingBody,
     Outcome,
     Raised,
     Reject,
@@ -29,7 +30,7 @@ from detent_state_machine.decisions import (
     Unfit,
     later,
 )
-from detent_state_machine.lines import Line, duration_text, error_line
+from detent_state_machine.lines import Line, duration_text, error_line, missing_code_line
 from detent_state_machine.records import ErrorInfo, NoRecord, Seen, StepRecord
 from detent_state_machine.status import Delivery, StepStatus
 from detent_state_machine.turn import Moment, Turn, Writer
@@ -63,7 +64,9 @@ def begin(step: StepDefinition, me: Writer, seen: Seen, ready: Go | Unfit, here:
         if not here.knows:
             # A copy, not this message again: an older worker during a deploy must not make it a dead letter.
             why = f"this code has no step {me.path!r}: left for a worker that has it"
-            return HandOver((later(me.path, at.lease, at.time),), why)
+            begun, attempt = (seen.started, seen.attempt) if isinstance(seen, StepRecord) else (0, 0)
+            missing = MissingBody(me.path, begun, at.expires, missing_code_line(me.path, attempt))
+            return HandOver((missing, later(me.path, at.lease, at.time)), why)
         if me.turn is not Turn.INLINE and not _has_time(step, here, at.time):
             return Leave(f"no time is left here for step {me.path!r}: left for another delivery")
         first = me.turn is Turn.INLINE or me.turn is Turn.FIRST

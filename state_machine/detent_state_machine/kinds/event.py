@@ -23,6 +23,7 @@ from detent_state_machine.decisions import (
     Here,
     IfRefused,
     LookBack,
+    MissingBody,
     Owed,
     Register,
     Then,
@@ -35,7 +36,7 @@ from detent_state_machine.errors import CorruptRecord, InputError
 from detent_state_machine.events import MAX_EVENT_NAME, EventAddress, look_back_from
 from detent_state_machine.formats import Since
 from detent_state_machine.kinds.timer import MAX_SECONDS, moment_text
-from detent_state_machine.lines import Line, duration_text, error_line
+from detent_state_machine.lines import Line, duration_text, error_line, missing_code_line
 from detent_state_machine.records import NULL, ErrorInfo, NoRecord, Seen, StepRecord
 from detent_state_machine.status import StepStatus
 from detent_state_machine.turn import Moment, Writer
@@ -123,7 +124,8 @@ def _wait(wait: EventWait, me: Writer, seen: NoRecord, ready: Go | Unfit, here: 
 def _meet(me: Writer, seen: StepRecord, fact: Fact, here: Here, at: Moment) -> Beginning:
     if not here.knows:
         why = f"this code has no step {me.path!r}, and cannot tell if the event fits: left for a worker that has it"
-        return HandOver((later(me.path, at.lease, at.time, fact=fact.key),), why)
+        missing = MissingBody(me.path, seen.started, at.expires, missing_code_line(me.path, seen.attempt))
+        return HandOver((missing, later(me.path, at.lease, at.time, fact=fact.key)), why)
     waited = max(0, at.time - seen.started)
     took = {"duration_ms": waited}
     if fact.error is not None:

@@ -22,6 +22,7 @@ from detent_state_machine.writes import DeleteItem, PutItem
 from detent_infra.connect import connect, is_there, sqlite_file
 from detent_infra.durations import duration
 from detent_infra.ops.doctor.findings import Finding, failed
+from detent_infra.ops.doctor.run_checks import check_code, check_loops
 from detent_infra.ports import Backend, LogQuery
 from detent_infra.sqlite import integrity
 
@@ -115,7 +116,11 @@ async def _round_trips(backend: Backend) -> AsyncIterator[Finding]:
         yield failed("table", error)
         return
     yield await _read("blobs", backend)
-    yield await _read("logs", backend)
+    logs = await _read("logs", backend)
+    yield logs
+    yield await check_code(backend)
+    if logs.verdict == "ok":
+        yield await check_loops(backend)
     try:
         async for check in _probe_queue(backend):
             yield check

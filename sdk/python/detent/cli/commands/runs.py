@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from detent_infra.runs.as_json import run_json
 from detent_infra.runs.listing import Listed
+from detent_infra.runs.missing_code import missing_code
 from detent_state_machine.records import RunRecord
 
 from detent.cli import arguments
@@ -62,11 +63,13 @@ class Filter:
 
 
 def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
-    page = asyncio.run(_find(options, wanted))
+    page, missing = asyncio.run(_find(options, wanted))
     if as_json:
-        write_json({"runs": [run_json(run) for run in page.runs], "next": page.next})
+        listed = [{**run_json(run), "waits_for_code": sorted(missing.get(run.run_id, ()))} for run in page.runs]
+        write_json({"runs": listed, "next": page.next})
     elif page.runs:
-        _print_table(page.runs)
+        _print_table(page.runs, missing)
+        _say_missing(missing)
         if page.next is not None:
             more = f"{len(page.runs)} of more: {_going_on(options, wanted, page.next)}"
             console(stderr=True).print(more, style="bright_black", soft_wrap=True)
@@ -83,7 +86,8 @@ def _going_on(options: Options, wanted: Filter, cursor: str) -> str:
     return f"detent runs{filters}{limit}{options.repeated()} --after {cursor}"
 
 
-async def _find(options: Options, wanted: Filter) -> Listed:
+async def _find(options: Options, wanted: Filter) -> tuple[Listed, Mapping[str, Mapping[str, int]]]:
+    """The runs, and the steps of those that wait for code."""
     statuses, since = arguments.statuses(wanted.statuses), arguments.since(wanted.since)
     metadata = arguments.metadata(wanted.metadata)
     async with opened(options) as client:
@@ -99,10 +103,16 @@ async def _find(options: Options, wanted: Filter) -> Listed:
             must_be_whole(client)
         if not found.runs and wanted.workflow is not None:
             await client.lifecycle.definitions.newest(wanted.workflow)  # a wrong name is told, not shown as no runs
-        return found
+        return found, await missing_code(client.lifecycle.backend, found.runs)
 
 
-def _print_table(runs: Sequence[RunRecord]) -> None:
+def _say_missing(missing: Mapping[str, Mapping[str, int]]) -> None:
+    if missing:
+        said = f"! waits for code that no worker has: `detent show {name(next(iter(missing)))}` names the step."
+        console(stderr=True).print(said, style="yellow", soft_wrap=True)
+
+
+def _print_table(runs: Sequence[RunRecord], missing: Collection[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -123,6 +133,7 @@ def _print_table(runs: Sequence[RunRecord]) -> None:
     for run in runs:
         shown = mark(run.status)
         status = symbol(shown, out) + (f" {run.status.lower()}" if words else "")
+        status += "!" if run.run_id in missing else ""
         cells = [
             Text(name(run.run_id)),
             Text(status, shown.style),

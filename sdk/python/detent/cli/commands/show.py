@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detent_infra.runs.as_json import error_json, run_json, step_json
+from detent_infra.runs.missing_code import missing_code
 from detent_infra.runs.read import in_order
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
@@ -62,6 +63,8 @@ class RunDetails:
     input: str
     output: str | None
     outputs: dict[str, str]
+    missing: Mapping[str, int]
+    """Steps that wait for code, each with since when."""
 
 
 def show_run(options: Options, given: str, *, as_json: bool) -> None:
@@ -84,7 +87,8 @@ async def _read(options: Options, given: str, *, outputs: bool) -> RunDetails:
             if record is not None and (text := await lifecycle.output(record.output)) is not None:
                 texts[path] = text
         output = await lifecycle.result(run.run_id) if run.status is RunStatus.COMPLETED else None
-        return RunDetails(run, steps, handlers, await lifecycle.output(run.input) or "null", output, texts)
+        missing = (await missing_code(lifecycle.backend, [run])).get(run.run_id, {})
+        return RunDetails(run, steps, handlers, await lifecycle.output(run.input) or "null", output, texts, missing)
 
 
 # ---- JSON -----------------------------------------------------------------------------------------------------
@@ -99,7 +103,9 @@ def _json(report: RunDetails) -> dict[str, object]:
         "output": None if report.output is None else json.loads(report.output),
         "failed_step": run.failed_step,
         "error": error_json(run.error, trace=True),
-        "steps": [step_json(path, record, report.outputs.get(path)) for path, record in report.steps],
+        "steps": [
+            step_json(path, record, report.outputs.get(path), report.missing.get(path)) for path, record in report.steps
+        ],
     }
 
 
@@ -114,10 +120,22 @@ def _print(report: RunDetails, options: Options) -> None:
     out.print()
     for line in waterfall.draw(report.run, on_the_way(report.run, report.steps, report.handlers), out, now):
         out.print(line, no_wrap=True, overflow="ellipsis", crop=True)
+    for path, since in report.missing.items():
+        _print_missing(out, report.run, path, now - since)
     for path, record in report.steps:
         if record is not None:
             _print_trouble(out, report.run, path, record, now)
     _print_next(out, report.run, options)
+
+
+def _print_missing(out: Console, run: RunRecord, path: str, waited: int) -> None:
+    """That the step waits for a worker whose code has it."""
+    from rich.text import Text
+
+    waits = mark(StepStatus.WAITING)
+    title = Text.assemble("\n", (f"{symbol(waits, out)} {name(path)}", f"bold {waits.style}"))
+    out.print(title.append(f"  waits for code, for {age(waited)} so far"))
+    out.print(Text(f"  No worker that looked has this step of {name(run.workflow)!r}, version {run.version}."))
 
 
 def _print_head(out: Console, report: RunDetails, now: int) -> None:
