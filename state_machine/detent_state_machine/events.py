@@ -48,6 +48,11 @@ class EventAddress:
     def partition(self) -> str:
         return keys.event_partition(self.name, self.key)
 
+    @staticmethod
+    def of(partition: str) -> EventAddress:
+        """The address that has this partition."""
+        return EventAddress(*keys.event_name_and_key(partition))
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:

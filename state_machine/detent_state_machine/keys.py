@@ -106,9 +106,19 @@ def event_partition(name: str, key: str) -> str:
     return f"events#{name}#{key}"
 
 
+def event_name_and_key(partition: str) -> tuple[str, str]:
+    _, name, key = partition.split("#", 2)
+    return name, key
+
+
 def event_sort(stamp: int, event_id: str) -> str:
     """Orders the events of a name and a key by when they were stored."""
     return f"{EVENT_PREFIX}{stamp:015d}#{event_id}"
+
+
+def event_id(sort: str) -> str:
+    """The id in the sort key of an event; empty if that is."""
+    return sort.split("#", 2)[-1]
 
 
 def waiter_sort(run_id: str, path: str) -> str:

@@ -105,6 +105,11 @@ class StepRecord:
         return 0 if self.orphaned else self.lease
 
     @property
+    def goes_on(self) -> int | None:
+        """When it goes on by itself, in milliseconds since the epoch; None if nothing says that."""
+        return (self.due or None) if self.status.has_due_time else None
+
+    @property
     def attempt(self) -> int:
         """Number of the newest attempt, from 1; 0 for a step that was skipped."""
         if self.status is StepStatus.SKIPPED:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+from detent_state_machine.awaited import awaited, met_by
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from pydantic import JsonValue
 
@@ -52,7 +53,9 @@ def step_json(
         "started": None if record is None else iso(record.started),
         "ended": None if record is None else iso(record.ended),
         "duration": None if record is None or record.ended is None else seconds(record.ended - record.started),
-        "due": iso(record.due) if record is not None and record.status.has_due_time else None,
+        "due": None if record is None else iso(record.goes_on),
+        "waits_for": None if record is None else awaited(record) or None,
+        "met_by": None if record is None else met_by(record) or None,
         "waits_for_code": iso(waits_for_code),
         "output": None if output is None else json.loads(output),
         "error": None if record is None else error_json(record.error, trace=True),

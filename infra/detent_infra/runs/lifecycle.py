@@ -145,14 +145,15 @@ class Lifecycle:
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         after: str | None = None,
+        waiting: bool = False,
     ) -> Listed:
         """A page of runs, newest first, created at or after `since` (milliseconds since the epoch).
 
         `after` is the `next` of the page before. The index may lag behind a start by a moment. A run whose record
-        cannot be read is logged and left out.
+        cannot be read is logged and left out. `waiting`: only runs of which a step waits for a time or an event.
         """
         names = workflows if workflows is not None else await self.definitions.names()
-        return await list_runs(self.backend, RunFilter(names, statuses, since, metadata, after), limit)
+        return await list_runs(self.backend, RunFilter(names, statuses, since, metadata, after, waiting), limit)
 
     async def list(
         self,

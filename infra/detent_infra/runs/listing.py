@@ -19,6 +19,7 @@ from detent_infra.ids import is_whole
 from detent_infra.pages import pages
 from detent_infra.ports import Backend
 from detent_infra.runs.live import EVER
+from detent_infra.runs.read import read_steps
 
 log = logging.getLogger("detent")
 
@@ -49,6 +50,8 @@ class RunFilter:
     since: int = 0
     metadata: Mapping[str, str] | None = None
     after: str | None = None
+    waiting: bool = False
+    """Only those of which a step waits for a time or an event. Each live run costs a read of its steps."""
 
 
 async def list_runs(backend: Backend, wanted: RunFilter, limit: int) -> Listed:
@@ -59,7 +62,7 @@ async def list_runs(backend: Backend, wanted: RunFilter, limit: int) -> Listed:
     if limit < 1:
         raise InputError(f"A list of {limit} runs is none.", advice="Ask for one at least.")
     behind = None if wanted.after is None else _place_of(wanted.after)
-    statuses = set(wanted.statuses or RunStatus)
+    statuses = {status for status in wanted.statuses or RunStatus if status.live or not wanted.waiting}
     found: dict[str, RunRecord] = {}
     # All live ones first: a run that ends meanwhile is then seen twice. The other way round it is seen not at all.
     live = {keys.LIVE} if any(status.live for status in statuses) else set[str]()
@@ -74,6 +77,8 @@ async def list_runs(backend: Backend, wanted: RunFilter, limit: int) -> Listed:
         matching = 0
         async for run in _newest_first(streams):
             if run.status in statuses and _has(run.metadata, wanted.metadata):
+                if wanted.waiting and not await _waits(backend, run):
+                    continue
                 found[run.run_id] = run
                 matching += 1
                 if matching > limit:  # one more tells whether there is a next page
@@ -143,6 +148,10 @@ async def _index(
 
 def _has(metadata: Mapping[str, str], wanted: Mapping[str, str] | None) -> bool:
     return all(metadata.get(name) == value for name, value in (wanted or {}).items())
+
+
+async def _waits(backend: Backend, run: RunRecord) -> bool:
+    return any(record.status.waits for record in await read_steps(backend, run.run_id))
 
 
 async def _newest_first(streams: Sequence[AsyncIterator[RunRecord]]) -> AsyncIterator[RunRecord]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from detent_state_machine.awaited import awaited
 from detent_state_machine.records import RunRecord, StepRecord
 from detent_state_machine.status import StepStatus
 
@@ -19,8 +20,8 @@ class StepChange:
 
     RETRYING with an `error` is an attempt that failed, RETRYING without one an attempt that a deploy stopped. `took` is
     how long the attempt took, `pause` how long after it the next one began or will begin; of one that is WAITING, how
-    long it waits. A step that a retried run
-    takes over from the older one changes once, at the start, with `took` None.
+    long it waits, if that is known, and `awaited` for what. A step that a retried run takes over from the older one
+    changes once, at the start, with `took` None.
     """
 
     path: str
@@ -30,6 +31,7 @@ class StepChange:
     took: timedelta | None = None
     pause: timedelta | None = None
     error: str = ""
+    awaited: str = ""
 
 
 class Changes:
@@ -74,7 +76,7 @@ def step_changes(run: RunRecord, record: StepRecord) -> Iterator[StepChange]:
         at = record.started if record.ended is None else record.ended
         sleeps = record.status is StepStatus.WAITING and record.due
         pause = _span(record.started, max(record.started, record.due)) if sleeps else None
-        yield StepChange(record.path, record.status, record.attempt, moment(at), took, pause, error)
+        yield StepChange(record.path, record.status, record.attempt, moment(at), took, pause, error, awaited(record))
     elif not waiting:
         yield StepChange(record.path, record.status, record.attempt + 1, moment(record.due))
 

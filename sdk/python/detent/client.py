@@ -224,15 +224,18 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         after: str | None = None,
+        waiting: bool = False,
     ) -> RunPage:
         """The newest runs that match, newest first: a list of at most `limit`, with a `next` if there are more.
 
         `statuses` are `RunStatus`es or their names. `since` is a moment, or how long ago (a `timedelta`). `after` is
         the `next` of a page, and gives the runs behind it; runs that start or end meanwhile move none of them.
+        `waiting`: only runs of which a step waits for a time or an event; each live run that is looked at costs a read.
         """
-        return portal.run(
-            self.aruns(workflow, statuses=statuses, since=since, metadata=metadata, limit=limit, after=after)
+        found = self.aruns(
+            workflow, statuses=statuses, since=since, metadata=metadata, limit=limit, after=after, waiting=waiting
         )
+        return portal.run(found)
 
     async def aruns(
         self,
@@ -243,6 +246,7 @@ class Client:
         metadata: Mapping[str, str] | None = None,
         limit: int = 50,
         after: str | None = None,
+        waiting: bool = False,
     ) -> RunPage:
         """`runs`, async."""
         if workflow is not None:
@@ -255,6 +259,7 @@ class Client:
             metadata=metadata,
             limit=whole("runs", "limit", limit),
             after=after,
+            waiting=waiting,
         )
         return RunPage([run_info(record) for record in found.runs], found.next)
 

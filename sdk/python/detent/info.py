@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import cast
 
 from detent_infra.ports import DeadLetter, LogLine
+from detent_state_machine.awaited import awaited, met_by
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
@@ -77,7 +78,12 @@ class StepInfo:
     """When the newest attempt began."""
     ended: datetime | None = None
     due: datetime | None = None
-    """When the next attempt begins, while the step is RETRYING, or until when it is WAITING."""
+    """When the next attempt begins, while the step is RETRYING, or until when it is WAITING; None: for as long as it
+    takes."""
+    waits_for: str = ""
+    """What a wait is for, or was: `event 'payment' with key 'A-17'`; empty for a sleep, and for a step that runs."""
+    met_by: str = ""
+    """Id of the event that ended a wait; empty if none did."""
     error: ErrorInfo | None = None
     """The newest error; None once the step has completed."""
     failed_attempts: tuple[FailedAttempt, ...] = ()
@@ -163,7 +169,9 @@ def step_info(path: str, record: StepRecord | None) -> StepInfo:
         takeovers=record.takeovers,
         started=moment(record.started) if record.started else None,
         ended=None if record.ended is None else moment(record.ended),
-        due=moment(record.due) if record.status.has_due_time else None,
+        due=None if record.goes_on is None else moment(record.goes_on),
+        waits_for=awaited(record),
+        met_by=met_by(record),
         error=record.error,
         failed_attempts=tuple(
             FailedAttempt(number, moment(past.started), moment(past.ended), past.error)

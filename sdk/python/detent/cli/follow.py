@@ -11,12 +11,13 @@ import json
 import shlex
 import time
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 from detent_infra.runs.as_json import iso
 from detent_infra.runs.read import in_order
+from detent_state_machine.awaited import awaited
 from detent_state_machine.backoff import Backoff
 from detent_state_machine.errors import RunError
 from detent_state_machine.records import RunRecord, StepRecord
@@ -157,8 +158,10 @@ def attempt_text(attempt: int) -> str:
     return f", attempt {attempt}" if attempt > 1 else ""
 
 
-def sleeping_text(until: datetime) -> str:
-    return f"sleeping until {until.astimezone():%Y-%m-%d %H:%M:%S}"
+def waiting_text(what: str, until: datetime | None) -> str:
+    """What a step run does that waits for this, or, with "", for a time alone."""
+    end = "" if until is None else f"until {until.astimezone():%Y-%m-%d %H:%M:%S}"
+    return ", ".join(filter(None, (f"waiting for {what}", end))) if what else f"sleeping {end}"
 
 
 def change_text(change: StepChange) -> str:
@@ -170,7 +173,7 @@ def change_text(change: StepChange) -> str:
         case StepStatus.RUNNING:
             return f"began{attempt}"
         case StepStatus.WAITING:
-            return sleeping_text(change.time + (change.pause or timedelta()))
+            return waiting_text(change.awaited, None if change.pause is None else change.time + change.pause)
         case StepStatus.RETRYING if not change.error:
             return f"attempt {change.attempt} stopped with its worker, and begins again"
         case StepStatus.RETRYING:
@@ -339,7 +342,7 @@ def _step_text(record: StepRecord, on: Console, now: int) -> Text:
     if record.status is StepStatus.RUNNING:
         text.append(f" {duration(now - record.started)}{attempt_text(record.attempt)}", shown.style)
     elif record.status is StepStatus.WAITING:
-        text.append(f" {sleeping_text(moment(record.due))}", shown.style)
+        text.append(f" {waiting_text(awaited(record), moment(record.due) if record.due else None)}", shown.style)
     elif stopped(record):
         text.append(" begins again", shown.style)
     else:

@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, CommandLine] = {
     "run": CommandLine("run", "Start a run and print its id, or, with --follow, its result."),
     "runs": CommandLine("runs", "List runs, newest first."),
     "show": CommandLine("show", "Show a run: its steps in time, its output or its error."),
+    "why": CommandLine("why", "Say why a run does not move: what it waits for, since when, and until when."),
     "logs": CommandLine("logs", "Print the log of a run, or of all."),
     "cost": CommandLine("cost", "Estimate what a run costs on AWS, from its records."),
     "cancel": CommandLine("cancel", "End a live run."),

@@ -37,6 +37,9 @@ def runs(
         str | None, typer.Option(metavar="TIME", help="Started since: 10m, 2h, 3d, or an ISO time.")
     ] = None,
     metadata: Metadata = None,
+    waiting: Annotated[
+        bool, typer.Option("--waiting", help="Only runs of which a step waits for a time or an event.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")] = LIMIT,
     after: Annotated[
         str | None, typer.Option("--after", metavar="CURSOR", help="Go on behind a list that was cut, as it says.")
@@ -47,7 +50,9 @@ def runs(
 ) -> None:
     """List runs, newest first."""
 
-    show_runs(Options(app, url), Filter(workflow, status or [], since, metadata or [], limit, after), as_json=json)
+    show_runs(
+        Options(app, url), Filter(workflow, status or [], since, metadata or [], limit, after, waiting), as_json=json
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,7 @@ class Filter:
     metadata: Sequence[str]
     limit: int
     after: str | None
+    waiting: bool = False
 
 
 def show_runs(options: Options, wanted: Filter, *, as_json: bool) -> None:
@@ -82,6 +88,7 @@ def _going_on(options: Options, wanted: Filter, cursor: str) -> str:
     given = [("--workflow", wanted.workflow), *(("--status", each) for each in wanted.statuses)]
     given += [("--since", wanted.since), *(("--metadata", each) for each in wanted.metadata)]
     filters = "".join(f" {option} {shlex.quote(value)}" for option, value in given if value)
+    filters += " --waiting" if wanted.waiting else ""
     limit = f" --limit {wanted.limit}" if wanted.limit != LIMIT else ""
     return f"detent runs{filters}{limit}{options.repeated()} --after {cursor}"
 
@@ -98,6 +105,7 @@ async def _find(options: Options, wanted: Filter) -> tuple[Listed, Mapping[str, 
             metadata=metadata,
             limit=wanted.limit,
             after=wanted.after,
+            waiting=wanted.waiting,
         )
         if not found.runs:
             must_be_whole(client)

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from detent_infra.runs.as_json import error_json, run_json, step_json
 from detent_infra.runs.missing_code import missing_code
 from detent_infra.runs.read import in_order
+from detent_state_machine.awaited import awaited, met_by
 from detent_state_machine.records import ErrorInfo, RunRecord, StepRecord
 from detent_state_machine.status import RunStatus, StepStatus
 
 from detent.cli import waterfall
-from detent.cli.follow import on_the_way, sleeping_text
+from detent.cli.follow import on_the_way, waiting_text
 from detent.cli.options import AppName, AsJson, Run, Url
 from detent.cli.output import (
     age,
@@ -124,6 +125,7 @@ def _print(report: RunDetails, options: Options) -> None:
         _print_missing(out, report.run, path, now - since)
     for path, record in report.steps:
         if record is not None:
+            _print_wait(out, path, record, now)
             _print_trouble(out, report.run, path, record, now)
     _print_next(out, report.run, options)
 
@@ -174,14 +176,27 @@ def _labelled(label: str, value: str) -> object:
     return grid
 
 
+def _print_wait(out: Console, path: str, record: StepRecord, now: int) -> None:
+    """What the step waits for, since when and until when; or what ended its wait."""
+    from rich.text import Text
+
+    what = name(awaited(record))
+    if record.status is StepStatus.WAITING:
+        said = waiting_text(what, None if record.goes_on is None else moment(record.goes_on))
+        left = f", {duration(max(0, record.goes_on - now))} from now" if record.goes_on else ""
+        said += f"{left}; for {age(now - record.started)} so far"
+    elif record.status is StepStatus.COMPLETED and what:
+        said = f"{what} came: {name(met_by(record))}" if record.fact else f"{what} did not come in time"
+    else:
+        return
+    shown = mark(record.status)
+    out.print(Text.assemble("\n", (f"{symbol(shown, out)} {name(path)}", f"bold {shown.style}"), f"  {said}"))
+
+
 def _print_trouble(out: Console, run: RunRecord, path: str, record: StepRecord, now: int) -> None:
     """What went wrong in the step: the newest error with its trace, and the attempts before."""
     from rich.text import Text
 
-    if record.status is StepStatus.WAITING:
-        waits = mark(record.status)
-        until = f"  {sleeping_text(moment(record.due))}, {duration(max(0, record.due - now))} from now"
-        out.print(Text.assemble("\n", (f"{symbol(waits, out)} {name(path)}", f"bold {waits.style}"), until))
     if record.error is None and not record.history:
         return
     shown = mark(record.status)
@@ -229,7 +244,11 @@ def _print_next(out: Console, run: RunRecord, options: Options) -> None:
     more, run_id = options.repeated(), name(run.run_id)
     match run.status:
         case RunStatus.RUNNING | RunStatus.FAILING:
-            todo = [f"detent logs {run_id}{more} --follow", f"detent cancel {run_id}{more}"]
+            todo = [
+                f"detent why {run_id}{more}",
+                f"detent logs {run_id}{more} --follow",
+                f"detent cancel {run_id}{more}",
+            ]
         case RunStatus.FAILED | RunStatus.CANCELLED:
             todo = [f"detent logs {run_id}{more}", f"detent retry {run_id}{more}"]
         case RunStatus.COMPLETED:
