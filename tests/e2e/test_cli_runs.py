@@ -279,6 +279,7 @@ def test_runs_as_json_has_stable_names_and_iso_times(project: Project) -> None:
         "duration",
         "key",
         "metadata",
+        "waits_for_code",
     ]
     assert ISO.fullmatch(run["created"])
     assert ISO.fullmatch(run["ended"])
