@@ -23,11 +23,13 @@ from detent import NonRetryable, Workflow
 from detent.testing import WorkerCrashed
 from detent.testing.harness import PlannedErrors, on_the_spot
 from detent_infra.engine import Engine, LogSettings, Origin
+from detent_infra.events.publish import NewEvent, publish
 from detent_infra.memory import memory_backend
 from detent_infra.runs.lifecycle import Lifecycle
 from detent_infra.runs.reaper import reap
 from detent_infra.runs.start import NewRun
 from detent_infra.sqlite import sqlite_backend
+from detent_state_machine.events import EventAddress
 from detent_state_machine.messages import Drive, encode
 
 from tests.compatibility.workflows import LARGE, WIDTH, open_app
@@ -182,6 +184,21 @@ async def asleep(r: Recorder) -> Expected:
     run = await r.start(r.kept.sleeper, 1)
     await r.deliver()
     return Expected(run, "COMPLETED", "1 2026-01-01T00:01:00.001000+00:00", bodies=("wake",))
+
+
+@situation
+async def awaiting_an_event_that_does_not_come(r: Recorder) -> Expected:
+    run = await r.start(r.kept.payer, "A-17")
+    await r.deliver()
+    return Expected(run, "COMPLETED", "A-17 None", bodies=("book",))
+
+
+@situation
+async def awaiting_an_event_that_is_published(r: Recorder) -> Expected:
+    run = await r.start(r.kept.payer, "A-18")
+    await r.deliver()
+    await publish(r.backend, NewEvent(EventAddress("payment", "A-18"), "5", f"bank-{run}"))
+    return Expected(run, "COMPLETED", "A-18 5", bodies=("book",))
 
 
 @situation

@@ -28,6 +28,7 @@ class Kept:
     guarded: Workflow[int, Any]
     heavy: Workflow[str, Any]
     sleeper: Workflow[int, Any]
+    payer: Workflow[str, Any]
     bodies: dict[str, Counter[str]] = field(default_factory=dict[str, Counter[str]])
 
     def ran(self, ctx: Context) -> None:
@@ -53,8 +54,9 @@ def _declared() -> Kept:
         app.workflow("guarded", input=int),
         app.workflow("heavy", input=str),
         app.workflow("sleeper", input=int),
+        app.workflow("payer", input=str),
     )
-    for declare in (_chain, _fork, _wide, _choice, _guarded, _heavy, _sleeper):
+    for declare in (_chain, _fork, _wide, _choice, _guarded, _heavy, _sleeper, _payer):
         declare(kept)
     return kept
 
@@ -72,6 +74,15 @@ def _sleeper(kept: Kept) -> None:
     def wake(n: int, ctx: Context, since: datetime = until.output) -> str:
         kept.ran(ctx)
         return f"{n} {since.isoformat()}"
+
+
+def _payer(kept: Kept) -> None:
+    paid = kept.payer.event("paid", "payment", key=kept.payer.input, type=int, timeout=60)
+
+    @kept.payer.step
+    def book(n: str, cents: int | None = paid.output, *, ctx: Context) -> str:
+        kept.ran(ctx)
+        return f"{n} {cents}"
 
 
 def _chain(kept: Kept) -> None:

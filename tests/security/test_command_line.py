@@ -64,11 +64,13 @@ ARGUMENTS: dict[str, Words] = {
     "init": st.lists(folders, min_size=1, max_size=1),
     "logs": st.lists(runs_named, max_size=1),
     "package": st.just([]),
+    "publish": st.tuples(words, json_texts).map(list),
     "retry": st.tuples(runs_named).map(list),
     "run": st.tuples(st.sampled_from(["hello", "orders"]) | words, json_texts).map(list),
     "runs": st.just([]),
     "send": st.tuples(st.sampled_from(["inbox", "inbox.fifo"]) | words, json_texts).map(list),
     "show": st.tuples(runs_named).map(list),
+    "why": st.tuples(runs_named).map(list),
 }
 """Every command that ends by itself, with its arguments."""
 

@@ -199,7 +199,11 @@ class _Stage:
         if path == RUN:
             return facts.first_begun if facts.was_delivered else None
         item = await self._plain.table.get(keys.step_key(facts.run.run_id, StepPath(path)))
-        if item is not None and StepStatus(str(item["status"])).has_due_time and cast("int", item["due"]) > now:
+        if (
+            item is not None
+            and StepStatus(str(item["status"])).has_due_time
+            and cast("int", item.get("due") or 0) > now
+        ):
             return now  # The queue could not delay it for so long: the engine sends it on.
         attempt, record = self._script.next_attempt(path), facts.records.get(path)
         if attempt is not None:

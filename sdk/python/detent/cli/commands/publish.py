@@ -30,9 +30,9 @@ def publish(
     url: Url = None,
     json: AsJson = False,
 ) -> None:
-    """Publish an event to the runs that wait for it, now or later, and print its id.
+    """Publish an event to the runs that wait for it, now or later.
 
-    With an app that declares the event, the payload is first held to its type.
+    Prints its id. With an app that declares the event, the payload is first held to its type.
     """
     options, text = Options(app, url), arguments.json_text(payload)
     new = NewEvent(EventAddress(event, key), text, id)
