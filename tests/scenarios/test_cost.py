@@ -256,6 +256,20 @@ def test_a_live_run_costs_what_it_has_asked_so_far() -> None:
     assert ended.total_requests == 16
 
 
+def test_a_wait_without_a_time_out_is_estimated() -> None:
+    app = App("cost", url="memory://")
+    workflow = app.workflow("waits", input=str)
+    workflow.event("paid", "payment", key=workflow.input)
+    with Harness(app) as harness:
+        handle = harness.start(workflow, "A-17")
+        harness.advance(1)
+        waiting = estimate(facts_of(harness, handle.id)).usage
+        harness.publish("payment", 1, key="A-17")
+        harness.result(handle)
+        ended = estimate(facts_of(harness, handle.id)).usage
+    assert ended.requests["dynamodb.UpdateItem"] > waiting.requests["dynamodb.UpdateItem"]
+
+
 def kept_runs() -> dict[str, Snapshot]:
     """By the version of the records and the situation, as in `v1/completed`."""
     files = [file for file in sorted(RECORDS.glob("v*/*.json")) if file.stem != "formats"]
